@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+# The only place where instruction-set flags appear. Nothing else in the tree is compiled above the baseline.
+set(TERRACE_ISA_FLAGS_scalar "")
+set(TERRACE_ISA_FLAGS_avx2 -mavx2 -mfma)
+set(TERRACE_ISA_FLAGS_avx512 -mavx2 -mfma -mavx512f -mavx512cd -mavx512dq -mavx512bw -mavx512vl)
+set(TERRACE_ISA_FLAGS_avx512vnni ${TERRACE_ISA_FLAGS_avx512} -mavx512vnni)
+set(TERRACE_ISA_FLAGS_neon "")
+set(TERRACE_ISA_FLAGS_neondot -march=armv8.2-a+dotprod)
+
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
+  set(TERRACE_ISAS scalar avx2 avx512 avx512vnni)
+elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$")
+  set(TERRACE_ISAS scalar neon neondot)
+else()
+  set(TERRACE_ISAS scalar)
+endif()
+
+# terrace_add_isa_kernels(target family): adds kernels/<family>_<isa>.cpp, for each instruction set of the target
+# processor for which the file exists, compiled with that set's flags and nothing else.
+# Sanitizers and debug builds keep -O2 here: unoptimised vector code is too slow to test with, and at -O0 it leaves weak
+# symbols that the linker could merge across instruction sets.
+function(terrace_add_isa_kernels target family)
+  foreach(isa IN LISTS TERRACE_ISAS)
+    set(source ${CMAKE_CURRENT_SOURCE_DIR}/kernels/${family}_${isa}.cpp)
+    if(EXISTS ${source})
+      target_sources(${target} PRIVATE ${source})
+      set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS "${TERRACE_ISA_FLAGS_${isa}};-O2")
+      string(TOUPPER ${isa} upper)
+      target_compile_definitions(${target} PRIVATE TERRACE_HAVE_${upper}=1)
+    endif()
+  endforeach()
+  target_sources(${target} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/kernels/${family}_dispatch.cpp)
+endfunction()

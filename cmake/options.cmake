@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+# Compile options that every Terrace target shares, as the interface target terrace_options.
+add_library(terrace_options INTERFACE)
+target_compile_options(
+  terrace_options
+  INTERFACE -Wall
+            -Wextra
+            -Wpedantic
+            -Wshadow
+            # A compiler that fuses a*b+c where it likes would break "same bits for any split": FMA only where written.
+            -ffp-contract=off)
+target_include_directories(terrace_options INTERFACE $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>)
+if(TERRACE_WERROR)
+  target_compile_options(terrace_options INTERFACE -Werror)
+endif()
+if(TERRACE_SANITIZE)
+  target_compile_options(terrace_options INTERFACE -fsanitize=${TERRACE_SANITIZE} -fno-omit-frame-pointer
+                                                   -fno-sanitize-recover=all)
+  target_link_options(terrace_options INTERFACE -fsanitize=${TERRACE_SANITIZE})
+endif()
+target_compile_definitions(terrace_options INTERFACE $<$<CONFIG:Debug>:_GLIBCXX_ASSERTIONS>)
+
+# terrace_add_library(folder): target terrace_<folder> from the folder's .cpp files and its kernels.
+function(terrace_add_library name)
+  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cpp)
+  file(GLOB headers CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.h)
+  add_library(terrace_${name} STATIC ${sources} ${headers})
+  add_library(Terrace::${name} ALIAS terrace_${name})
+  target_link_libraries(terrace_${name} PRIVATE $<BUILD_INTERFACE:terrace_options>)
+  target_include_directories(terrace_${name} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>
+                                                    $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}/terrace>)
+  target_compile_features(terrace_${name} PUBLIC cxx_std_20)
+endfunction()

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/isa.h"
+
+#include <array>
+#include <cstdlib>
+#include <string>
+
+#include "engine/error.h"
+
+#if defined(__aarch64__) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
+namespace terrace {
+namespace {
+
+constexpr std::array kAllIsas = {Isa::kScalar,     Isa::kAvx2, Isa::kAvx512,
+                                 Isa::kAvx512Vnni, Isa::kNeon, Isa::kNeonDot};
+
+#if defined(__x86_64__)
+// __builtin_cpu_supports also asks the operating system (XCR0) whether it saves the wide registers.
+bool cpu_has_avx2() noexcept { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+bool cpu_has_avx512() noexcept {
+  return cpu_has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512cd") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl");
+}
+bool cpu_has_avx512_vnni() noexcept { return cpu_has_avx512() && __builtin_cpu_supports("avx512vnni"); }
+#endif
+
+}  // namespace
+
+const char* isa_name(Isa isa) noexcept {
+  switch (isa) {
+    case Isa::kScalar: return "scalar";
+    case Isa::kAvx2: return "avx2";
+    case Isa::kAvx512: return "avx512";
+    case Isa::kAvx512Vnni: return "avx512vnni";
+    case Isa::kNeon: return "neon";
+    case Isa::kNeonDot: return "neondot";
+  }
+  return "?";
+}
+
+bool isa_available(Isa isa) noexcept {
+  switch (isa) {
+    case Isa::kScalar: return true;
+#if defined(__x86_64__)
+    case Isa::kAvx2: return cpu_has_avx2();
+    case Isa::kAvx512: return cpu_has_avx512();
+    case Isa::kAvx512Vnni: return cpu_has_avx512_vnni();
+#elif defined(__aarch64__)
+    case Isa::kNeon: return true;
+#if defined(__linux__)
+    case Isa::kNeonDot: return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+#endif
+#endif
+    default: return false;
+  }
+}
+
+std::vector<Isa> available_isas() {
+  std::vector<Isa> result;
+  for (const Isa isa : kAllIsas) {
+    if (isa_available(isa)) result.push_back(isa);
+  }
+  return result;
+}
+
+Isa best_isa() noexcept {
+  Isa best = Isa::kScalar;
+  for (const Isa isa : kAllIsas) {
+    if (isa_available(isa)) best = isa;
+  }
+  return best;
+}
+
+Isa parse_isa(std::string_view name) {
+  for (const Isa isa : kAllIsas) {
+    if (name != isa_name(isa)) continue;
+    TERRACE_CHECK(isa_available(isa), kUnsupported,
+                  "instruction set '" + std::string(name) + "' is not available on this CPU (best here: " +
+                      isa_name(best_isa()) + ")");
+    return isa;
+  }
+  throw Error(ErrorCode::kBadArgument,
+              "unknown instruction set '" + std::string(name) +
+                  "'; expected one of scalar, avx2, avx512, avx512vnni, neon, neondot");
+}
+
+Isa isa_from_environment() {
+  const char* forced = std::getenv("TERRACE_ISA");
+  return forced && *forced ? parse_isa(forced) : best_isa();
+}
+
+}  // namespace terrace

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+namespace terrace {
+
+/// Instruction sets for which kernels exist, weakest first within an architecture.
+enum class Isa : std::uint8_t {
+  kScalar,      ///< the specification; runs anywhere
+  kAvx2,        ///< AVX2 + FMA
+  kAvx512,      ///< AVX-512 F/CD/DQ/BW/VL
+  kAvx512Vnni,  ///< kAvx512 + VNNI (int8 dot products)
+  kNeon,        ///< aarch64 Advanced SIMD
+  kNeonDot      ///< kNeon + SDOT
+};
+
+/// Name as used by TERRACE_ISA: scalar, avx2, avx512, avx512vnni, neon, neondot.
+const char* isa_name(Isa isa) noexcept;
+
+/// True if kernels for `isa` were built and this CPU (and its operating system) can run them.
+bool isa_available(Isa isa) noexcept;
+
+/// All available ones, weakest first; always starts with kScalar.
+std::vector<Isa> available_isas();
+
+/// The strongest available one.
+Isa best_isa() noexcept;
+
+/// Parses a name. Throws Error{kBadArgument} for an unknown name and Error{kUnsupported} for one this CPU or
+/// build lacks: a forced ISA never falls back in silence.
+Isa parse_isa(std::string_view name);
+
+/// TERRACE_ISA if set, else best_isa(). Throws like parse_isa.
+Isa isa_from_environment();
+
+}  // namespace terrace

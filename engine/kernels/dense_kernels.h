@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "engine/isa.h"
+
+// Kernels of linear maps: plain functions over pointers, one table per instruction set, chosen once when a model is
+// built. Every dot product has ONE reduction order per table: it depends on d only, never on how many rows or tokens a
+// call handles, so prefill, decode, any thread count and any nested width agree bit for bit.
+
+namespace terrace {
+
+/// One activation row, quantised: x[i] ~ scale * q[i], q in -127..127, zero-padded to a multiple of 64.
+struct QuantizedRow {
+  const std::int8_t* q;
+  float scale;
+  std::int32_t sum;  ///< sum of q, for kernels that offset the other operand (VNNI, q4)
+};
+
+struct DenseKernels {
+  Isa isa;
+  const char* name;
+
+  // Dot products of n_rows weight rows (row_stride elements apart) with n_tokens activation rows:
+  //   y[t * y_stride + r] = <w_r, x_t> (times the scales)
+  // The first d elements of each row count. x[t] may point anywhere (overlapping windows are allowed).
+  void (*dot_f32)(const float* w, std::size_t row_stride, std::size_t n_rows, const float* const* x,
+                  std::size_t n_tokens, std::size_t d, float* y, std::size_t y_stride) noexcept;
+  void (*dot_bf16)(const std::uint16_t* w, std::size_t row_stride, std::size_t n_rows, const float* const* x,
+                   std::size_t n_tokens, std::size_t d, float* y, std::size_t y_stride) noexcept;
+  /// Integer part exact: the same bits on every ISA. y = float(sum) * (w_scale[r] * x[t].scale).
+  void (*dot_q8)(const std::int8_t* w, std::size_t row_stride, const float* w_scale, std::size_t n_rows,
+                 const QuantizedRow* x, std::size_t n_tokens, std::size_t d, float* y,
+                 std::size_t y_stride) noexcept;
+  /// Groups of 32: integer sums exact, then f32 over the groups in order. row_stride and d are multiples of 64.
+  void (*dot_q4)(const std::uint8_t* w, std::size_t row_stride, const std::uint16_t* w_scale, std::size_t n_rows,
+                 const QuantizedRow* x, std::size_t n_tokens, std::size_t d, float* y,
+                 std::size_t y_stride) noexcept;
+
+  // y[i] += sum over k, in order, of a[k] * row_k[i], for i in [0, d). `rows[k]` points at element 0 of the range.
+  // Each element is one chain of fused multiply-adds over k: the same bits however columns are split.
+  void (*axpy_f32)(const float* a, const float* const* rows, std::size_t n, float* y, std::size_t d) noexcept;
+  void (*axpy_bf16)(const float* a, const std::uint16_t* const* rows, std::size_t n, float* y,
+                    std::size_t d) noexcept;
+  /// a[k] already holds the row's scale.
+  void (*axpy_q8)(const float* a, const std::int8_t* const* rows, std::size_t n, float* y, std::size_t d) noexcept;
+  /// scales[k] points at the scales of the row's groups; d is a multiple of 64.
+  void (*axpy_q4)(const float* a, const std::uint8_t* const* rows, const std::uint16_t* const* scales,
+                  std::size_t n, float* y, std::size_t d) noexcept;
+
+  /// q = round-to-nearest-even(x / scale), scale = max|x| / 127 (scale 0 and q = 0 for an all-zero row); q is padded
+  /// with zeros to a multiple of 64. NaN counts as 0 for the maximum and is stored as 0. Returns scale and sum.
+  QuantizedRow (*quantize)(const float* x, std::size_t d, std::int8_t* q) noexcept;
+
+  /// Widens one weight row to f32 (embedding lookup): y[i] = w[i] (times scale).
+  void (*widen_bf16)(const std::uint16_t* w, std::size_t d, float* y) noexcept;
+
+  /// y = (x - mean) / sqrt(var + eps) * scale + bias (layer norm; bias may be null),
+  /// or with center == false y = x / sqrt(mean(x^2) + eps) * scale (bias ignored, as in Trax and RMSNorm).
+  void (*norm)(const float* x, std::size_t d, const float* scale, const float* bias, bool center, float eps,
+               float* y) noexcept;
+
+  // Elementwise, in place.
+  void (*relu)(float* x, std::size_t n) noexcept;
+  void (*gelu)(float* x, std::size_t n) noexcept;       ///< x/2 (1 + erf(x / sqrt 2))
+  void (*fast_gelu)(float* x, std::size_t n) noexcept;  ///< tanh form
+  void (*silu)(float* x, std::size_t n) noexcept;       ///< x * sigmoid(x)
+  void (*sigmoid)(float* x, std::size_t n) noexcept;
+  void (*multiply)(float* x, const float* y, std::size_t n) noexcept;           ///< x *= y
+  void (*add)(float* x, const float* y, std::size_t n) noexcept;                ///< x += y
+  void (*multiply_to)(const float* a, const float* b, float* y, std::size_t n) noexcept;  ///< y = a * b
+
+  /// Reads n bytes (a multiple of 64) and returns something that depends on them: the bandwidth probe.
+  std::uint64_t (*read)(const void* data, std::size_t n) noexcept;
+};
+
+/// The table for an available ISA (kScalar always is). Throws Error{kUnsupported} otherwise.
+const DenseKernels& dense_kernels(Isa isa);
+
+}  // namespace terrace

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/thread_team.h"
+
+#include <tbb/task_arena.h>
+#include <tbb/task_group.h>
+
+#include <string>
+#include <thread>
+
+#include "engine/error.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace terrace {
+namespace {
+
+inline void cpu_pause() noexcept {
+#if defined(__x86_64__)
+  _mm_pause();
+#elif defined(__aarch64__)
+  asm volatile("isb" ::: "memory");
+#endif
+}
+
+// Polls before a waiting thread offers its core to others. With more threads than cores pure spinning would starve the
+// very thread that is waited for; sched_yield costs about 0.5 us, so it starts only after ~20 us of polling.
+constexpr unsigned kSpinsBeforeYield = 1024;
+
+class Backoff {
+ public:
+  void pause() noexcept {
+    if (++spins_ < kSpinsBeforeYield) {
+      cpu_pause();
+    } else {
+      std::this_thread::yield();
+    }
+  }
+  void reset() noexcept { spins_ = 0; }
+
+ private:
+  unsigned spins_ = 0;
+};
+
+}  // namespace
+
+struct ThreadTeam::Impl {
+  explicit Impl(unsigned n_threads) : arena(static_cast<int>(n_threads), 1) {}
+  tbb::task_arena arena;
+  tbb::task_group group;
+};
+
+ThreadTeam::ThreadTeam(unsigned n_threads) : n_threads_(n_threads) {
+  TERRACE_CHECK(n_threads >= 1 && n_threads <= 1024, kBadArgument,
+                "number of threads must be between 1 and 1024, found " + std::to_string(n_threads));
+  if (n_threads > 1) impl_ = std::make_unique<Impl>(n_threads);
+}
+
+ThreadTeam::~ThreadTeam() = default;
+
+ThreadTeam::Region::Region(ThreadTeam& team) : team_(team) {
+  if (team_.depth_++ > 0 || !team_.impl_) return;
+  team_.stop_.store(false, std::memory_order_relaxed);
+  team_.impl_->arena.execute([&] {
+    for (unsigned i = 1; i < team_.n_threads_; ++i) team_.impl_->group.run([&team] { team.serve(); });
+  });
+  team_.open_ = true;
+}
+
+ThreadTeam::Region::~Region() {
+  if (--team_.depth_ > 0 || !team_.impl_) return;
+  team_.open_ = false;
+  team_.stop_.store(true, std::memory_order_release);
+  team_.impl_->arena.execute([&] { team_.impl_->group.wait(); });
+}
+
+void ThreadTeam::publish_and_wait(std::uint32_t n_chunks) noexcept {
+  TERRACE_DCHECK(n_chunks <= kMaxChunks);
+  done_.store(0, std::memory_order_relaxed);
+  ++epoch_;  // a late worker cannot win a claim that belongs to a newer epoch
+  ticket_.store(std::uint64_t{epoch_} << 32 | std::uint64_t{n_chunks} << 16, std::memory_order_release);
+  work(epoch_);
+  Backoff backoff;
+  while (done_.load(std::memory_order_acquire) != n_chunks) backoff.pause();
+}
+
+void ThreadTeam::work(std::uint32_t epoch) noexcept {
+  std::uint64_t t = ticket_.load(std::memory_order_acquire);
+  while (t >> 32 == epoch && (t & 0xffff) < (t >> 16 & 0xffff)) {
+    if (!ticket_.compare_exchange_weak(t, t + 1, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
+    call_(context_, static_cast<std::uint32_t>(t & 0xffff));
+    done_.fetch_add(1, std::memory_order_release);
+    t = ticket_.load(std::memory_order_acquire);
+  }
+}
+
+void ThreadTeam::serve() noexcept {
+  const FlushDenormals float_mode;
+  Backoff backoff;
+  std::uint32_t seen = 0;
+  while (!stop_.load(std::memory_order_acquire)) {
+    const std::uint64_t t = ticket_.load(std::memory_order_acquire);
+    const auto epoch = static_cast<std::uint32_t>(t >> 32);
+    if (epoch != seen && (t & 0xffff) < (t >> 16 & 0xffff)) {
+      work(epoch);
+      seen = epoch;
+      backoff.reset();
+    } else {
+      backoff.pause();
+    }
+  }
+}
+
+}  // namespace terrace

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <type_traits>
+
+#include "engine/float_mode.h"
+
+namespace terrace {
+
+/// Fork-join with sub-microsecond phases inside one TBB region.
+///
+/// While a Region is open, up to n_threads - 1 TBB workers poll one atomic word. A phase publishes
+/// {epoch, number of chunks, next chunk} in that word; leader and workers claim chunks by compare-exchange and count
+/// the finished ones. The leader works too and waits for chunks, never for threads: progress needs no worker at all,
+/// so a worker that never arrives, or that a neighbour has descheduled between chunks, costs time but not the result.
+///
+/// Chunks own their outputs, so results do not depend on who ran them.
+/// Cost: about 0.35 us per phase with warm workers, 2 threads (docs/performance.md).
+class ThreadTeam {
+ public:
+  /// Throws Error{kBadArgument} unless 1 <= n_threads <= 1024.
+  explicit ThreadTeam(unsigned n_threads);
+  ~ThreadTeam();
+  ThreadTeam(const ThreadTeam&) = delete;
+  ThreadTeam& operator=(const ThreadTeam&) = delete;
+
+  unsigned size() const noexcept { return n_threads_; }
+
+  /// Holds the workers. Opening an already open team nests: only the outermost Region starts and ends the TBB region.
+  /// No TBB algorithm and no oneDNN call may run inside (the workers are busy serving).
+  class Region {
+   public:
+    explicit Region(ThreadTeam& team);
+    ~Region();
+    Region(const Region&) = delete;
+    Region& operator=(const Region&) = delete;
+
+   private:
+    FlushDenormals float_mode_;
+    ThreadTeam& team_;
+  };
+
+  static constexpr std::uint32_t kMaxChunks = 65535;
+
+  /// Runs fn(chunk) once for every chunk < n_chunks <= kMaxChunks. fn must not throw, allocate from a Workspace or use
+  /// TBB. Without an open region, or with one chunk, the leader runs all of it.
+  template <class F>
+  void run(std::uint32_t n_chunks, F&& fn) noexcept {
+    if (n_chunks <= 1 || !open_) {
+      for (std::uint32_t chunk = 0; chunk < n_chunks; ++chunk) fn(chunk);
+      return;
+    }
+    call_ = [](const void* f, std::uint32_t chunk) noexcept {
+      (*static_cast<std::remove_reference_t<F>*>(const_cast<void*>(f)))(chunk);
+    };
+    context_ = &fn;
+    publish_and_wait(n_chunks);
+  }
+
+ private:
+  struct Impl;  // the TBB side, kept out of this header
+
+  void publish_and_wait(std::uint32_t n_chunks) noexcept;
+  void work(std::uint32_t epoch) noexcept;
+  void serve() noexcept;
+
+  // One cache line for the word that everybody polls, one for the counter that everybody bumps.
+  alignas(64) std::atomic<std::uint64_t> ticket_{0};  // epoch : 32 | n_chunks : 16 | next chunk : 16
+  alignas(64) std::atomic<std::uint32_t> done_{0};
+  alignas(64) std::atomic<bool> stop_{false};
+  void (*call_)(const void*, std::uint32_t) noexcept = nullptr;
+  const void* context_ = nullptr;
+  std::uint32_t epoch_ = 0;
+  unsigned n_threads_;
+  unsigned depth_ = 0;
+  bool open_ = false;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace terrace

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace terrace {
+
+// The configuration of a model, field by field as in docs/model-file.md ("Configuration"), which is the reference for
+// names, defaults and meaning. Plain data; validate() says whether it describes a model.
+
+enum class Family { kTransformerLm, kTerraformer, kReformerLm, kTransformer };
+
+struct NormConfig {
+  enum class Kind { kLayerNorm, kRmsNorm } kind = Kind::kLayerNorm;
+  float epsilon = 1e-6F;
+};
+
+struct PositionConfig {
+  enum class Kind { kNone, kLearned, kLowRank, kSinCos, kFixedBase, kInfinite, kAxial, kTimeBin };
+  Kind kind = Kind::kLearned;
+  std::uint32_t max_len = 0;  ///< learned, low-rank
+  std::uint32_t rank = 0;     ///< low-rank
+  float drift = 0.03F;        ///< infinite
+  std::uint32_t bin_length = 0;
+  std::vector<std::uint32_t> shape;  ///< axial
+  std::vector<std::uint32_t> dims;   ///< axial
+};
+
+/// A linear map that may be a sparse replacement of a dense one (terraformer reference, section 4).
+struct ProjectionConfig {
+  enum class Kind { kDense, kMult, kMultModular, kConv, kLocal, kLowRank };
+  Kind kind = Kind::kDense;
+  std::uint32_t n_modules = 0;
+  std::uint32_t kernel_size = 0;  ///< modules seen (Km); conv, local
+  std::uint32_t rank = 0;
+};
+
+struct RotaryConfig {
+  float base = 10000.0F;
+  bool interleaved = false;  ///< pairs (2i, 2i+1) instead of (i, i + d_head/2)
+};
+
+struct AttentionConfig {
+  enum class Kind { kDotProduct, kMultiplicativeConv, kSelf, kLsh, kPureLsh, kMixedLsh, kFavor };
+  enum class VConcat { kNone, kOriginal, kFixed };
+  enum class Output { kNone, kMult, kConv, kMultConv };
+  Kind kind = Kind::kDotProduct;
+  // dot_product
+  ProjectionConfig projection;
+  std::uint32_t n_kv_heads = 0;  ///< 0 = n_heads
+  std::uint32_t d_head = 0;      ///< 0 = d_model / n_heads of the block
+  std::uint32_t d_value = 0;     ///< 0 = d_head; self, lsh
+  bool use_dconv = false;
+  std::optional<RotaryConfig> rotary;
+  // multiplicative_conv (and n_modules for the sparse format of pure_lsh)
+  std::uint32_t n_modules = 0;
+  std::uint32_t kernel_size = 3;  ///< time steps seen (Kl)
+  bool share_qk = false;          ///< also self
+  VConcat v_concat = VConcat::kNone;
+  Output output = Output::kNone;
+  // self, lsh
+  std::uint32_t chunk_len = 0;  ///< 0 = unchunked
+  std::uint32_t n_chunks_before = 0;
+  std::uint32_t n_chunks_after = 0;
+  std::uint32_t mem_len = 0;
+  std::uint32_t drop_len = 0;
+  std::uint32_t n_hashes = 1;
+  std::vector<std::uint32_t> n_buckets;  ///< empty = derived from the length (Trax None)
+  bool n_buckets_is_list = false;        ///< [n] and n hash alike, but files keep what they said
+  std::uint32_t n_weights = 3;           ///< pure_lsh, mixed_lsh
+  bool sparse_format = false;            ///< pure_lsh weights_format
+  std::uint32_t std_length = 0;          ///< mixed_lsh; 0 = always LSH
+  std::uint32_t softmax_features = 0;    ///< favor; 0 = relu features
+};
+
+struct CrossAttentionConfig {
+  std::uint32_t q_modules = 0;  ///< 0 = dense q; else mult + conv (kernel 3 x 3)
+  std::uint32_t out_modules = 0;
+  bool has_output = true;
+};
+
+struct SruConfig {
+  std::uint32_t n_layers = 0;  ///< 0 = no SRU branch
+  std::uint32_t width = 32;
+};
+
+enum class Activation { kRelu, kGelu, kFastGelu, kSilu };
+
+struct FeedForwardConfig {
+  enum class Kind { kDense, kSparse, kBlock, kSwitch };
+  Kind kind = Kind::kDense;
+  Activation activation = Activation::kRelu;
+  bool gated = false;
+  std::uint32_t block_size = 0;
+  std::uint32_t d_lowrank = 0;
+  bool multiply_by_controller = false;
+  std::uint32_t n_experts = 0;
+  SruConfig sru;
+  std::vector<std::uint32_t> widths;  ///< trained nested widths, ascending, last = d_ff; empty = only d_ff
+};
+
+struct StackConfig {
+  std::uint32_t n_layers = 0;
+  std::uint32_t n_attention = 1;  ///< attention sublayers per block
+  bool center_norm = true;
+  PositionConfig position;
+  std::vector<AttentionConfig> attention;  ///< cycled over the blocks
+  FeedForwardConfig ff;
+  bool parallel = false;
+  // reversible families
+  bool two_swaps = true;
+  bool reversible = false;
+  std::uint32_t forget_every = 0;
+  bool forget_dense = true;
+  std::optional<std::uint32_t> half_before_layer;
+  std::optional<std::uint32_t> double_after_layer;
+  // encoder only
+  std::uint32_t vocab_size = 0;
+  std::uint32_t d_input = 0;  ///< pre-embedded input width; 0 = tokens
+  // decoder of `transformer` only
+  CrossAttentionConfig cross;
+};
+
+struct TokensConfig {
+  std::int32_t start = 0;
+  std::int32_t end = -1;
+  std::int32_t pad = 0;
+};
+
+struct ModelConfig {
+  Family family = Family::kTransformerLm;
+  std::uint32_t d_model = 0;
+  std::uint32_t d_ff = 0;
+  std::uint32_t n_heads = 0;
+  std::uint32_t vocab_size = 0;
+  std::uint32_t max_context = 0;
+  NormConfig norm;
+  bool shared_embedding = false;
+  std::optional<StackConfig> encoder;
+  StackConfig decoder;
+  ProjectionConfig logits;
+  TokensConfig tokens;
+};
+
+/// Sizes of one block of a stack: `half_before_layer` and `double_after_layer` change them along the depth.
+struct BlockWidths {
+  std::uint32_t d_model;
+  std::uint32_t d_ff;
+};
+
+/// Sizes of block `i` of `stack`.
+BlockWidths block_widths(const ModelConfig& config, const StackConfig& stack, std::uint32_t i) noexcept;
+
+/// Width of the residual stream that reaches the final norm (2d for reformer_lm, see block_widths otherwise).
+std::uint32_t final_width(const ModelConfig& config) noexcept;
+
+/// Whether a forgetting layer follows block `i` of a stack (terraformer reference, section 8).
+bool forgets_after(const StackConfig& stack, std::uint32_t i) noexcept;
+
+/// Parses the JSON of docs/model-file.md and validates it. Unknown keys are an error, so that a file that needs a newer
+/// engine is refused. Throws Error{kBadConfig} naming the key, what was expected and what was found.
+ModelConfig parse_config(std::string_view json);
+
+/// The JSON text of a configuration; parse_config(config_to_json(c)) describes the same model.
+std::string config_to_json(const ModelConfig& config);
+
+/// Throws Error{kBadConfig} unless every size is in range and every divisibility the layers need holds.
+void validate(const ModelConfig& config);
+
+}  // namespace terrace
