@@ -10,8 +10,8 @@
 
 namespace terrace {
 
-// The configuration of a model, field by field as in docs/model-file.md ("Configuration"), which is the reference for
-// names, defaults and meaning. Plain data; validate() says whether it describes a model.
+// The configuration of a model, field by field as in docs/model-file.md ("Configuration"), which is the
+// reference for names, defaults and meaning. Plain data; validate() says whether it describes a model.
 
 enum class Family { kTransformerLm, kTerraformer, kReformerLm, kTransformer };
 
@@ -147,23 +147,38 @@ struct ModelConfig {
   TokensConfig tokens;
 };
 
-/// Sizes of one block of a stack: `half_before_layer` and `double_after_layer` change them along the depth.
-struct BlockWidths {
-  std::uint32_t d_model;
-  std::uint32_t d_ff;
+/// One step along the depth of a stack. Only reversible families have other steps than blocks.
+struct StackStep {
+  enum class Kind {
+    kBlock,
+    kConcatenate,  ///< both streams become [x1 | x2]: the width doubles (half_before_layer,
+                   ///< double_after_layer)
+    kForget        ///< x1 = x2 = (x1 + x2) / 2, through a dense layer if forget_dense, else nothing
+  } kind;
+  std::uint32_t block;    ///< kBlock: its index; else: the block that came before
+  std::uint32_t d_model;  ///< width of the streams before this step
+  std::uint32_t d_ff;     ///< kBlock
 };
 
-/// Sizes of block `i` of `stack`.
-BlockWidths block_widths(const ModelConfig& config, const StackConfig& stack, std::uint32_t i) noexcept;
+/// The steps of the decoder (or of the encoder) in order; terraformer reference, section 8. A forgetting
+/// layer follows every `forget_every` steps while more than forget_every + 1 remain; a concatenation counts
+/// as a step.
+std::vector<StackStep> stack_steps(const ModelConfig& config, const StackConfig& stack);
 
-/// Width of the residual stream that reaches the final norm (2d for reformer_lm, see block_widths otherwise).
-std::uint32_t final_width(const ModelConfig& config) noexcept;
+/// Width of a stack's embedding: d_model, or half of it with `half_before_layer`.
+std::uint32_t embedding_width(const ModelConfig& config) noexcept;
 
-/// Whether a forgetting layer follows block `i` of a stack (terraformer reference, section 8).
-bool forgets_after(const StackConfig& stack, std::uint32_t i) noexcept;
+/// Width that the final norm and the output layer see.
+std::uint32_t final_width(const ModelConfig& config);
 
-/// Parses the JSON of docs/model-file.md and validates it. Unknown keys are an error, so that a file that needs a newer
-/// engine is refused. Throws Error{kBadConfig} naming the key, what was expected and what was found.
+/// The attention configuration of block `i`: the list is cycled.
+inline const AttentionConfig& attention_of(const StackConfig& stack, std::uint32_t i) noexcept {
+  return stack.attention[i % stack.attention.size()];
+}
+
+/// Parses the JSON of docs/model-file.md and validates it. Unknown keys are an error, so that a file that
+/// needs a newer engine is refused. Throws Error{kBadConfig} naming the key, what was expected and what was
+/// found.
 ModelConfig parse_config(std::string_view json);
 
 /// The JSON text of a configuration; parse_config(config_to_json(c)) describes the same model.
