@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "engine/isa.h"
+#include "engine/weight_file.h"
+#include "models/config.h"
+#include "models/tokenizer.h"
+
+namespace terrace {
+
+class Network;
+
+/// A loaded model: configuration, tokenizer and weights. Immutable, so any number of sessions and threads share one.
+/// The weights are views of the mapped file; loading reads the header and touches nothing else, whatever the size.
+class Model {
+ public:
+  struct LoadOptions {
+    Isa isa = isa_from_environment();  ///< which kernels its layers use
+  };
+
+  /// Throws Error{kIo, kBadFile, kBadConfig, kUnsupported, kOutOfMemory}; the message names file and tensor.
+  static std::shared_ptr<const Model> load(const std::string& path, const LoadOptions& options);
+  static std::shared_ptr<const Model> load(const std::string& path) { return load(path, LoadOptions{}); }
+
+  /// As load, from an opened file.
+  static std::shared_ptr<const Model> from_file(WeightFile file, const LoadOptions& options);
+
+  ~Model();
+  Model(const Model&) = delete;
+  Model& operator=(const Model&) = delete;
+
+  const ModelConfig& config() const noexcept { return config_; }
+  const Tokenizer& tokenizer() const noexcept { return *tokenizer_; }
+  const WeightFile& file() const noexcept { return file_; }
+  Isa isa() const noexcept { return isa_; }
+  bool has_encoder() const noexcept { return config_.encoder.has_value(); }
+
+  /// Differs between models whose sessions must not be exchanged: a hash of configuration and weight checksums.
+  std::uint64_t fingerprint() const noexcept { return fingerprint_; }
+
+  /// The layers; for sessions.
+  const Network& network() const noexcept { return *network_; }
+
+ private:
+  Model(WeightFile file, const LoadOptions& options);
+
+  WeightFile file_;
+  Isa isa_;
+  ModelConfig config_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  std::unique_ptr<Network> network_;
+  std::uint64_t fingerprint_ = 0;
+};
+
+}  // namespace terrace
