@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <algorithm>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <limits>
 #include <optional>
 #include <span>
@@ -58,17 +56,19 @@ template <std::integral To, std::integral From>
   return static_cast<To>(value);
 }
 
-/// The product of all factors (1 for none), or nullopt on overflow. A zero factor makes the product 0 however
-/// large the others are, which is what an empty tensor means.
+/// The product of all factors (1 for none), or nullopt where the product of the non-zero ones does not fit: a
+/// zero among them must not hide that the others cannot be multiplied, since somebody may multiply just
+/// those.
 [[nodiscard]] constexpr std::optional<std::uint64_t> try_product(
     std::span<const std::uint64_t> factors) noexcept {
-  if (std::find(factors.begin(), factors.end(), 0U) != factors.end()) return 0;
   std::optional<std::uint64_t> product = 1;
+  bool empty = false;
   for (const std::uint64_t factor : factors) {
-    product = try_mul(*product, factor);
-    if (!product) break;
+    empty = empty || factor == 0;
+    product = try_mul(*product, factor == 0 ? 1 : factor);
+    if (!product) return std::nullopt;
   }
-  return product;
+  return empty ? 0 : product;
 }
 
 namespace detail {

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/strict_json.h"
+
+#include <nlohmann/json.hpp>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "engine/error.h"
+#include "engine/quote.h"
+
+namespace terrace {
+
+nlohmann::json parse_strict_json(std::string_view text, std::string_view what) {
+  using Event = nlohmann::json::parse_event_t;
+  std::vector<std::set<std::string>> keys;  // of the objects that are open, outermost first
+
+  const auto watch = [&](int depth, Event event, nlohmann::json& parsed) {
+    switch (event) {
+      case Event::object_start:
+      case Event::array_start:
+        TERRACE_CHECK(
+            depth < kJsonMaxDepth, kBadFile,
+            std::string(what) + ": JSON is nested deeper than " + std::to_string(kJsonMaxDepth) + " levels");
+        if (event == Event::object_start) keys.emplace_back();
+        break;
+      case Event::key: {
+        const std::string& key = parsed.get_ref<const std::string&>();
+        TERRACE_CHECK(keys.back().insert(key).second, kBadFile,
+                      std::string(what) + ": key " + quote_text(key) + " appears twice in one JSON object");
+        break;
+      }
+      case Event::object_end:
+        keys.pop_back();
+        break;
+      default:
+        break;
+    }
+    return true;
+  };
+
+  try {
+    return nlohmann::json::parse(text.begin(), text.end(), watch);
+  } catch (const nlohmann::json::parse_error& error) {
+    // The library's own text quotes the offending token, which may be as long as the file.
+    throw Error(ErrorCode::kBadFile,
+                std::string(what) + ": not valid JSON at byte " + std::to_string(error.byte));
+  } catch (const nlohmann::json::exception&) {
+    throw Error(ErrorCode::kBadFile, std::string(what) + ": not valid JSON (a number is out of range)");
+  }
+}
+
+}  // namespace terrace

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <string_view>
+
+namespace terrace {
+
+/// Deepest nesting of arrays and objects that a model file may hold; real ones need five.
+inline constexpr int kJsonMaxDepth = 32;
+
+/// Parses JSON text that came from a file: valid UTF-8, nothing after the value, no key twice in one object,
+/// at most kJsonMaxDepth levels. Throws Error{kBadFile} starting with `what`, with the byte at which the text
+/// went wrong.
+nlohmann::json parse_strict_json(std::string_view text, std::string_view what);
+
+}  // namespace terrace
