@@ -1,0 +1,84 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Checks that includes point one way: engine <- {sparse, attention} <- models <- {tools, bench, tests, examples}.
+
+Also: TBB and oneDNN only in engine (oneDNN in bench too, where it is the yardstick), xsimd only in */kernels/, and none
+of the three in a header that is installed. Every source file names its licence in the first line.
+Prints each offence as file:line and exits 1 if there is one.
+"""
+
+import pathlib
+import re
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+LAYERS = ("engine", "sparse", "attention", "models")
+ABOVE = ("tools", "bench", "tests", "examples")
+MAY_INCLUDE = {
+    "engine": {"engine"},
+    "sparse": {"engine", "sparse"},
+    "attention": {"engine", "attention"},
+    "models": set(LAYERS),
+    **{folder: {*LAYERS, folder} for folder in ABOVE},
+}
+INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
+SPDX = "// SPDX-License-Identifier: Apache-2.0"
+
+
+def third_party(header):
+    """The guarded library that `header` belongs to, or None."""
+    for library, prefixes in {
+        "TBB": ("tbb/", "oneapi/tbb"),
+        "oneDNN": ("dnnl", "oneapi/dnnl"),
+        "xsimd": ("xsimd/",),
+    }.items():
+        if header.startswith(prefixes):
+            return library
+    return None
+
+
+def may_use(library, path):
+    """Whether the file `path` (relative to the root) may include `library`."""
+    folder = path.parts[0]
+    in_kernels = "kernels" in path.parts[:-1]
+    if library == "xsimd":
+        return in_kernels
+    if library == "oneDNN" and folder == "bench":
+        return True
+    return folder == "engine" and (path.suffix == ".cpp" or in_kernels)
+
+
+def offences(path):
+    """Yields (line number, text) for every broken rule in the file `path`, relative to the root."""
+    lines = (ROOT / path).read_text(encoding="utf-8").splitlines()
+    if not lines or lines[0] != SPDX:
+        yield 1, f"the first line must be '{SPDX}'"
+    for number, line in enumerate(lines, start=1):
+        match = INCLUDE.match(line)
+        if not match:
+            continue
+        quote, header = match.groups()
+        library = third_party(header)
+        if library and not may_use(library, path):
+            yield number, f"{library} must not be included here"
+        target = header.split("/")[0]
+        if quote == '"' and target in MAY_INCLUDE and target not in MAY_INCLUDE[path.parts[0]]:
+            yield number, f"{path.parts[0]} must not include {target}"
+        if quote == '"' and "/" not in header:
+            yield number, "project headers are included by their path from the root"
+
+
+def main():
+    count = 0
+    for folder in MAY_INCLUDE:
+        for file in sorted((ROOT / folder).rglob("*")):
+            if file.suffix in (".h", ".cpp"):
+                path = file.relative_to(ROOT)
+                for number, text in offences(path):
+                    print(f"{path}:{number}: {text}")
+                    count += 1
+    return 1 if count else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

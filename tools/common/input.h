@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "models/token.h"
+
+namespace terrace::tools {
+
+/// All bytes of a file; "-" is standard input. Throws Error{kIo}.
+std::string read_file(const std::string& path);
+
+/// Whitespace-separated decimal token ids. `where` names the source in messages. Whether an id is in a
+/// vocabulary is for the model to say. Throws Error{kBadFile} with the position and text of the first word
+/// that is no id.
+std::vector<TokenId> parse_token_ids(std::string_view text, std::string_view where);
+
+/// Ids of a file ("-" is standard input). Throws Error{kIo, kBadFile}.
+std::vector<TokenId> read_token_file(const std::string& path);
+
+}  // namespace terrace::tools

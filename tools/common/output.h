@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string_view>
+
+namespace terrace::tools {
+
+/// Writes to stdout and flushes, so that a reader sees text as it is made. Throws Error{kIo} (full disk,
+/// closed pipe).
+void write_stdout(std::string_view text);
+
+}  // namespace terrace::tools

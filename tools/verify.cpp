@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// terrace verify: reads a model file from end to end.
+#include "engine/verify.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "engine/error.h"
+#include "engine/weight_file.h"
+#include "tools/common/command.h"
+#include "tools/common/interrupt.h"
+#include "tools/common/output.h"
+#include "tools/common/progress.h"
+
+namespace terrace::tools {
+namespace {
+
+struct Options {
+  std::string file;
+  bool json = false;
+};
+
+std::string as_json(const VerifyReport& report) {
+  nlohmann::ordered_json problems = nlohmann::ordered_json::array();
+  for (const VerifyProblem& problem : report.problems) {
+    problems.push_back({{"tensor", problem.tensor}, {"message", problem.message}});
+  }
+  const nlohmann::ordered_json result = {{"ok", report.problems.empty()},
+                                         {"tensors", report.n_tensors},
+                                         {"bytes", report.n_bytes},
+                                         {"problems", problems}};
+  return result.dump(2) + "\n";
+}
+
+std::string as_text(const VerifyReport& report) {
+  std::string text;
+  for (const VerifyProblem& problem : report.problems) text += problem.tensor + ": " + problem.message + "\n";
+  if (report.problems.empty()) {
+    text = fmt::format("ok: {} tensors, {} bytes\n", report.n_tensors, report.n_bytes);
+  }
+  return text;
+}
+
+void run(const Options& options) {
+  const Interrupt interrupt;
+  const WeightFile file = WeightFile::open(options.file);
+  const VerifyReport report = [&] {
+    constexpr std::uint64_t kMega = 1'000'000;
+    Progress bar("verify", file.file_bytes() / kMega, "MB");
+    return verify(file, [&](std::uint64_t done, std::uint64_t) {
+      bar.update(done / kMega);
+      return !Interrupt::requested();
+    });
+  }();
+  write_stdout(options.json ? as_json(report) : as_text(report));
+  TERRACE_CHECK(
+      report.problems.empty(), kBadFile,
+      fmt::format("{}: {} of {} tensors are damaged; the first: {}: {}", options.file, report.problems.size(),
+                  report.n_tensors, report.problems.front().tensor, report.problems.front().message));
+}
+
+}  // namespace
+
+void add_verify(CLI::App& app, Action& action) {
+  const auto options = std::make_shared<Options>();
+  CLI::App* command =
+      app.add_subcommand("verify", "Check every tensor's checksum and values, and the plan of the file");
+  command->add_option("file", options->file, "Model file")->required();
+  command->add_flag("--json", options->json, "Print the report as JSON");
+  command->callback([options, &action] { action = [options] { run(*options); }; });
+}
+
+}  // namespace terrace::tools
