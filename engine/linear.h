@@ -22,6 +22,15 @@ class PreparedRows {
   static PreparedRows windows(Exec& exec, const DenseKernels& kernels, DType dtype, ConstRows x,
                               std::size_t n_windows, std::size_t step, std::size_t width);
 
+  /// Rows [begin, begin + n).
+  PreparedRows slice(std::size_t begin, std::size_t n) const noexcept {
+    PreparedRows rows = *this;
+    rows.f32_ = f32_ ? f32_ + begin : nullptr;
+    rows.quantized_ = quantized_ ? quantized_ + begin : nullptr;
+    rows.n_ = n;
+    return rows;
+  }
+
   std::size_t size() const noexcept { return n_; }
   std::size_t width() const noexcept { return width_; }
   bool quantized() const noexcept { return quantized_ != nullptr; }

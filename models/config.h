@@ -8,6 +8,9 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/activation.h"
+#include "sparse/v_concat.h"
+
 namespace terrace {
 
 // The configuration of a model, field by field as in docs/model-file.md ("Configuration"), which is the
@@ -47,7 +50,7 @@ struct RotaryConfig {
 
 struct AttentionConfig {
   enum class Kind { kDotProduct, kMultiplicativeConv, kSelf, kLsh, kPureLsh, kMixedLsh, kFavor };
-  enum class VConcat { kNone, kOriginal, kFixed };
+  using VConcat = terrace::VConcat;
   enum class Output { kNone, kMult, kConv, kMultConv };
   Kind kind = Kind::kDotProduct;
   // dot_product
@@ -88,8 +91,6 @@ struct SruConfig {
   std::uint32_t n_layers = 0;  ///< 0 = no SRU branch
   std::uint32_t width = 32;
 };
-
-enum class Activation { kRelu, kGelu, kFastGelu, kSilu };
 
 struct FeedForwardConfig {
   enum class Kind { kDense, kSparse, kBlock, kSwitch };

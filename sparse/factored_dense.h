@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+
+#include "engine/exec.h"
+#include "engine/kernels/dense_kernels.h"
+#include "engine/tensor.h"
+
+namespace terrace {
+
+/// The multiplicative layer of the paper: a d_in -> S * M map from one d_in -> M projection, used S times on
+/// inputs that a per-module gate has scaled.
+///
+///   y[s*M + m] = bias[s*M + m] + sum_i x[i] gate[s, i] proj[m, i]
+///
+/// Source: Jaszczur et al. 2021, sec. 3.2; Trax `FactoredDense` (reference 4.1).
+/// Cost per call: every weight once, S*d_in + M*d_in; multiply-adds S*M*d_in per row, as many as a dense
+/// layer has. So the layer is bound by arithmetic: the gated rows are cut into column panels and each panel
+/// of `proj` meets all of them while it is in cache. Reduction order: within a panel of kPanel columns the
+/// kernel's, then panel by panel, then the bias.
+class FactoredDense {
+ public:
+  /// Columns per panel: part of the reduction order, so it does not depend on the machine.
+  static constexpr std::size_t kPanel = 512;
+
+  FactoredDense() = default;
+  /// gate [n_modules, proj.cols], proj [M, d_in], bias [n_modules * M] or null.
+  /// Throws Error{kBadArgument} if a size is 0.
+  FactoredDense(const DenseKernels& kernels, const float* gate, const WeightView& proj, const float* bias,
+                std::size_t n_modules);
+
+  std::size_t d_in() const noexcept { return proj_.cols; }
+  std::size_t d_out() const noexcept { return n_modules_ * proj_.rows; }
+  std::size_t n_modules() const noexcept { return n_modules_; }
+  std::size_t bytes_per_token() const noexcept;
+  explicit operator bool() const noexcept { return n_modules_ != 0; }
+
+  /// y = layer(x); two phases per block of tokens. x and y must not overlap.
+  void forward(Exec& exec, ConstRows x, Rows y) const;
+
+ private:
+  const DenseKernels* kernels_ = nullptr;
+  const float* gate_ = nullptr;
+  WeightView proj_;
+  const float* bias_ = nullptr;
+  std::size_t n_modules_ = 0;
+};
+
+}  // namespace terrace

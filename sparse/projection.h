@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <utility>
+#include <variant>
+
+#include "engine/linear.h"
+#include "sparse/factored_dense.h"
+#include "sparse/module_conv.h"
+#include "sparse/module_dense.h"
+
+namespace terrace {
+
+/// Dense map through a bottleneck: y = up(down x), both with bias (Trax `LowRankDense`).
+class LowRankDense {
+ public:
+  LowRankDense() = default;
+  /// Throws Error{kBadArgument} if down.d_out() != up.d_in().
+  LowRankDense(const Linear& down, const Linear& up);
+
+  std::size_t d_in() const noexcept { return down_.d_in(); }
+  std::size_t d_out() const noexcept { return up_.d_out(); }
+  std::size_t bytes_per_token() const noexcept { return down_.weight().bytes() + up_.weight().bytes(); }
+
+  void forward(Exec& exec, ConstRows x, Rows y) const;
+
+ private:
+  Linear down_;
+  Linear up_;
+};
+
+/// Any stateless linear map of docs/model-file.md ("A projection"): the q, k, v and out parts of the
+/// attention variants and the output layer.
+class Projection {
+ public:
+  /// A LocallyConvDense in here has n_steps == 1.
+  using Map = std::variant<Linear, FactoredDense, MultModularDense, LocallyConvDense, LocallyConnectedDense,
+                           LowRankDense>;
+
+  Projection() = default;
+  /// Throws Error{kBadArgument} for a convolution over time.
+  Projection(Map map);  // NOLINT(google-explicit-constructor): every map is a projection
+
+  std::size_t d_in() const noexcept;
+  std::size_t d_out() const noexcept;
+  /// Bytes of weights that one call reads.
+  std::size_t bytes_per_token() const noexcept;
+  /// The map, for callers that fuse or specialise (an output layer that only needs the best logits, say).
+  const Map& map() const noexcept { return map_; }
+
+  /// y = map(x). x and y must not overlap.
+  void forward(Exec& exec, ConstRows x, Rows y) const;
+
+ private:
+  Map map_;
+};
+
+}  // namespace terrace

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "sparse/controller.h"
+
+namespace terrace {
+
+/// Sparse feed-forward layer: in each block of `block_size` units only the one that the controller picks is
+/// used, so a token reads 2 * n_blocks rows of weights instead of 2 * d_ff.
+///
+///   a[b] = relu(w1[b, pick b] . x)  (* the controller's softmax at the pick, when multiply_by_controller)
+///   y    = bias + sum_b a[b] w2[b, pick b]
+///
+/// Source: Jaszczur et al. 2021, "Sparse is Enough in Scaling Transformers", sec. 3.1; Trax `SparseFF`
+/// (reference 5.2). Weights: units [F, 2, d]: unit block * N + element is its w1 row, then its w2 row, one
+/// contiguous run. A width m uses blocks 0..m/N-1; picks do not depend on it. Reduction order: blocks in
+/// order within a group of blocks_per_group() blocks, groups in order, bias last. Depends on F and N only, so
+/// any number of rows per call, of threads, and the blocks a smaller width shares agree bit for bit. Cost per
+/// token: r*d + m*r (controller) + up to 2*m/N*d weights; the w2 row of a zero activation is not read.
+class SparseFfn {
+ public:
+  SparseFfn() = default;
+  /// units: [2F, d], rows as above; bias [d] or null. Throws Error{kBadArgument} if the shapes disagree.
+  SparseFfn(const DenseKernels& kernels, const Controller& controller, const WeightView& units,
+            const float* bias, bool multiply_by_controller);
+
+  std::size_t d_model() const noexcept { return units_.cols; }
+  std::size_t d_ff() const noexcept { return units_.rows / 2; }
+  std::size_t block_size() const noexcept { return controller_.block_size(); }
+  std::size_t n_blocks() const noexcept { return d_ff() / block_size(); }
+  std::size_t blocks_per_group() const noexcept { return blocks_per_group_; }
+  /// Bytes of weights that one token reads at this width when no activation is zero.
+  std::size_t bytes_per_token(std::size_t width) const noexcept;
+
+  /// y = layer(x) with the first `width` units, a multiple of block_size in 1..d_ff. x and y must not
+  /// overlap. `active_units`, if not null, receives the chosen units, [x.n, width / block_size], ascending.
+  void forward(Exec& exec, ConstRows x, Rows y, std::size_t width,
+               std::uint32_t* active_units = nullptr) const;
+  void forward(Exec& exec, ConstRows x, Rows y) const { forward(exec, x, y, d_ff()); }
+
+ private:
+  struct Pass;
+
+  void run_group(const Pass& pass, std::size_t group) const noexcept;
+
+  const DenseKernels* kernels_ = nullptr;
+  Controller controller_;
+  WeightView units_;
+  const float* bias_ = nullptr;
+  bool multiply_by_controller_ = false;
+  std::size_t blocks_per_group_ = 0;
+};
+
+}  // namespace terrace
