@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+
+#include "attention/kernels/attention_kernels.h"
+#include "engine/exec.h"
+#include "engine/tensor.h"
+
+namespace terrace {
+
+/// FAVOR+ linear attention (reference section 6.10) on projected rows q, k, v, y [n, n_heads * d_head].
+///
+///   relu features (default):  f(x) = relu(x) + 1e-3
+///   softmax features W [m, d_head]:  a = W x / d_head^(1/4),  b = |x|^2 / (2 sqrt(d_head))
+///     f_q = (exp(a - b - max_m a) + 1e-4) / sqrt(m),  f_k = (exp(a - b - max_{m, keys} a) + 1e-4) / sqrt(m)
+///   causal:         P += f_k v^T, z += f_k, y = (f_q P) / (f_q . z)
+///   bidirectional:  the same with P and z summed over all keys
+///
+/// Source: Choromanski et al. 2021; Trax `Favor`, `CausalFavor` (whose predict mode forgets P and z between
+/// calls; this keeps them, which is its eval mode).
+class FavorAttention {
+ public:
+  FavorAttention() = default;
+  /// `features` [n_features, d_head] (a view) selects softmax features; they need all keys at once and
+  /// therefore have no causal form. Throws Error{kBadConfig}.
+  FavorAttention(const AttentionKernels& kernels, std::size_t n_heads, std::size_t d_head,
+                 const float* features = nullptr, std::size_t n_features = 0);
+
+  /// Floats of recurrent state of the causal form (RecurrentLayout::add); all zero at the start.
+  std::size_t state_floats() const noexcept { return n_heads_ * head_state_floats(); }
+
+  /// Causal form; updates `state`. Same bits for any split into calls. Throws Error{kUnsupported} with
+  /// softmax features. Cost: 2 * d_head multiply-adds and one read and write of 4 * d_head bytes per channel
+  /// and row.
+  void causal(const Exec& exec, float* state, ConstRows q, ConstRows k, ConstRows v, Rows y) const;
+
+  /// Bidirectional form over the first `n_real` keys; all rows of q are answered.
+  void full(const Exec& exec, ConstRows q, ConstRows k, ConstRows v, std::size_t n_real, Rows y) const;
+
+  std::size_t workspace_bytes(std::size_t max_rows, unsigned n_threads) const noexcept;
+
+ private:
+  std::size_t width() const noexcept { return features_ ? n_features_ : d_head_; }
+  std::size_t head_state_floats() const noexcept;
+
+  const AttentionKernels* kernels_ = nullptr;
+  std::size_t n_heads_ = 0, d_head_ = 0;
+  const float* features_ = nullptr;
+  std::size_t n_features_ = 0;
+};
+
+}  // namespace terrace

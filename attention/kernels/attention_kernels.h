@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "attention/kernels/kv_page.h"
+#include "engine/isa.h"
+
+// Kernels of attention: plain functions over pointers, one table per instruction set, chosen once when a
+// model is built.
+//
+// All tables give the same bits. Sums run either along one chain of fused multiply-adds, or over kLanes
+// partial sums that are folded in one fixed tree, whatever the width of the registers; exp is one polynomial.
+// The scalar table is the specification (it calls the C library's fmaf and is slow where the CPU has none).
+
+namespace terrace {
+
+/// Slots [begin, end) of a page that a query row sees.
+struct PageSpan {
+  std::uint16_t begin;
+  std::uint16_t end;
+};
+
+/// Partial softmax of one row over some slots: maximum, sum of exp(score - maximum) and the sum of values
+/// with those weights.
+///   [0] maximum   [1] sum   [kStateHeader ..] weighted values, padded_width(d_v) floats
+inline constexpr std::size_t kStateHeader = 16;
+constexpr std::size_t state_floats(std::size_t d_v) noexcept { return kStateHeader + padded_width(d_v); }
+
+/// Attention of several query rows over one page of one KV head.
+struct PageTask {
+  const void* keys = nullptr;  ///< layout of kv_page.h; the element type belongs to the kernel
+  const void* values = nullptr;
+  std::size_t d_k = 0;
+  std::size_t d_v = 0;
+  const float* const* q = nullptr;  ///< n_rows pointers to d_k floats
+  const PageSpan* spans = nullptr;  ///< [n_rows]; begin < end
+  std::size_t n_rows = 0;
+  float scale = 1;  ///< multiplies every score
+
+  /// Positions for additive penalties; null: none. score -= future_penalty where key > query, self_penalty
+  /// where equal, pad_penalty where the key's position is negative.
+  const float* query_position = nullptr;  ///< [n_rows]
+  const float* key_position = nullptr;    ///< [kPageSlots]
+  float future_penalty = 0;
+  float self_penalty = 0;
+  float pad_penalty = 0;
+
+  float* states = nullptr;  ///< n_rows states, state_floats(d_v) apart; overwritten
+};
+
+struct AttentionKernels {
+  Isa isa;
+  const char* name;
+
+  /// Softmax state of every row over its span of the page.
+  void (*attend_page_f32)(const PageTask& task) noexcept;
+  void (*attend_page_bf16)(const PageTask& task) noexcept;
+
+  /// state = the state of both sets of slots together; `next` comes after `state` in slot order.
+  void (*merge)(float* state, const float* next, std::size_t d_v) noexcept;
+  /// y [d_v] = weighted values / sum.
+  void (*finish)(const float* state, std::size_t d_v, float* y) noexcept;
+
+  /// x[i] = exp(x[i] - maximum of x); returns the sum, folded over kLanes partial sums.
+  float (*softmax_weights)(float* x, std::size_t n) noexcept;
+  /// y[i] = exp(x[i]): at most 2 ulp off for -87 <= x <= 0 and 0 below.
+  void (*exp)(const float* x, std::size_t n, float* y) noexcept;
+
+  /// y[i] = scale * <q, rows[i]> over d elements: kLanes chains folded in one tree.
+  void (*dot_rows)(const float* q, const float* const* rows, std::size_t n, std::size_t d, float scale,
+                   float* y) noexcept;
+  /// y[j] = scale * sum over i, in order, of w[i] * rows[i][j], j < d.
+  void (*weighted_sum)(const float* w, const float* const* rows, std::size_t n, std::size_t d, float scale,
+                       float* y) noexcept;
+
+  /// P[i] += a[i] * v for i < n: rows of d floats, d apart.
+  void (*rank_one_update)(const float* a, std::size_t n, const float* v, std::size_t d, float* p) noexcept;
+};
+
+/// The table for an available ISA (kScalar always is; the int8 extensions share their base's table).
+/// Throws Error{kUnsupported} otherwise.
+const AttentionKernels& attention_kernels(Isa isa);
+
+}  // namespace terrace

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+// Layout of one page of one KV head. Shared by the cache that writes it and the kernels that read it.
+//
+//   keys    [kPageSlots / kKeyTile][d_k][kKeyTile]   transposed inside a tile: scores of neighbouring slots
+//   lie in
+//                                                    neighbouring lanes, so that no sum runs across lanes
+//   values  [kPageSlots][padded_width(d_v)]          rows: the output is a chain of multiply-adds over slots
+
+namespace terrace {
+
+/// Slots of a page. A page is the unit of the fixed summation order, of sharing between forks and of work for
+/// threads. 128 slots of a 64-wide bf16 head are 32 KiB of keys and values: large enough that the maximum,
+/// the sum and the merge of a page cost a few percent, small enough to stay in the L1/L2 cache while all
+/// query heads and rows pass over it.
+inline constexpr std::size_t kPageSlots = 128;
+/// Slots of a key tile: 64 scores of one query fill eight 8-lane accumulators, which hides the latency of the
+/// multiply-add, and the tile is read front to back.
+inline constexpr std::size_t kKeyTile = 64;
+/// Width of all fixed-order reductions, whatever the registers of the CPU hold.
+inline constexpr std::size_t kLanes = 16;
+
+/// `d` rounded up to whole groups of kLanes; value rows are zero-padded to it.
+constexpr std::size_t padded_width(std::size_t d) noexcept { return (d + kLanes - 1) / kLanes * kLanes; }
+
+/// Index of element `d` of the key in slot `slot` of a page.
+constexpr std::size_t key_index(std::size_t slot, std::size_t d, std::size_t d_k) noexcept {
+  return (slot / kKeyTile * d_k + d) * kKeyTile + slot % kKeyTile;
+}
+
+}  // namespace terrace

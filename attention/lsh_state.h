@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "attention/page_store.h"
+#include "engine/serial.h"
+
+namespace terrace {
+
+/// What the incremental LSH attention of one layer remembers: per head and slot the key and value rows, the
+/// bucket of every hash round and a link to the previous slot of that bucket.
+///
+/// The links make every bucket a list from its newest slot backwards, which is the order in which Trax's rule
+/// prefers slots. Pages are append-only and shared between forks; only the list heads (one number per head,
+/// round and bucket) are mutable. Rolling back pops list heads: O(1) per slot and round.
+class LshState {
+ public:
+  /// No slot: the end of a bucket list.
+  static constexpr std::uint32_t kNone = 0xFFFFFFFF;
+
+  LshState() = default;
+  /// Throws Error{kOutOfMemory, kBadArgument}.
+  LshState(std::size_t n_heads, std::size_t d_k, std::size_t d_v, std::size_t n_hashes,
+           std::uint32_t n_buckets, std::size_t max_length);
+  LshState(LshState&&) noexcept = default;
+  LshState& operator=(LshState&&) noexcept = default;
+
+  std::size_t length() const noexcept { return length_; }
+  std::size_t max_length() const noexcept { return max_length_; }
+  /// Bytes of the pages in use, including those shared with a fork, and of the list heads.
+  std::size_t bytes() const noexcept;
+
+  /// Forgets all slots from `length` on. Throws Error{kOutOfMemory} when a shared page must be copied first.
+  void truncate(std::size_t length);
+  /// An independent state with the same content; full pages are shared. Throws Error{kOutOfMemory}.
+  LshState fork() const;
+
+  void save(ByteSink& sink) const;
+  /// Throws Error{kBadFile} when the state was saved with another shape, is too long, or holds an impossible
+  /// bucket; the state is then empty.
+  void load(ByteSource& source);
+
+  // One head's view, for LshAttention. A chunk owns a head, so heads may be written side by side.
+  const float* key(std::size_t head, std::size_t slot) const noexcept;
+  const float* value(std::size_t head, std::size_t slot) const noexcept;
+  std::uint32_t bucket(std::size_t head, std::size_t slot, std::size_t round) const noexcept;
+  /// The slot before `slot` in its bucket of `round`, or kNone.
+  std::uint32_t previous(std::size_t head, std::size_t slot, std::size_t round) const noexcept;
+  /// The newest slot of a bucket, or kNone.
+  std::uint32_t newest(std::size_t head, std::size_t round, std::uint32_t bucket) const noexcept;
+  /// Places key, value and buckets of `head` at `slot` (the next free one) and links it into its lists.
+  void write(std::size_t head, std::size_t slot, const float* key, const float* value,
+             const std::uint32_t* buckets) noexcept;
+  /// Ends an append: all heads have written slots up to `length`.
+  void set_length(std::size_t length) noexcept { length_ = length; }
+
+ private:
+  struct Place {
+    std::size_t page;
+    std::size_t offset;  // bytes, of the head's part of the page
+    std::size_t slot;    // inside the page
+  };
+  Place place(std::size_t head, std::size_t slot) const noexcept;
+  void rebuild_lists();
+
+  std::size_t n_heads_ = 0, d_k_ = 0, d_v_ = 0, n_hashes_ = 0;
+  std::uint32_t n_buckets_ = 0;  // of one round
+  std::size_t max_length_ = 0, length_ = 0;
+  std::size_t row_floats_ = 0, head_bytes_ = 0;
+  PageStore pages_;
+  std::vector<std::uint32_t> newest_;  // [n_heads, n_hashes, n_buckets]
+};
+
+}  // namespace terrace
