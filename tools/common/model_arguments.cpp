@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/common/model_arguments.h"
+
+#include <fmt/format.h>
+
+#include <limits>
+
+#include "engine/error.h"
+#include "tools/common/command.h"
+#include "tools/common/input.h"
+
+namespace terrace::tools {
+
+void ModelArguments::add_model(CLI::App& command) {
+  command.add_option("-m,--model", model, "Model file")->required()->type_name("FILE");
+}
+
+void ModelArguments::add_threads(CLI::App& command) {
+  command.add_option("-t,--threads", threads, "Threads (default: one per physical core)")
+      ->check(CLI::Range(1U, kMaxThreads))
+      ->type_name("N");
+}
+
+void ModelArguments::add_session(CLI::App& command) {
+  command
+      .add_option("-c,--ctx-size", context, "Positions in the context (default: what the model was made for)")
+      ->check(CLI::Range(std::uint32_t{1}, std::numeric_limits<std::uint32_t>::max()))
+      ->type_name("N");
+  command.add_option("--kv-type", kv_type, "How keys and values are kept: f32 or bf16 (default f32)")
+      ->check(CLI::IsMember({"f32", "bf16"}))
+      ->type_name("TYPE");
+}
+
+Session::Options ModelArguments::session() const {
+  return {.max_context = context, .kv_type = kv_type == "bf16" ? KvType::kBf16 : KvType::kF32};
+}
+
+void PromptArguments::add(CLI::App& command) {
+  auto* source = command.add_option_group("prompt", "Where the prompt comes from (one of)");
+  source->add_option("-p,--prompt", text, "The text itself")->type_name("TEXT");
+  source->add_option("-f,--file", text_file, "A text file, or - for standard input")->type_name("FILE");
+  source->add_option("--tokens", token_file, "A file of token ids, or - for standard input")
+      ->type_name("FILE");
+  source->require_option(0, 1);
+}
+
+std::vector<TokenId> PromptArguments::ids(const Model& model) const {
+  if (token_file) {
+    auto ids = read_token_file(*token_file);
+    TERRACE_CHECK(!ids.empty(), kBadFile, fmt::format("{}: expected token ids, found none", *token_file));
+    return ids;
+  }
+  const std::string content = text ? *text : read_file(*text_file);
+  auto ids = model.tokenizer().encode(content);
+  if (!ids.empty()) return ids;
+  if (text) throw UsageError("-p: expected a text, found an empty one");
+  throw Error(ErrorCode::kBadFile, fmt::format("{}: expected a text, found an empty one", *text_file));
+}
+
+}  // namespace terrace::tools

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/runtime.h"
+#include "models/model.h"
+#include "models/session.h"
+
+namespace terrace::tools {
+
+/// -m, -t, -c: what every subcommand that runs a model takes.
+struct ModelArguments {
+  std::string model;
+  unsigned threads = 0;         ///< 0 = one per physical core
+  std::uint32_t context = 0;    ///< 0 = the model's own
+  std::string kv_type = "f32";  ///< how keys and values are kept
+
+  void add_model(CLI::App& command);
+  void add_threads(CLI::App& command);
+  void add_session(CLI::App& command);  ///< -c and --kv-type
+
+  std::shared_ptr<const Model> load() const { return Model::load(model); }
+  Runtime::Options runtime() const { return {.n_threads = threads}; }
+  Session::Options session() const;
+};
+
+/// -p, -f, --tokens: exactly one source of text or ids.
+struct PromptArguments {
+  std::optional<std::string> text;
+  std::optional<std::string> text_file;
+  std::optional<std::string> token_file;
+
+  void add(CLI::App& command);
+  bool given() const { return text || text_file || token_file; }
+
+  /// The ids; text goes through the model's tokenizer. Throws Error{kIo, kBadFile, kUnsupported} and, when
+  /// there is nothing in it, UsageError for -p and Error{kBadFile} for a file.
+  std::vector<TokenId> ids(const Model& model) const;
+};
+
+/// More threads than this are a mistake in writing, and what the team accepts.
+inline constexpr unsigned kMaxThreads = 1024;
+
+}  // namespace terrace::tools

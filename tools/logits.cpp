@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+// terrace logits: the scores after every token of a given sequence, for comparison with other
+// implementations.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <charconv>
+#include <memory>
+#include <string>
+
+#include "engine/error.h"
+#include "models/evaluate.h"
+#include "models/session.h"
+#include "tools/common/command.h"
+#include "tools/common/input.h"
+#include "tools/common/interrupt.h"
+#include "tools/common/model_arguments.h"
+#include "tools/common/npy.h"
+#include "tools/common/progress.h"
+
+namespace terrace::tools {
+namespace {
+
+struct Options {
+  ModelArguments model;
+  std::string tokens;
+  std::string encoder_tokens;
+  std::string out;
+  std::string mode = "full";
+};
+
+enum class Mode { kFull, kStep, kPrefill };
+
+struct ParsedMode {
+  Mode mode;
+  std::size_t prefill = 0;  ///< tokens in the first pass
+};
+
+ParsedMode parse_mode(const std::string& text) {
+  constexpr std::string_view kPrefill = "prefill:";
+  if (text == "full") return {Mode::kFull};
+  if (text == "step") return {Mode::kStep};
+  std::size_t k = 0;
+  if (text.starts_with(kPrefill)) {
+    const char* end = text.data() + text.size();
+    const auto [rest, error] = std::from_chars(text.data() + kPrefill.size(), end, k);
+    if (error == std::errc() && rest == end && k > 0) return {Mode::kPrefill, k};
+  }
+  throw UsageError(fmt::format("--mode: expected full, step or prefill:K with K > 0, found '{}'", text));
+}
+
+/// Feeds `ids` to a session: the first `n_prefill` in one pass, then one by one.
+void run_session(const Options& options, const std::shared_ptr<const Model>& model, Runtime& runtime,
+                 std::span<const TokenId> ids, std::span<const TokenId> encoder_ids, std::size_t n_prefill,
+                 NpyWriter& out) {
+  Session session(model, runtime, options.model.session());
+  Progress bar("logits", ids.size(), "tokens");
+  const auto go_on = [](std::size_t, std::size_t) { return !Interrupt::requested(); };
+  if (model->has_encoder()) session.encode(encoder_ids, go_on);
+  // Known before the first token: a sequence that does not fit should fail at once.
+  TERRACE_CHECK(ids.size() <= session.max_context(), kContextFull,
+                fmt::format("{}: {} tokens do not fit the context of {} positions (-c)", options.tokens,
+                            ids.size(), session.max_context()));
+  session.prefill(
+      ids.first(n_prefill),
+      [&](std::size_t done, std::size_t total) {
+        bar.update(done);
+        return go_on(done, total);
+      },
+      [&](std::size_t, std::span<const float> logits) { out.add_row(logits); });
+  const auto region = session.hold();
+  for (const TokenId id : ids.subspan(n_prefill)) {
+    Interrupt::check();
+    out.add_row(session.decode(id));
+    bar.update(session.position());
+  }
+}
+
+void run(const Options& options) {
+  const ParsedMode mode = parse_mode(options.mode);
+  const Interrupt interrupt;
+  const auto model = options.model.load();
+  const auto ids = read_token_file(options.tokens);
+  TERRACE_CHECK(!ids.empty(), kBadFile, fmt::format("{}: expected token ids, found none", options.tokens));
+  if (model->has_encoder() == options.encoder_tokens.empty()) {
+    throw UsageError(model->has_encoder() ? "--encoder-tokens: this model has an encoder and needs its input"
+                                          : "--encoder-tokens: this model has no encoder");
+  }
+  const auto encoder_ids =
+      options.encoder_tokens.empty() ? std::vector<TokenId>() : read_token_file(options.encoder_tokens);
+
+  Runtime runtime(options.model.runtime());
+  NpyWriter out(options.out, ids.size(), model->config().vocab_size);
+  if (mode.mode == Mode::kFull) {
+    evaluate(*model, runtime, ids, encoder_ids, [&](std::size_t, std::span<const float> logits) {
+      Interrupt::check();
+      out.add_row(logits);
+    });
+  } else {
+    const std::size_t n_prefill = std::min(mode.prefill, ids.size());
+    run_session(options, model, runtime, ids, encoder_ids, n_prefill, out);
+  }
+  out.commit();
+}
+
+}  // namespace
+
+void add_logits(CLI::App& app, Action& action) {
+  const auto options = std::make_shared<Options>();
+  CLI::App* command = app.add_subcommand(
+      "logits", "Write the logits after each of the given tokens as a NumPy file [n_ids, vocab]");
+  options->model.add_model(*command);
+  command
+      ->add_option("--tokens", options->tokens, "Token ids, fed exactly as they are (- for standard input)")
+      ->required()
+      ->type_name("FILE");
+  command->add_option("--encoder-tokens", options->encoder_tokens, "Token ids of the encoder's input")
+      ->type_name("FILE");
+  command->add_option("-o,--out", options->out, "NumPy file to write (float32)")
+      ->required()
+      ->type_name("FILE");
+  command
+      ->add_option(
+          "--mode", options->mode,
+          "full: one pass over the whole sequence (default); step: one by one; prefill:K: K tokens in one "
+          "pass, then one by one")
+      ->type_name("MODE");
+  options->model.add_threads(*command);
+  options->model.add_session(*command);
+  command->callback([options, &action] { action = [options] { run(*options); }; });
+}
+
+}  // namespace terrace::tools

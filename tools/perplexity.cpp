@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+// terrace perplexity: how well a model predicts a text.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <numbers>
+#include <optional>
+#include <string>
+
+#include "engine/error.h"
+#include "models/session.h"
+#include "tools/common/command.h"
+#include "tools/common/input.h"
+#include "tools/common/interrupt.h"
+#include "tools/common/model_arguments.h"
+#include "tools/common/output.h"
+#include "tools/common/progress.h"
+
+namespace terrace::tools {
+namespace {
+
+struct Options {
+  ModelArguments model;
+  std::string file;
+  std::uint32_t stride = 0;
+  bool json = false;
+};
+
+struct Score {
+  double nats = 0;           ///< sum of -ln p over the scored tokens
+  std::uint64_t tokens = 0;  ///< scored
+  std::uint64_t bytes = 0;   ///< of their text
+  std::uint64_t windows = 0;
+};
+
+/// -ln softmax(logits)[token], in double: the sum over a large vocabulary loses digits in float.
+double surprise(std::span<const float> logits, TokenId token) {
+  const double top = *std::max_element(logits.begin(), logits.end());
+  double sum = 0;
+  for (const float z : logits) sum += std::exp(static_cast<double>(z) - top);
+  return top + std::log(sum) - static_cast<double>(logits[static_cast<std::size_t>(token)]);
+}
+
+/// Scores every token once, with at most `context` positions of the model.
+///
+/// The sequence that the model sees is the start token, if it has one, and then `context - 1` tokens; window
+/// k scores the tokens [k * stride, k * stride + stride), so each has at least `context - stride` tokens
+/// before it, but for the first window. Without a start token nothing predicts the first token of the text,
+/// which is left out.
+Score score(Session& session, std::span<const TokenId> ids, std::size_t context, std::size_t stride) {
+  const TokenId start = session.model().config().tokens.start;
+  const bool has_start = start >= 0;
+  Score total;
+  Progress bar("perplexity", ids.size(), "tokens");
+  std::size_t scored = has_start ? 0 : 1;  // tokens before this one are done
+  while (scored < ids.size()) {
+    Interrupt::check();
+    // The first window is a full one; every later one brings `stride` new tokens.
+    const std::size_t reach =
+        has_start ? context : context + 1;  // tokens a window can predict, one after its input
+    const std::size_t end = std::min(ids.size(), total.windows == 0 ? reach : scored + stride);
+    const std::size_t begin = end - std::min(end, reach);
+    std::vector<TokenId> window;
+    if (has_start) window.push_back(start);
+    window.insert(window.end(), ids.begin() + static_cast<std::ptrdiff_t>(begin),
+                  ids.begin() + static_cast<std::ptrdiff_t>(end - 1));
+    const std::size_t first_predicted = has_start ? begin : begin + 1;
+
+    session.rewind(0);
+    session.prefill(
+        window, [](std::size_t, std::size_t) { return !Interrupt::requested(); },
+        [&](std::size_t row, std::span<const float> logits) {
+          const std::size_t predicted = first_predicted + row;
+          if (predicted < scored) return;
+          total.nats += surprise(logits, ids[predicted]);
+          ++total.tokens;
+        });
+    scored = end;
+    ++total.windows;
+    bar.update(scored);
+  }
+  return total;
+}
+
+void run(const Options& options) {
+  const Interrupt interrupt;
+  const auto model = options.model.load();
+  TERRACE_CHECK(!model->has_encoder(), kUnsupported,
+                fmt::format("{}: perplexity of a text needs a language model; this one has an encoder",
+                            options.model.model));
+  const std::string text = read_file(options.file);
+  const auto ids = model->tokenizer().encode(text);
+  const bool has_start = model->config().tokens.start >= 0;
+  const std::size_t least = has_start ? 1 : 2;
+  TERRACE_CHECK(
+      ids.size() >= least, kBadFile,
+      fmt::format("{}: expected a text of at least {} token(s), found {}", options.file, least, ids.size()));
+
+  Runtime runtime(options.model.runtime());
+  Session session(model, runtime, options.model.session());
+  const std::size_t context = session.max_context();
+  const std::size_t stride = options.stride > 0 ? options.stride : std::max<std::size_t>(1, context / 2);
+  if (stride > context) {
+    throw UsageError(
+        fmt::format("--stride: expected at most the context of {} positions, found {}", context, stride));
+  }
+  Score result = score(session, ids, context, stride);
+  result.bytes = text.size();
+  if (!has_start) result.bytes -= model->tokenizer().decode(std::span(ids).first(1)).size();
+
+  const double nats_per_token = result.nats / static_cast<double>(result.tokens);
+  const double bits_per_byte = result.nats / std::numbers::ln2 / static_cast<double>(result.bytes);
+  if (options.json) {
+    const nlohmann::ordered_json figures = {{"nats_per_token", nats_per_token},
+                                            {"perplexity", std::exp(nats_per_token)},
+                                            {"bits_per_byte", bits_per_byte},
+                                            {"tokens", result.tokens},
+                                            {"bytes", result.bytes},
+                                            {"context", context},
+                                            {"stride", stride}};
+    write_stdout(figures.dump(2) + "\n");
+  } else {
+    write_stdout(
+        fmt::format("{:.4f} nats/token, perplexity {:.3f}, {:.4f} bits/byte "
+                    "({} tokens, {} bytes, context {}, stride {})\n",
+                    nats_per_token, std::exp(nats_per_token), bits_per_byte, result.tokens, result.bytes,
+                    context, stride));
+  }
+}
+
+}  // namespace
+
+void add_perplexity(CLI::App& app, Action& action) {
+  const auto options = std::make_shared<Options>();
+  CLI::App* command = app.add_subcommand("perplexity", "Score a text: nats/token, perplexity, bits/byte");
+  options->model.add_model(*command);
+  command->add_option("-f,--file", options->file, "Text to score, or - for standard input")
+      ->required()
+      ->type_name("FILE");
+  command
+      ->add_option(
+          "--stride", options->stride,
+          "New tokens per window (default: half the context); each has at least context - stride before it")
+      ->check(CLI::PositiveNumber)
+      ->type_name("N");
+  options->model.add_threads(*command);
+  options->model.add_session(*command);
+  command->add_flag("--json", options->json, "Print the figures as JSON");
+  command->callback([options, &action] { action = [options] { run(*options); }; });
+}
+
+}  // namespace terrace::tools
