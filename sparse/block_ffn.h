@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "engine/linear.h"
+#include "sparse/kernels/sparse_kernels.h"
 
 namespace terrace {
 
@@ -33,6 +34,7 @@ class BlockFfn {
 
  private:
   const DenseKernels* kernels_ = nullptr;
+  const SparseKernels* sparse_ = nullptr;
   Linear router_;
   WeightView units_;
   const float* bias_ = nullptr;

@@ -32,12 +32,12 @@ class Controller {
   const Linear& down() const noexcept { return down_; }
   DType up_dtype() const noexcept { return up_.dtype; }
 
-  /// Decides blocks [block_begin, block_end) for each row of `h` = down x, on the calling thread.
-  ///   picks[t * stride + b - block_begin]   element 0..block_size-1 of block b
-  ///   softmax[...]                          its probability within the block; may be null
-  /// `logits` is scratch of h.size() * (block_end - block_begin) * block_size floats.
-  void pick(const PreparedRows& h, std::size_t block_begin, std::size_t block_end, float* logits,
-            std::uint32_t* picks, float* softmax, std::size_t stride) const noexcept;
+  /// Decides one block for each row of `h` = down x (prepared for up_dtype()), on the calling thread.
+  ///   picks[t * stride]     element 0..block_size-1
+  ///   softmax[t * stride]   its probability within the block; may be null
+  /// `logits` is scratch of h.size() * block_size floats.
+  void pick(const PreparedRows& h, std::size_t block, float* logits, std::uint32_t* picks, float* softmax,
+            std::size_t stride) const noexcept;
 
  private:
   const DenseKernels* kernels_ = nullptr;

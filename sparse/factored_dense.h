@@ -40,6 +40,8 @@ class FactoredDense {
   void forward(Exec& exec, ConstRows x, Rows y) const;
 
  private:
+  void forward_batch(Exec& exec, ConstRows x, Rows y) const;
+
   const DenseKernels* kernels_ = nullptr;
   const float* gate_ = nullptr;
   WeightView proj_;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <span>
 
@@ -60,6 +61,10 @@ class LocallyConvDense {
   std::size_t bytes_per_token() const noexcept { return weight_.bytes(); }
   /// Floats of state: the rows before the current one.
   std::size_t tail_size() const noexcept { return (n_steps_ - 1) * d_in(); }
+  /// Work of one unit over all modules of `n` rows, as Exec::for_range counts it.
+  std::size_t work_per_unit(std::size_t n) const noexcept {
+    return weight_.cols * std::max<std::size_t>(4, n * n_modules_ / 8);
+  }
   explicit operator bool() const noexcept { return static_cast<bool>(weight_); }
 
   /// y = layer(tail, x), then the tail moves on. One phase. x and y must not overlap.

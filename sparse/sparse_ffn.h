@@ -44,6 +44,8 @@ class SparseFfn {
  private:
   struct Pass;
 
+  void forward_batch(Exec& exec, ConstRows x, Rows y, std::size_t n_blocks,
+                     std::uint32_t* active_units) const;
   void run_group(const Pass& pass, std::size_t group) const noexcept;
 
   const DenseKernels* kernels_ = nullptr;

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sparse/controller.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "engine/error.h"
+
+namespace terrace {
+namespace {
+
+/// exp(z[i] + bias[i] - top) summed over the block, inverted: the softmax at the index whose biased logit is
+/// `top`.
+float softmax_at(const float* z, const float* bias, std::size_t n, std::size_t i) noexcept {
+  const float top = z[i] + bias[i];
+  float sum = 0.0F;
+  for (std::size_t e = 0; e < n; ++e) sum += std::exp(z[e] + bias[e] - top);
+  return 1.0F / sum;
+}
+
+}  // namespace
+
+Controller::Controller(const DenseKernels& kernels, const WeightView& down, const WeightView& up,
+                       const float* bias, std::size_t block_size)
+    : kernels_(&kernels),
+      sparse_(&sparse_kernels(kernels.isa)),
+      down_(kernels, down, nullptr),
+      up_(up),
+      bias_(bias),
+      block_size_(block_size) {
+  TERRACE_CHECK(
+      down && up && bias && down.rows == up.cols && block_size > 0 && up.rows % block_size == 0, kBadArgument,
+      fmt::format("controller: down [{}, {}] and up [{}, {}] do not fit each other or blocks of {} units",
+                  down.rows, down.cols, up.rows, up.cols, block_size));
+}
+
+std::size_t Controller::bytes_per_token(std::size_t width) const noexcept {
+  return down_.weight().bytes() + up_.slice_rows(0, width).bytes() + width * sizeof(float);
+}
+
+void Controller::pick(const PreparedRows& h, std::size_t block, float* logits, std::uint32_t* picks,
+                      float* softmax, std::size_t stride) const noexcept {
+  const float* const bias = bias_ + block * block_size_;
+  dot_rows(*kernels_, up_.slice_rows(block * block_size_, block_size_), 0, block_size_, h, logits,
+           block_size_);
+  for (std::size_t t = 0; t < h.size(); ++t) {
+    const float* const z = logits + t * block_size_;
+    const std::uint32_t best = sparse_->biased_argmax(z, bias, block_size_);
+    picks[t * stride] = best;
+    if (softmax) softmax[t * stride] = softmax_at(z, bias, block_size_, best);
+  }
+}
+
+}  // namespace terrace

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sparse/kernels/sparse_impl.h"
+#include "sparse/kernels/sparse_tables.h"
+
+namespace terrace {
+namespace {
+
+constexpr SparseKernels kTable = {
+    .isa = Isa::kAvx512, .name = "avx512", .biased_argmax = biased_argmax<xsimd::avx512f>};
+
+}  // namespace
+
+const SparseKernels& sparse_kernels_avx512() noexcept { return kTable; }
+
+}  // namespace terrace

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sparse/sparse_qkv.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <span>
+
+#include "engine/error.h"
+
+namespace terrace {
+namespace {
+
+std::span<float> state_of(float* recurrent, const StateSlot& slot) noexcept {
+  return {recurrent + slot.offset, slot.size};
+}
+
+/// Rows of m joined with x, as the value convolution's modules see them: 2 * d channels.
+Rows join(Exec& exec, ConstRows m, ConstRows x, VConcat v_concat, std::size_t n_modules) {
+  const std::size_t width = m.width + x.width;
+  const Rows joined{exec.ws.take<float>(m.n * width), m.n, width, width};
+  // kOriginal puts whole rows side by side, kFixed does so module by module.
+  const std::size_t n_parts = v_concat == VConcat::kFixed ? n_modules : 1;
+  const std::size_t part = m.width / n_parts;
+  for (std::size_t t = 0; t < m.n; ++t) {
+    for (std::size_t i = 0; i < n_parts; ++i) {
+      std::copy_n(m.row(t) + i * part, part, joined.row(t) + 2 * i * part);
+      std::copy_n(x.row(t) + i * part, part, joined.row(t) + (2 * i + 1) * part);
+    }
+  }
+  return joined;
+}
+
+void check_reads(const char* name, const LocallyConvDense& conv, std::size_t n_modules, std::size_t width) {
+  TERRACE_CHECK(
+      conv.n_modules() == n_modules && conv.d_in() == width, kBadArgument,
+      fmt::format(
+          "sparse attention: the convolution of {} reads {} modules, {} channels; expected {} modules, "
+          "{} channels",
+          name, conv.n_modules(), conv.d_in(), n_modules, width));
+}
+
+}  // namespace
+
+SparseQkv::SparseQkv(const FactoredDense& shared, const LocallyConvDense& q, const LocallyConvDense& k,
+                     const LocallyConvDense& v, VConcat v_concat, RecurrentLayout& layout)
+    : shared_(shared), q_(q), k_(k), v_(v), v_concat_(v_concat) {
+  const std::size_t n_modules = shared_.n_modules();
+  const bool joins = v_concat != VConcat::kNone;
+  TERRACE_CHECK(shared_ && q_ && v_, kBadArgument, "sparse attention: shared, q and v must all be given");
+  TERRACE_CHECK(
+      !joins || shared_.d_in() == shared_.d_out(), kBadArgument,
+      fmt::format("sparse attention: v_concat needs an input as wide as the multiplicative layer's output, "
+                  "found {} and {}",
+                  shared_.d_in(), shared_.d_out()));
+  check_reads("q", q_, n_modules, shared_.d_out());
+  if (k_) check_reads("k", k_, n_modules, shared_.d_out());
+  check_reads("v", v_, n_modules, shared_.d_out() * (joins ? 2 : 1));
+  TERRACE_CHECK((!k_ || k_.n_steps() == q_.n_steps()) && v_.n_steps() == q_.n_steps(), kBadArgument,
+                "sparse attention: the convolutions of q, k and v must see equally many steps");
+  tail_ = layout.add(q_.tail_size());
+  joined_tail_ = layout.add(joins ? v_.tail_size() : 0);
+}
+
+std::size_t SparseQkv::bytes_per_token() const noexcept {
+  return shared_.bytes_per_token() + q_.bytes_per_token() + (k_ ? k_.bytes_per_token() : 0) +
+         v_.bytes_per_token();
+}
+
+void SparseQkv::forward(Exec& exec, ConstRows x, float* recurrent, Rows q, Rows k, Rows v) const {
+  const Workspace::Scope scope(exec.ws);
+  const std::size_t n_modules = shared_.n_modules();
+  const Rows m{exec.ws.take<float>(x.n * d_out()), x.n, d_out(), d_out()};
+  shared_.forward(exec, x, m);
+
+  const std::size_t reach = std::max(q_.kernel_size(), std::max(k_.kernel_size(), v_.kernel_size())) / 2;
+  const ModuleHistory history(exec, m, state_of(recurrent, tail_), n_modules, q_.n_steps(), reach);
+  const auto windows = [&](const ModuleHistory& h, const LocallyConvDense& conv) {
+    return h.windows(exec, conv.kernels(), conv.weight().dtype, conv.kernel_size());
+  };
+  const PreparedRows q_windows = windows(history, q_);
+  const bool k_shares =
+      k_ && k_.kernel_size() == q_.kernel_size() && same_preparation(k_.weight().dtype, q_.weight().dtype);
+  const PreparedRows k_windows = !k_ || k_shares ? q_windows : windows(history, k_);
+  const PreparedRows v_windows = v_concat_ == VConcat::kNone
+                                     ? windows(history, v_)
+                                     : windows(ModuleHistory(exec, join(exec, m, x, v_concat_, n_modules),
+                                                             state_of(recurrent, joined_tail_), n_modules,
+                                                             v_.n_steps(), v_.kernel_size() / 2),
+                                               v_);
+
+  // One phase over the units of all three: q's first, then k's, then v's.
+  const std::size_t k_begin = q_.n_units();
+  const std::size_t v_begin = k_begin + (k_ ? k_.n_units() : 0);
+  exec.for_range(v_begin + v_.n_units(), 8, q_.work_per_unit(x.n), [&](std::size_t begin, std::size_t end) {
+    const auto run = [&](const LocallyConvDense& conv, const PreparedRows& rows, std::size_t first, Rows y) {
+      const std::size_t b = std::max(begin, first);
+      const std::size_t e = std::min(end, first + conv.n_units());
+      if (b < e) conv.forward_range(rows, b - first, e - first, y);
+    };
+    run(q_, q_windows, 0, q);
+    if (k_) run(k_, k_windows, k_begin, k);
+    run(v_, v_windows, v_begin, v);
+  });
+  if (!k_ && k.data) {
+    for (std::size_t t = 0; t < x.n; ++t) std::copy_n(q.row(t), d_out(), k.row(t));
+  }
+}
+
+SparseAttentionOutput::SparseAttentionOutput(const FactoredDense& mult, const LocallyConvDense& conv,
+                                             RecurrentLayout& layout)
+    : mult_(mult), conv_(conv) {
+  TERRACE_CHECK(mult_ || conv_, kBadArgument,
+                "sparse attention output: neither a multiplicative layer nor a convolution");
+  TERRACE_CHECK(
+      !mult_ || !conv_ || mult_.d_out() == conv_.d_in(), kBadArgument,
+      fmt::format(
+          "sparse attention output: the convolution reads {} channels, the multiplicative layer gives {}",
+          conv_.d_in(), mult_.d_out()));
+  if (conv_) tail_ = layout.add(conv_.tail_size());
+}
+
+std::size_t SparseAttentionOutput::bytes_per_token() const noexcept {
+  return (mult_ ? mult_.bytes_per_token() : 0) + (conv_ ? conv_.bytes_per_token() : 0);
+}
+
+void SparseAttentionOutput::forward(Exec& exec, ConstRows x, float* recurrent, Rows y) const {
+  if (!conv_) return mult_.forward(exec, x, y);
+  if (!mult_) return conv_.forward(exec, x, state_of(recurrent, tail_), y);
+  const Workspace::Scope scope(exec.ws);
+  const Rows m{exec.ws.take<float>(x.n * mult_.d_out()), x.n, mult_.d_out(), mult_.d_out()};
+  mult_.forward(exec, x, m);
+  conv_.forward(exec, m, state_of(recurrent, tail_), y);
+}
+
+}  // namespace terrace
