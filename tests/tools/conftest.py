@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the built `terrace` binary (TERRACE_BINARY, else build/release/terrace) on tiny models that it makes itself."""
+
+import json
+import os
+import pathlib
+import subprocess
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BINARY = pathlib.Path(os.environ.get("TERRACE_BINARY", ROOT / "build/release/terrace"))
+LIMIT_SECONDS = 300
+
+# One stack of every kind of state: K/V, convolution tails (multiplicative conv) and an SRU cell.
+SPARSE = {
+    "family": "transformer_lm",
+    "d_model": 64,
+    "d_ff": 128,
+    "n_heads": 4,
+    "vocab_size": 259,
+    "max_context": 256,
+    "norm": {"kind": "layer_norm", "epsilon": 1e-6},
+    "decoder": {
+        "n_layers": 2,
+        "position": {"kind": "learned", "max_len": 256},
+        "attention": [{"kind": "multiplicative_conv", "n_modules": 4, "kernel_size": 3}],
+        "ff": {"kind": "sparse", "block_size": 16, "d_lowrank": 16, "sru": {"n_layers": 1, "width": 32}},
+    },
+    "logits": {"kind": "mult", "n_modules": 1},
+    "tokens": {"start": 0, "end": -1, "pad": 0},
+}
+DENSE = {
+    **SPARSE,
+    "decoder": {
+        "n_layers": 2,
+        "position": {"kind": "learned", "max_len": 256},
+        "attention": [{"kind": "dot_product"}],
+        "ff": {"kind": "dense", "activation": "relu"},
+    },
+    "logits": {"kind": "dense"},
+}
+
+
+class Result:
+    def __init__(self, completed):
+        self.code = completed.returncode
+        self.out = completed.stdout
+        self.err = completed.stderr.decode()
+
+    def json(self):
+        return json.loads(self.out)
+
+
+def run(*arguments, code=0, stdin=b"", env=None, **options):
+    """Runs terrace and checks its exit status; on failure there must be exactly one line on stderr."""
+    completed = subprocess.run(
+        [BINARY, *map(str, arguments)],
+        input=stdin,
+        capture_output=True,
+        timeout=LIMIT_SECONDS,
+        env={**os.environ, **(env or {})},
+        check=False,
+        **options,
+    )
+    result = Result(completed)
+    assert result.code == code, (arguments, result.code, result.err)
+    if code != 0:
+        assert result.err.count("\n") == 1 and result.err.endswith("\n"), result.err
+    return result
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory):
+    """Model files by name: sparse, dense (both with the byte tokenizer) and bare (no tokenizer)."""
+    folder = tmp_path_factory.mktemp("models")
+    paths = {}
+    for name, config, tokenizer in (("sparse", SPARSE, "bytes:3"), ("dense", DENSE, "bytes:3"), ("bare", DENSE, "none")):
+        description = folder / f"{name}.json"
+        description.write_text(json.dumps(config))
+        paths[name] = folder / f"{name}.terrace"
+        run("init", "--config", description, "--tokenizer", tokenizer, "--dtype", "f32", "--seed", 1, "-o", paths[name])
+    return paths
+
+
+@pytest.fixture
+def ids(tmp_path):
+    """A file of token ids."""
+    path = tmp_path / "ids.txt"
+    path.write_text(" ".join(str(7 * i % 259) for i in range(40)))
+    return path

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Help, version and command lines that cannot be meant (exit status 2)."""
+
+import pytest
+from conftest import run
+
+COMMANDS = ["generate", "logits", "perplexity", "bench", "init", "inspect", "verify", "quantize", "tokenize", "detokenize"]
+
+
+def test_help_names_every_subcommand():
+    text = run("--help").out.decode()
+    for command in COMMANDS:
+        assert command in text
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_subcommand_has_help(command):
+    result = run(command, "--help")
+    assert f"terrace {command}" in result.out.decode()
+    assert result.err == ""
+
+
+def test_version_lists_instruction_sets():
+    assert "scalar" in run("--version").out.decode()
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        ([], "subcommand"),
+        (["no-such-command"], "no-such-command"),
+        (["generate"], "--model"),
+        (["generate", "-m", "x", "--no-such-flag"], "--no-such-flag"),
+        (["generate", "-m", "x"], "-p"),
+        (["generate", "-m", "x", "-p", "a", "-f", "b"], "-"),
+        (["generate", "-m", "x", "-p", "a", "-n", "many"], "many"),
+        (["generate", "-m", "x", "-p", "a", "-t", "0"], "--threads"),
+        (["generate", "-m", "x", "-p", "a", "-t", "-1"], "--threads"),
+        (["generate", "-m", "x", "-p", "a", "--top-p", "1.5"], "--top-p"),
+        (["generate", "-m", "x", "-p", "a", "--top-p", "nan"], "--top-p"),
+        (["generate", "-m", "x", "-p", "a", "--kv-type", "q3"], "--kv-type"),
+        (["generate", "-m"], "--model"),
+        (["logits", "-m", "x", "--tokens", "y"], "--out"),
+        (["logits", "-m", "x", "--tokens", "y", "-o", "z", "--mode", "prefill:"], "--mode"),
+        (["logits", "-m", "x", "--tokens", "y", "-o", "z", "--mode", "prefill:0"], "--mode"),
+        (["logits", "-m", "x", "--tokens", "y", "-o", "z", "--mode", "sideways"], "--mode"),
+        (["perplexity", "-m", "x", "-f", "y", "--stride", "0"], "--stride"),
+        (["bench"], "--preset"),
+        (["bench", "-m", "x", "--preset", "lm-default"], "-"),
+        (["bench", "--preset", "no-such-preset"], "no-such-preset"),
+        (["bench", "--preset", "lm-default", "--dtype", "f64"], "f64"),
+        (["bench", "--preset", "lm-default", "-o", "xml"], "xml"),
+        (["init", "--dtype", "f32", "-o", "x"], "--preset"),
+        (["init", "--preset", "no-such-preset", "-o", "x"], "no-such-preset"),
+        (["init", "--preset", "lm-default", "--dtype", "f99", "-o", "x"], "f99"),
+        (["inspect"], "file"),
+        (["verify"], "file"),
+        (["quantize", "in"], "out"),
+        (["tokenize", "-m", "x"], "-p"),
+    ],
+)
+def test_usage_errors_exit_with_2_and_one_line(arguments, said):
+    assert said in run(*arguments, code=2).err

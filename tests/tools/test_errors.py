@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bad files, bad ids, full disks: exit status 1, one line that says what and where, nothing half-written."""
+
+import json
+import struct
+
+import numpy as np
+import pytest
+from conftest import DENSE, run
+
+FULL = "/dev/full"  # accepts no byte
+
+
+@pytest.mark.parametrize("command", [["generate", "-p", "a"], ["inspect"], ["verify"], ["tokenize", "-p", "a"]])
+def test_a_missing_model_is_named(command, tmp_path):
+    missing = tmp_path / "missing.terrace"
+    flag = ["-m"] if command[0] in ("generate", "tokenize") else []
+    assert "missing.terrace" in run(command[0], *flag, missing, *command[1:], code=1).err
+
+
+@pytest.mark.parametrize("content", [b"", b"GGUF" + bytes(100), b"\xff" * 64, b"\x02" + bytes(7) + b"{}"])
+def test_a_file_that_is_no_model_is_refused(content, tmp_path):
+    path = tmp_path / "broken.terrace"
+    path.write_bytes(content)
+    for arguments in (["generate", "-m", path, "-p", "a"], ["inspect", path], ["verify", path]):
+        assert "broken.terrace" in run(*arguments, code=1).err
+
+
+def test_a_directory_is_no_model(tmp_path):
+    run("inspect", tmp_path, code=1)
+
+
+@pytest.mark.parametrize("share", [0.0001, 0.01, 0.5, 0.999])
+def test_a_truncated_model_is_refused(models, tmp_path, share):
+    content = models["dense"].read_bytes()
+    path = tmp_path / "cut.terrace"
+    path.write_bytes(content[: int(len(content) * share)])
+    run("generate", "-m", path, "-p", "a", code=1)
+    run("verify", path, code=1)
+
+
+def test_verify_finds_one_flipped_bit_and_names_the_tensor(models, tmp_path):
+    content = bytearray(models["dense"].read_bytes())
+    content[-100] ^= 1
+    path = tmp_path / "flipped.terrace"
+    path.write_bytes(content)
+    assert "checksum" in run("verify", path, code=1).err
+    report = json.loads(run("verify", path, "--json", code=1).out)
+    assert not report["ok"] and len(report["problems"]) == 1
+    run("verify", models["dense"])
+
+
+def test_verify_reports_nan_weights(models, tmp_path):
+    content = bytearray(models["dense"].read_bytes())
+    header_bytes = struct.unpack_from("<Q", content)[0]
+    header = json.loads(content[8 : 8 + header_bytes])
+    begin = 8 + header_bytes + header["decoder.logits.weight"]["data_offsets"][0]
+    content[begin : begin + 4] = np.float32("nan").tobytes()
+    path = tmp_path / "nan.terrace"
+    path.write_bytes(content)
+    problems = run("verify", path, code=1).out.decode()
+    assert "decoder.logits.weight" in problems and "NaN" in problems
+
+
+def test_an_empty_prompt_is_an_error(models, tmp_path):
+    run("generate", "-m", models["dense"], "-p", "", code=2)
+    empty = tmp_path / "empty.txt"
+    empty.write_bytes(b"")
+    assert "empty" in run("generate", "-m", models["dense"], "-f", empty, code=1).err
+    run("generate", "-m", models["dense"], "--tokens", empty, code=1)
+    run("logits", "-m", models["dense"], "--tokens", empty, "-o", tmp_path / "x.npy", code=1)
+    run("perplexity", "-m", models["dense"], "-f", empty, code=1)
+    assert not (tmp_path / "x.npy").exists()
+
+
+@pytest.mark.parametrize("bad", ["259", "-1", "2147483647"])
+def test_an_unknown_id_is_named(models, tmp_path, bad):
+    tokens = tmp_path / "tokens.txt"
+    tokens.write_text(f"1 2 {bad} 3")
+    for arguments in (["generate", "--tokens", tokens], ["logits", "--tokens", tokens, "-o", tmp_path / "x.npy"],
+                      ["logits", "--tokens", tokens, "--mode", "step", "-o", tmp_path / "x.npy"]):
+        assert bad in run(arguments[0], "-m", models["dense"], *arguments[1:], code=1).err
+    assert not (tmp_path / "x.npy").exists()
+
+
+@pytest.mark.parametrize("bad", ["abc", "1.5", "99999999999", "0x10"])
+def test_a_word_that_is_no_id_is_shown_with_its_place(models, tmp_path, bad):
+    tokens = tmp_path / "tokens.txt"
+    tokens.write_text(f"1 2\n{bad}\n")
+    message = run("generate", "-m", models["dense"], "--tokens", tokens, code=1).err
+    assert bad in message and "word 3" in message and "tokens.txt" in message
+
+
+def test_a_missing_prompt_file_is_named(models):
+    assert "no/such/file" in run("generate", "-m", models["dense"], "-f", "no/such/file", code=1).err
+
+
+def test_a_full_context_is_an_error_and_keeps_the_text(models, tmp_path):
+    long = tmp_path / "long.txt"
+    long.write_text("x" * 1000)
+    assert "256" in run("generate", "-m", models["dense"], "-f", long, code=1).err
+    result = run("generate", "-m", models["dense"], "-p", "abc", "-c", 16, "-n", 100, "--temp", 0, "--ids", code=1)
+    assert "16" in result.err
+    assert len(result.out.split()) == 16 + 1 - 4  # start token and prompt take four; the last token need not be fed
+    run("generate", "-m", models["dense"], "-p", "abc", "-c", 16, "--temp", 0)  # no -n: up to the end of the context
+
+
+def test_a_model_without_tokenizer_takes_ids_only(models, ids):
+    assert "tokenizer" in run("generate", "-m", models["bare"], "-p", "a", code=1).err
+    assert len(run("generate", "-m", models["bare"], "--tokens", ids, "-n", 5).out.split()) == 5
+
+
+def test_outputs_that_cannot_be_written(models, ids, tmp_path):
+    for out in (tmp_path, tmp_path / "no/such/folder/x", FULL, "/proc/x"):
+        run("logits", "-m", models["dense"], "--tokens", ids, "-o", out, code=1)
+        run("init", "--preset", "lm-default", "--dtype", "q4", "-o", out, code=1)
+        run("generate", "-m", models["dense"], "-p", "a", "-n", 2, "--state-save", out, code=1)
+
+
+def test_a_full_disk_under_stdout_is_an_error(models):
+    import subprocess
+
+    from conftest import BINARY
+
+    with open(FULL, "wb") as full:
+        for arguments in (["generate", "-m", models["dense"], "-p", "a", "-n", "5"], ["--help"], ["--version"],
+                          ["inspect", models["dense"]], ["tokenize", "-m", models["dense"], "-p", "a"]):
+            done = subprocess.run([BINARY, *arguments], stdout=full, stderr=subprocess.PIPE, check=False)
+            assert done.returncode == 1 and b"No space left" in done.stderr, arguments
+
+
+@pytest.mark.parametrize("name, code", [("no-such-isa", 2), ("neon", 1)])
+def test_an_instruction_set_that_cannot_run_is_refused(models, name, code):
+    message = run("generate", "-m", models["dense"], "-p", "a", "-n", 1, env={"TERRACE_ISA": name}, code=code).err
+    assert name in message
+
+
+def test_a_configuration_that_fits_no_model_is_refused(tmp_path):
+    for change in ({"d_model": 63}, {"n_heads": 0}, {"family": "rnn"}, {"unknown_key": 1}):
+        config = tmp_path / "config.json"
+        config.write_text(json.dumps({**DENSE, **change}))
+        message = run("init", "--config", config, "--dtype", "f32", "-o", tmp_path / "x.terrace", code=1).err
+        assert next(iter(change)) in message
+        assert not (tmp_path / "x.terrace").exists()
+
+
+def test_interrupted_outputs_leave_no_temporary_files(models, ids, tmp_path):
+    tokens = tmp_path / "tokens.txt"
+    tokens.write_text("1 2 999")
+    run("logits", "-m", models["dense"], "--tokens", tokens, "-o", tmp_path / "x.npy", code=1)
+    assert [p.name for p in tmp_path.iterdir() if p != ids] == ["tokens.txt"]

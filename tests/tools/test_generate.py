@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""terrace generate: streaming, sampling, stopping, saving, interrupting."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import time
+
+import pytest
+from conftest import BINARY, run
+
+GREEDY = ["--temp", 0]
+
+
+def generate(model, *arguments, **options):
+    return run("generate", "-m", model, *arguments, **options)
+
+
+@pytest.mark.parametrize("name", ["sparse", "dense"])
+def test_stdout_carries_the_text_and_nothing_else(models, name):
+    quiet = generate(models[name], "-p", "hello", "-n", 20, *GREEDY)
+    assert quiet.err == "" and quiet.out.decode()
+    assert generate(models[name], "-p", "hello", "-n", 20, *GREEDY, "--stats").out == quiet.out
+
+
+@pytest.mark.parametrize("name", ["sparse", "dense"])
+def test_greedy_text_does_not_depend_on_threads_or_source(models, name, tmp_path):
+    text = tmp_path / "prompt.txt"
+    text.write_text("hello world")
+    expected = generate(models[name], "-p", "hello world", "-n", 30, *GREEDY, "-t", 1, "--ids").out
+    assert len(expected.split()) == 30
+    assert generate(models[name], "-f", text, "-n", 30, *GREEDY, "-t", 2, "--ids").out == expected
+    assert generate(models[name], "-f", "-", "-n", 30, *GREEDY, "-t", 3, "--ids", stdin=b"hello world").out == expected
+    tokens = run("tokenize", "-m", models[name], "-f", text).out
+    assert generate(models[name], "--tokens", "-", "-n", 30, *GREEDY, "--ids", stdin=tokens).out == expected
+
+
+def test_a_seed_gives_the_same_text_again(models):
+    def text(seed):
+        return generate(models["dense"], "-p", "a", "-n", 40, "--temp", 1, "--seed", seed, "--ids").out
+
+    assert text(1) == text(1)
+    assert len({text(seed) for seed in range(5)}) == 5
+
+
+def test_top_k_1_is_greedy(models):
+    greedy = generate(models["dense"], "-p", "a", "-n", 20, *GREEDY, "--ids").out
+    assert generate(models["dense"], "-p", "a", "-n", 20, "--temp", 1.5, "--top-k", 1, "--ids").out == greedy
+
+
+def test_stop_text_ends_the_output_before_it(models):
+    text = generate(models["dense"], "-p", "a", "-n", 60, "--temp", 1, "--seed", 3).out.decode()
+    stop = text[20:23]
+    expected = text[: text.index(stop)]
+    stopped = generate(models["dense"], "-p", "a", "-n", 60, "--temp", 1, "--seed", 3, "--stop", stop)
+    assert stopped.out.decode() == expected
+    several = generate(models["dense"], "-p", "a", "-n", 60, "--temp", 1, "--seed", 3, "--stop", "§", "--stop", stop)
+    assert several.out.decode() == expected
+
+
+@pytest.mark.parametrize("name", ["sparse", "dense"])
+@pytest.mark.parametrize("sampling", [GREEDY, ["--temp", 1, "--seed", 7, "--repeat-penalty", 1.2]])
+def test_a_saved_state_continues_as_if_never_interrupted(models, name, sampling, tmp_path):
+    state = tmp_path / "state"
+    whole = generate(models[name], "-p", "hello", "-n", 30, *sampling, "--ids").out.split()
+    first = generate(models[name], "-p", "hello", "-n", 11, *sampling, "--ids", "--state-save", state).out.split()
+    second = generate(models[name], "-n", 19, *sampling, "--ids", "--state-load", state).out.split()
+    assert first + second == whole
+
+
+def test_a_prompt_is_appended_to_a_loaded_state(models, tmp_path):
+    state = tmp_path / "state"
+    generate(models["dense"], "-p", "hello ", "-n", 0, "--state-save", state)
+    expected = generate(models["dense"], "-p", "hello world", "-n", 9, *GREEDY, "--ids").out
+    assert generate(models["dense"], "-p", "world", "-n", 9, *GREEDY, "--ids", "--state-load", state).out == expected
+
+
+def test_a_state_of_another_model_is_refused(models, tmp_path):
+    state = tmp_path / "state"
+    generate(models["dense"], "-p", "hello", "-n", 1, "--state-save", state)
+    assert "state" in generate(models["sparse"], "-n", 1, "--state-load", state, code=1).err
+    content = state.read_bytes()
+    for n in (0, 10, len(content) // 2, len(content) - 1):
+        state.write_bytes(content[:n])
+        generate(models["dense"], "-n", 1, "--state-load", state, code=1)
+
+
+def test_statistics_name_every_figure(models):
+    report = generate(models["sparse"], "-p", "hello", "-n", 20, *GREEDY, "--stats").err
+    for figure in ("prompt", "decode", "ms/token", "MB read/token", "GB/s", "read bandwidth", "active weights", "state"):
+        assert figure in report, figure
+    figures = json.loads(generate(models["sparse"], "-p", "hello", "-n", 20, *GREEDY, "--stats", "--json").err)
+    assert figures["prompt_tokens"] == 6 and figures["decode_tokens"] == 20
+    assert 0 < figures["active_weight_share"] < 1
+    assert figures["bytes_per_token"] > 0 and figures["read_bw_gb_per_s"] > 0 and figures["state_bytes"] > 0
+
+
+def test_progress_is_drawn_on_a_terminal_only(models, tmp_path):
+    long = tmp_path / "long.txt"
+    long.write_text("x" * 200)
+    arguments = [BINARY, "generate", "-m", models["sparse"], "-f", long, "-n", "1"]
+    leader, follower = pty.openpty()
+    subprocess.run(arguments, stderr=follower, stdout=subprocess.DEVNULL, check=True)
+    os.close(follower)
+    drawn = b""
+    try:
+        while chunk := os.read(leader, 4096):
+            drawn += chunk
+    except OSError:  # the other end is closed
+        pass
+    os.close(leader)
+    assert b"201/201 tokens" in drawn
+    assert drawn.endswith(b"\r\x1b[K")
+    assert run(*arguments[1:]).err == ""
+
+
+def interrupt(arguments, signal_number=signal.SIGINT):
+    """Starts terrace, waits for its first output, sends a signal; returns (status, stdout, stderr, seconds)."""
+    process = subprocess.Popen([BINARY, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    first = process.stdout.read(1)
+    process.send_signal(signal_number)
+    start = time.monotonic()
+    out, err = process.communicate(timeout=60)
+    return process.returncode, first + out, err.decode(), time.monotonic() - start
+
+
+@pytest.fixture(scope="module")
+def slow_model(models, tmp_path_factory):
+    """A dense model with a context long enough to be interrupted in."""
+    from conftest import DENSE
+
+    folder = tmp_path_factory.mktemp("slow")
+    config = {**DENSE, "max_context": 1_000_000}
+    config["decoder"] = {**DENSE["decoder"], "position": {"kind": "sin_cos"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    path = folder / "slow.terrace"
+    run("init", "--config", folder / "config.json", "--tokenizer", "bytes:3", "--dtype", "f32", "-o", path)
+    return path
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_stops_cleanly_and_keeps_text_and_state(slow_model, tmp_path, signal_number):
+    state = tmp_path / "state"
+    arguments = ["generate", "-m", slow_model, "-p", "hello", "-n", 500_000, *GREEDY, "--ids"]
+    code, out, err, seconds = interrupt([*arguments, "--state-save", state], signal_number)
+    assert code == 1 and "interrupted" in err and err.count("\n") == 1
+    assert seconds < 5
+    done = out.split()
+    continued = run("generate", "-m", slow_model, "-n", 5, *GREEDY, "--ids", "--state-load", state).out.split()
+    whole = run("generate", "-m", slow_model, "-p", "hello", "-n", len(done) + 5, *GREEDY, "--ids").out.split()
+    assert done + continued == whole
+
+
+def test_ctrl_c_stops_a_prefill(slow_model, tmp_path):
+    long = tmp_path / "long.txt"
+    long.write_text("x" * 300_000)
+    process = subprocess.Popen([BINARY, "generate", "-m", slow_model, "-f", long], stderr=subprocess.PIPE)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 1 and b"interrupted" in err

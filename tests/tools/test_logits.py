@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""terrace logits and terrace perplexity: the same numbers whatever way they are computed."""
+
+import numpy as np
+import pytest
+from conftest import run
+
+
+def logits(model, tokens, out, *arguments):
+    run("logits", "-m", model, "--tokens", tokens, "--out", out, *arguments)
+    return np.load(out)
+
+
+@pytest.mark.parametrize("name", ["sparse", "dense"])
+def test_every_mode_gives_the_same_bits(models, ids, tmp_path, name):
+    full = logits(models[name], ids, tmp_path / "full.npy")
+    assert full.dtype == np.float32 and full.shape == (40, 259) and np.isfinite(full).all()
+    assert full.std() > 0
+    for mode in ("step", "prefill:1", "prefill:17", "prefill:40", "prefill:1000"):
+        for threads in (1, 2):
+            other = logits(models[name], ids, tmp_path / "other.npy", "--mode", mode, "-t", threads)
+            assert np.array_equal(full, other), (mode, threads)
+
+
+def test_rows_depend_on_earlier_tokens_only(models, tmp_path):
+    longer, shorter = tmp_path / "longer.txt", tmp_path / "shorter.txt"
+    longer.write_text("5 6 7 8 9")
+    shorter.write_text("5 6 7")
+    assert np.array_equal(
+        logits(models["sparse"], longer, tmp_path / "a.npy")[:3], logits(models["sparse"], shorter, tmp_path / "b.npy")
+    )
+
+
+def test_bf16_keys_and_values_stay_close(models, ids, tmp_path):
+    exact = logits(models["dense"], ids, tmp_path / "a.npy", "--mode", "step")
+    rounded = logits(models["dense"], ids, tmp_path / "b.npy", "--mode", "step", "--kv-type", "bf16")
+    assert not np.array_equal(exact, rounded)
+    assert np.abs(exact - rounded).max() < 0.05 * np.abs(exact).max()
+
+
+def test_an_encoder_input_without_an_encoder_is_a_usage_error(models, ids, tmp_path):
+    run("logits", "-m", models["dense"], "--tokens", ids, "--encoder-tokens", ids, "-o", tmp_path / "x.npy", code=2)
+
+
+def surprise(rows, targets):
+    """-ln softmax(row)[target] in double."""
+    rows = rows.astype(np.float64)
+    top = rows.max(axis=1)
+    return top + np.log(np.exp(rows - top[:, None]).sum(axis=1)) - rows[np.arange(len(targets)), targets]
+
+
+@pytest.mark.parametrize("name", ["sparse", "dense"])
+def test_perplexity_is_the_mean_surprise_of_the_logits(models, tmp_path, name):
+    text = tmp_path / "text.txt"
+    text.write_bytes(bytes(range(97, 123)) * 4)
+    targets = np.array(run("tokenize", "-m", models[name], "-f", text).out.split(), dtype=int)
+    shifted = tmp_path / "shifted.txt"
+    shifted.write_text(" ".join(map(str, [0, *targets[:-1]])))
+    expected = surprise(logits(models[name], shifted, tmp_path / "a.npy"), targets)
+
+    figures = run("perplexity", "-m", models[name], "-f", text, "--json").json()
+    assert figures["tokens"] == figures["bytes"] == 104
+    assert figures["nats_per_token"] == pytest.approx(expected.mean(), rel=1e-9)
+    assert figures["perplexity"] == pytest.approx(np.exp(expected.mean()), rel=1e-9)
+    assert figures["bits_per_byte"] == pytest.approx(expected.mean() / np.log(2), rel=1e-9)
+    assert f"{expected.mean():.4f} nats/token" in run("perplexity", "-m", models[name], "-f", text).out.decode()
+
+
+@pytest.mark.parametrize("context, stride", [(16, 16), (16, 4), (16, 1), (7, 3), (1, 1)])
+def test_windows_score_every_token_once(models, tmp_path, context, stride):
+    text = tmp_path / "text.txt"
+    text.write_bytes(b"the quick brown fox jumps over the lazy dog")
+    model = models["dense"]
+    targets = np.array(run("tokenize", "-m", model, "-f", text).out.split(), dtype=int)
+    total, scored = 0.0, 0
+    while scored < len(targets):
+        end = min(len(targets), context if scored == 0 else scored + stride)
+        begin = max(0, end - context)
+        window = tmp_path / "window.txt"
+        window.write_text(" ".join(map(str, [0, *targets[begin : end - 1]])))
+        total += surprise(logits(model, window, tmp_path / "w.npy"), targets[begin:end])[scored - begin :].sum()
+        scored = end
+    figures = run("perplexity", "-m", model, "-f", text, "-c", context, "--stride", stride, "--json").json()
+    assert figures["tokens"] == len(targets)
+    assert figures["nats_per_token"] == pytest.approx(total / len(targets), rel=1e-9)
+
+
+def test_a_stride_beyond_the_context_is_a_usage_error(models, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("abc")
+    run("perplexity", "-m", models["dense"], "-f", text, "-c", 8, "--stride", 9, code=2)

@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+// terrace generate: prefill with a progress bar, then text as it is made.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <optional>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "engine/error.h"
+#include "models/sampler.h"
+#include "models/session.h"
+#include "tools/common/command.h"
+#include "tools/common/generation_stats.h"
+#include "tools/common/interrupt.h"
+#include "tools/common/model_arguments.h"
+#include "tools/common/output.h"
+#include "tools/common/progress.h"
+#include "tools/common/stop_filter.h"
+
+namespace terrace::tools {
+namespace {
+
+constexpr std::int64_t kNoLimit = -1;
+
+struct Options {
+  ModelArguments model;
+  PromptArguments prompt;
+  SamplerConfig sampler;
+  std::optional<std::uint64_t> seed;
+  std::int64_t n_predict = kNoLimit;
+  std::vector<std::uint32_t> widths;
+  std::string state_save;
+  std::string state_load;
+  std::vector<std::string> stops;
+  bool ids = false;
+  bool stats = false;
+  bool json = false;
+};
+
+enum class StopReason { kLimit, kEndToken, kStopText, kContextFull, kInterrupted };
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+/// Prints tokens as text, up to a stop text, or as ids.
+class TokenPrinter {
+ public:
+  /// `context`: what the text continues. Decoding it first settles spaces and characters at the seam.
+  TokenPrinter(const Tokenizer& tokenizer, std::span<const TokenId> context, const Options& options)
+      : filter_(options.stops) {
+    if (options.ids) return;
+    decoder_ = tokenizer.stream_decoder();
+    for (const TokenId id : context) decoder_->push(id);
+  }
+
+  /// False once a stop text is complete.
+  bool print(TokenId id) {
+    if (!decoder_) {
+      write_stdout(fmt::format("{}{}", first_ ? "" : " ", id));
+      first_ = false;
+      return true;
+    }
+    write_stdout(filter_.push(decoder_->push(id)));
+    return !filter_.stopped();
+  }
+
+  void finish() {
+    if (decoder_) write_stdout(filter_.push(decoder_->finish()) + filter_.finish());
+    if (!decoder_ || isatty(STDOUT_FILENO) == 1) write_stdout("\n");
+  }
+
+ private:
+  StopFilter filter_;
+  std::unique_ptr<StreamDecoder> decoder_;  ///< null when ids are printed
+  bool first_ = true;
+};
+
+/// Brings the prompt into the session; returns the number of tokens it took.
+std::size_t read_prompt(const Options& options, const Model& model, Session& session) {
+  if (!options.state_load.empty()) session.load(options.state_load);
+  const TokenId start = model.config().tokens.start;
+  const auto prompt = options.prompt.given() ? options.prompt.ids(model) : std::vector<TokenId>();
+  const auto with_bar = [](std::size_t total, const auto& work) {
+    Progress bar("prompt", total, "tokens");
+    work([&](std::size_t done, std::size_t) {
+      bar.update(done);
+      return !Interrupt::requested();
+    });
+  };
+  if (model.has_encoder()) {
+    if (!options.state_load.empty()) {
+      TERRACE_CHECK(prompt.empty(), kBadArgument, "--state-load: the saved state already holds a document");
+      return 0;
+    }
+    with_bar(prompt.size(), [&](const auto& progress) { session.encode(prompt, progress); });
+    session.prefill(std::vector<TokenId>{start});
+    return prompt.size();
+  }
+  std::vector<TokenId> ids;
+  if (session.position() == 0 && start >= 0) ids.push_back(start);
+  ids.insert(ids.end(), prompt.begin(), prompt.end());
+  with_bar(ids.size(), [&](const auto& progress) { session.prefill(ids, progress); });
+  return ids.size();
+}
+
+/// Samples, prints and feeds tokens until something ends the text; counts those printed in `stats`.
+StopReason continue_text(const Options& options, Session& session, TokenPrinter& printer, GenerationStats& stats) {
+  Sampler sampler(options.sampler);
+  const TokenId end = session.model().config().tokens.end;
+  const auto region = session.hold();
+  std::span<const float> logits = session.logits();
+  while (true) {
+    if (Interrupt::requested()) return StopReason::kInterrupted;
+    if (stats.decode_tokens == options.n_predict) return StopReason::kLimit;
+    const TokenId id = sampler.sample(logits, session.tokens());
+    if (id == end) return StopReason::kEndToken;
+    const bool go_on = printer.print(id);
+    ++stats.decode_tokens;
+    if (!go_on) return StopReason::kStopText;
+    // The last token of a text need only be fed where something follows it: more text, or a saved state.
+    const bool last = stats.decode_tokens == options.n_predict;
+    if (last && options.state_save.empty()) return StopReason::kLimit;
+    if (session.position() == session.max_context()) return last ? StopReason::kLimit : StopReason::kContextFull;
+    logits = session.decode(id);
+  }
+}
+
+void run(Options options) {
+  if (!options.prompt.given() && options.state_load.empty()) {
+    throw UsageError("expected a prompt (-p, -f or --tokens) or a saved state (--state-load)");
+  }
+  const Interrupt interrupt;
+  options.sampler.seed = options.seed ? *options.seed : std::random_device()();
+  const auto model = options.model.load();
+  Runtime runtime(options.model.runtime());
+  Session session(model, runtime, options.model.session());
+  if (!options.widths.empty()) session.set_width(options.widths);
+
+  GenerationStats stats;
+  const auto prompt_start = Clock::now();
+  stats.prompt_tokens = read_prompt(options, *model, session);
+  stats.prompt_seconds = seconds_since(prompt_start);
+
+  TokenPrinter printer(model->tokenizer(), session.tokens(), options);
+  stats.first_position = session.position();
+  const auto decode_start = Clock::now();
+  const StopReason reason = continue_text(options, session, printer, stats);
+  stats.decode_seconds = seconds_since(decode_start);
+  printer.finish();
+
+  if (!options.state_save.empty()) session.save(options.state_save);
+  if (options.stats || options.json) {
+    stats.measure(session, runtime);
+    const std::string report = options.json ? stats.json() : stats.text();
+    std::fwrite(report.data(), 1, report.size(), stderr);
+  }
+  TERRACE_CHECK(reason != StopReason::kInterrupted, kCancelled,
+                fmt::format("interrupted after {} tokens", stats.decode_tokens));
+  TERRACE_CHECK(reason != StopReason::kContextFull || options.n_predict == kNoLimit, kContextFull,
+                fmt::format("the context of {} positions is full after {} of {} tokens; -c makes it larger",
+                            session.max_context(), stats.decode_tokens, options.n_predict));
+}
+
+void add_sampling(CLI::App& command, Options& options) {
+  SamplerConfig& sampler = options.sampler;
+  const CLI::Range probability(0.0, 1.0);
+  auto* group = command.add_option_group("sampling", "How the next token is drawn");
+  group->add_option("--temp", sampler.temperature, "Temperature; 0 takes the most likely token")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  group->add_option("--top-k", sampler.top_k, "Keep the K most likely tokens; 0 keeps all")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  group->add_option("--top-p", sampler.top_p, "Keep the most likely tokens that together reach this probability")
+      ->check(probability)
+      ->capture_default_str();
+  group->add_option("--min-p", sampler.min_p, "Keep tokens at least this likely, relative to the most likely one")
+      ->check(probability)
+      ->capture_default_str();
+  group
+      ->add_option("--repeat-penalty", sampler.repeat_penalty,
+                   "Divide the logits of recent tokens by this; 1 changes nothing")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  group->add_option("-s,--seed", options.seed, "Seed of the draw (default: a new one each time)")->type_name("N");
+}
+
+}  // namespace
+
+void add_generate(CLI::App& app, Action& action) {
+  const auto options = std::make_shared<Options>();
+  CLI::App* command = app.add_subcommand("generate", "Continue a text (encoder-decoder models: answer a document)");
+  options->model.add_model(*command);
+  options->prompt.add(*command);
+  command
+      ->add_option("-n,--predict", options->n_predict,
+                   "Tokens to generate (default -1: until the text or the context ends)")
+      ->check(CLI::Range(kNoLimit, std::numeric_limits<std::int64_t>::max()))
+      ->type_name("N");
+  options->model.add_session(*command);
+  options->model.add_threads(*command);
+  add_sampling(*command, *options);
+  command->add_option("--width", options->widths, "Feed-forward units in use: one number, or one per block")
+      ->delimiter(',')
+      ->type_name("N[,N...]");
+  command->add_option("--stop", options->stops, "Stop before this text (may be given several times)")
+      ->type_name("TEXT")
+      ->take_all();
+  command->add_option("--state-save", options->state_save, "Write the session to a file at the end")->type_name("FILE");
+  command->add_option("--state-load", options->state_load, "Start from a saved session; the prompt is appended to it")
+      ->type_name("FILE");
+  command->add_flag("--ids", options->ids, "Print token ids instead of text");
+  command->add_flag("--stats", options->stats, "Print speed, bytes and memory to stderr at the end");
+  command->add_flag("--json", options->json, "Print these statistics as JSON");
+  command->callback([options, &action] { action = [options] { run(*options); }; });
+}
+
+}  // namespace terrace::tools
