@@ -29,6 +29,9 @@ constexpr std::size_t kMaxPieceBytes = 1000;  // 1024 prefixes of one piece
 constexpr std::size_t kMaxNestedSymbols = 64;
 constexpr std::size_t kMaxNestedRules = 32;
 
+// Far above the longest rule of any Unicode normalisation (18 characters); bounds our recursion.
+constexpr std::size_t kMaxRuleBytes = 256;
+
 [[noreturn]] void fail(const std::string& what) {
   throw Error(ErrorCode::kBadFile, "SentencePiece model: " + what);
 }
@@ -49,37 +52,14 @@ class CharacterMap {
     }
     units_.resize(trie_bytes / 4);
     std::memcpy(units_.data(), blob.data(), trie_bytes);
+    entries_.assign(units_.size(), kUnseen);
     strings_ = blob.substr(trie_bytes);
     if (strings_.empty() || strings_.back() != '\0') fail("a character map whose last string has no end");
   }
 
-  /// Visits every node a search could reach, depth first.
-  void check() const {
-    struct Visit {
-      std::size_t node;
-      std::size_t n_entries;  // on the path from the root
-    };
-    std::vector<bool> seen(units_.size());
-    std::vector<Visit> open{{0, 0}};
-    seen[0] = true;
-    while (!open.empty()) {
-      Visit visit = open.back();
-      open.pop_back();
-      const std::uint32_t unit = units_[visit.node];
-      const std::size_t first = visit.node ^ offset(unit);
-      if ((first | 0xFF) >= units_.size()) fail("a character map that points outside itself");
-      if ((unit >> 8 & 1) != 0) {
-        check_entry(units_[first]);
-        if (++visit.n_entries > kMaxNestedRules) fail("a character map with more than 32 nested entries");
-      }
-      for (std::size_t label = 0; label < 256; ++label) {
-        const std::size_t child = first ^ label;
-        if ((units_[child] & 0x800000FFu) != label) continue;
-        if (seen[child]) fail("a character map whose nodes are no tree");
-        seen[child] = true;
-        open.push_back({child, visit.n_entries});
-      }
-    }
+  /// Visits every node a search could reach.
+  void check() {
+    if (most_entries_below(0, 0) > kMaxNestedRules) fail("a character map with more than 32 nested entries");
   }
 
  private:
@@ -87,12 +67,38 @@ class CharacterMap {
     return static_cast<std::size_t>(unit >> 10) << (unit >> 6 & 8);
   }
 
+  /// Most entries that a search can meet from `node` on, this one included. Nodes are shared between paths
+  /// (the array is a directed acyclic graph), so each is visited once and its result kept.
+  std::size_t most_entries_below(std::size_t node, std::size_t depth) {
+    if (entries_[node] == kOnPath) fail("a character map that runs in a circle");
+    if (entries_[node] != kUnseen) return static_cast<std::size_t>(entries_[node]);
+    if (depth > kMaxRuleBytes) fail("a character map with rules of more than 256 bytes");
+    entries_[node] = kOnPath;
+    const std::uint32_t unit = units_[node];
+    const std::size_t first = node ^ offset(unit);
+    if ((first | 0xFF) >= units_.size()) fail("a character map that points outside itself");
+    std::size_t most = 0;
+    for (std::size_t label = 0; label < 256; ++label) {
+      const std::size_t child = first ^ label;
+      if ((units_[child] & 0x800000FFu) == label) most = std::max(most, most_entries_below(child, depth + 1));
+    }
+    if ((unit >> 8 & 1) != 0) {
+      check_entry(units_[first]);
+      ++most;
+    }
+    entries_[node] = static_cast<int>(most);
+    return most;
+  }
+
   void check_entry(std::uint32_t unit) const {
     const std::uint32_t value = unit & 0x7FFFFFFFu;
     if (unit >> 31 == 0 || value >= strings_.size()) fail("a character map entry without a string");
   }
 
+  static constexpr int kUnseen = -1, kOnPath = -2;
+
   std::vector<std::uint32_t> units_;
+  std::vector<int> entries_;  // by node: kUnseen, kOnPath, or what most_entries_below found
   std::string_view strings_;
 };
 
