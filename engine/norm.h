@@ -19,6 +19,7 @@ class Norm {
 
   explicit operator bool() const noexcept { return kernels_ != nullptr; }
   std::size_t width() const noexcept { return d_; }
+  const DenseKernels& kernels() const noexcept { return *kernels_; }
 
   /// y = norm(x), row by row. x and y may be the same memory.
   void forward(Exec& exec, ConstRows x, Rows y) const noexcept {

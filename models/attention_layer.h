@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <variant>
+
+#include "models/dot_product_layer.h"
+#include "models/favor_layer.h"
+#include "models/lsh_layer.h"
+#include "models/multiplicative_conv_layer.h"
+#include "models/self_attention_layer.h"
+
+namespace terrace {
+
+/// An attention sublayer of any kind (docs/model-file.md, "Attention"): maps, core and output, without norm and residual.
+class AttentionLayer {
+ public:
+  /// `name` is `X.blocks.<i>.attention.<j>`.
+  AttentionLayer(const LayerBuilder& build, const std::string& name, const AttentionConfig& config,
+                 std::size_t d_model, bool causal);
+
+  /// The next rows of a causal sequence: y = attention(x), with x already normalised.
+  void forward(StepContext& context, ConstRows x, Rows y) const;
+
+  /// A whole sequence: sum += attention(norm(x)). For encoders, and for causal layers whose evaluation form differs from
+  /// forward() (steps_equal_evaluation() false).
+  void encode(EncodeContext& context, const Norm& norm, ConstRows x, Rows sum) const;
+
+  bool steps_equal_evaluation() const noexcept;
+  /// Sequences of encode() must be a multiple of this long.
+  std::size_t length_multiple() const noexcept;
+
+ private:
+  using Layer =
+      std::variant<DotProductLayer, MultiplicativeConvLayer, SelfAttentionLayer, LshLayer, FavorLayer>;
+  static Layer build_layer(const LayerBuilder& build, const std::string& name, const AttentionConfig& config,
+                           std::size_t d_model, bool causal);
+  Layer layer_;
+};
+
+}  // namespace terrace

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "models/block.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "models/whole_rows.h"
+
+namespace terrace {
+
+Block::Block(const LayerBuilder& build, const std::string& name, const StackConfig& config, std::uint32_t index,
+             std::size_t d_model, std::size_t d_ff, bool causal)
+    : causal_(causal),
+      parallel_(config.parallel),
+      last_swap_(causal || config.two_swaps),
+      ff_(build, name + ".ff", config.ff, d_model, d_ff, config.center_norm, !config.parallel) {
+  for (std::uint32_t j = 0; j < config.n_attention; ++j) {
+    const std::string attention = fmt::format("{}.attention.{}", name, j);
+    attention_.push_back({build.norm(attention + ".norm", d_model, config.center_norm),
+                          AttentionLayer(build, attention, attention_of(config, index), d_model, causal)});
+  }
+  if (causal && build.config.family == Family::kTransformer) {
+    cross_norm_ = build.norm(name + ".cross.norm", d_model, config.center_norm);
+    cross_.emplace(build, name + ".cross", config.cross, d_model);
+  }
+}
+
+bool Block::steps_equal_evaluation() const noexcept {
+  return std::all_of(attention_.begin(), attention_.end(),
+                     [](const AttentionSublayer& s) { return s.attention.steps_equal_evaluation(); });
+}
+
+std::size_t Block::length_multiple() const noexcept {
+  std::size_t multiple = 1;
+  for (const AttentionSublayer& s : attention_) multiple = std::lcm(multiple, s.attention.length_multiple());
+  return multiple;
+}
+
+void Block::forward_parallel(StepContext& context, Rows x, std::size_t width) const {
+  Exec& exec = context.exec;
+  const AttentionSublayer& sublayer = attention_.front();
+  const Rows h = take_rows(exec, x.n, x.width);
+  const Rows y = take_rows(exec, x.n, x.width);
+  const Rows z = take_rows(exec, x.n, x.width);
+  sublayer.norm.forward(exec, x, h);
+  sublayer.attention.forward(context, h, y);
+  ff_.forward(exec, h, context.state.recurrent().data(), width, z);
+  add_rows(sublayer.norm.kernels(), exec, y, x);
+  add_rows(sublayer.norm.kernels(), exec, z, x);
+}
+
+void Block::forward(StepContext& context, Streams& streams, std::size_t width, const KvCache* cross) const {
+  Exec& exec = context.exec;
+  const Workspace::Scope scope(exec.ws);
+  if (parallel_) return forward_parallel(context, streams.x1, width);
+  const DenseKernels& kernels = attention_.front().norm.kernels();
+  const std::size_t n = streams.x1.n;
+  const std::size_t d = streams.x1.width;
+  const Rows h = take_rows(exec, n, d);
+  const Rows y = take_rows(exec, n, d);
+  for (const AttentionSublayer& sublayer : attention_) {
+    sublayer.norm.forward(exec, streams.input(), h);
+    sublayer.attention.forward(context, h, y);
+    add_rows(kernels, exec, y, streams.x1);
+    if (streams.reversible()) streams.swap();
+  }
+  float* recurrent = context.state.recurrent().data();
+  if (cross_) {
+    cross_norm_.forward(exec, streams.input(), h);
+    cross_->forward(exec, h, recurrent, *cross, y);
+    add_rows(kernels, exec, y, streams.x1);
+  }
+  ff_.forward(exec, streams.input(), recurrent, width, y);
+  add_rows(kernels, exec, y, streams.x1);
+  if (streams.reversible() && last_swap_) streams.swap();
+}
+
+void Block::attention_whole(EncodeContext& context, const AttentionSublayer& sublayer, Streams& streams,
+                            StackState& state) const {
+  if (!causal_ || !sublayer.attention.steps_equal_evaluation()) {
+    sublayer.attention.encode(context, sublayer.norm, streams.input(), streams.x1);
+    return;
+  }
+  context.for_blocks(streams.x1.n, [&](std::size_t begin, std::size_t count) {
+    StepContext step{context.exec, state, begin};
+    const Rows h = normed_block(context, sublayer.norm, streams.input(), begin, count);
+    const Rows y = take_rows(context.exec, count, h.width);
+    sublayer.attention.forward(step, h, y);
+    add_rows(sublayer.norm.kernels(), context.exec, y, streams.x1.slice(begin, count));
+  });
+}
+
+void Block::evaluate(EncodeContext& context, Streams& streams, StackState& state) const {
+  for (const AttentionSublayer& sublayer : attention_) {
+    attention_whole(context, sublayer, streams, state);
+    if (streams.reversible()) streams.swap();
+  }
+  context.for_blocks(streams.x1.n, [&](std::size_t begin, std::size_t count) {
+    const ConstRows x = streams.input().slice(begin, count);
+    const Rows y = take_rows(context.exec, count, x.width);
+    ff_.forward(context.exec, x, state.recurrent().data(), ff_.d_ff(), y);
+    add_rows(attention_.front().norm.kernels(), context.exec, y, streams.x1.slice(begin, count));
+  });
+  if (streams.reversible() && last_swap_) streams.swap();
+}
+
+}  // namespace terrace

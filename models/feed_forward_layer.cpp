@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "models/feed_forward_layer.h"
+
+#include <fmt/format.h>
+
+#include <vector>
+
+namespace terrace {
+
+FeedForwardLayer::Map FeedForwardLayer::build_map(const LayerBuilder& build, const std::string& name,
+                                                  const FeedForwardConfig& config, std::size_t d_model,
+                                                  std::size_t d_ff) {
+  using Kind = FeedForwardConfig::Kind;
+  WeightBinder& binder = build.binder;
+  switch (config.kind) {
+    case Kind::kDense: {
+      const Linear w1 = build.linear(name + ".w1", d_model, d_ff);
+      const Linear w2 = build.linear(name + ".w2", d_ff, d_model);
+      const Linear gate = config.gated ? build.linear(name + ".gate", d_model, d_ff) : Linear();
+      return FeedForward(w1, w2, gate, config.activation);
+    }
+    case Kind::kSparse: {
+      const WeightView down = binder.weight(name + ".controller.down", {config.d_lowrank, d_model});
+      const WeightView up = binder.weight(name + ".controller.up", {d_ff, config.d_lowrank});
+      const float* controller_bias = binder.f32(name + ".controller.bias", {d_ff});
+      const Controller controller(build.kernels, down, up, controller_bias, config.block_size);
+      const WeightView units = binder.weight(name + ".units", {d_ff, 2, d_model});
+      const float* bias = binder.f32(name + ".bias", {d_model});
+      return SparseFfn(build.kernels, controller, units, bias, config.multiply_by_controller);
+    }
+    case Kind::kBlock:
+    case Kind::kSwitch: break;
+  }
+  const WeightView router = binder.weight(name + ".router", {config.n_experts, d_model});
+  const WeightView units = binder.weight(name + ".units", {d_ff, 2, d_model});
+  const float* bias = binder.f32(name + ".bias", {d_model});
+  return BlockFfn(build.kernels, router, units, bias, config.kind == Kind::kSwitch);
+}
+
+FeedForwardLayer::FeedForwardLayer(const LayerBuilder& build, const std::string& name, const FeedForwardConfig& config,
+                                   std::size_t d_model, std::size_t d_ff, bool center, bool has_norm)
+    : d_ff_(d_ff), map_(build_map(build, name, config, d_model, d_ff)) {
+  if (has_norm) norm_ = build.norm(name + ".norm", d_model, center);
+  if (config.sru.n_layers == 0) return;
+  const std::size_t width = config.sru.width;
+  const std::string sru = name + ".sru";
+  const Norm norm = build.norm(sru + ".norm", d_model, center);
+  const Linear in = build.linear(sru + ".in", d_model, width);
+  std::vector<SruCell> cells;
+  for (std::size_t k = 0; k < config.sru.n_layers; ++k) {
+    cells.emplace_back(build.linear(fmt::format("{}.cells.{}", sru, k), width, 3 * width));
+  }
+  const Linear out = build.linear(sru + ".out", width, d_model);
+  sru_.emplace(norm, in, std::move(cells), out, build.state.recurrent);
+}
+
+std::size_t FeedForwardLayer::width_step() const noexcept {
+  if (const auto* sparse = std::get_if<SparseFfn>(&map_)) return sparse->block_size();
+  return std::holds_alternative<FeedForward>(map_) ? kQ4Columns : d_ff_;
+}
+
+void FeedForwardLayer::forward(Exec& exec, ConstRows x, float* recurrent, std::size_t width, Rows y) const {
+  const Workspace::Scope scope(exec.ws);
+  ConstRows h = x;
+  if (norm_) {
+    const Rows normed{exec.ws.take<float>(x.n * x.width), x.n, x.width, x.width};
+    norm_.forward(exec, x, normed);
+    h = normed;
+  }
+  if (const auto* dense = std::get_if<FeedForward>(&map_)) {
+    dense->forward(exec, h, y, width);
+  } else if (const auto* sparse = std::get_if<SparseFfn>(&map_)) {
+    sparse->forward(exec, h, y, width);
+  } else {
+    std::get<BlockFfn>(map_).forward(exec, h, y);
+  }
+  if (sru_) sru_->forward_add(exec, x, recurrent, y);
+}
+
+}  // namespace terrace

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <optional>
+#include <string>
+#include <variant>
+
+#include "engine/feed_forward.h"
+#include "engine/norm.h"
+#include "engine/sru.h"
+#include "models/layer_builder.h"
+#include "sparse/block_ffn.h"
+#include "sparse/sparse_ffn.h"
+
+namespace terrace {
+
+/// The feed-forward part of a block with its norm, of any kind, and the SRU path beside it:
+///   y = FF(norm x) + SRU(x)
+class FeedForwardLayer {
+ public:
+  /// `name` is `X.blocks.<i>.ff`. Without `has_norm` (parallel blocks) the caller passes normalised rows.
+  FeedForwardLayer(const LayerBuilder& build, const std::string& name, const FeedForwardConfig& config,
+                   std::size_t d_model, std::size_t d_ff, bool center, bool has_norm);
+
+  std::size_t d_ff() const noexcept { return d_ff_; }
+  /// The smallest step between widths: a controller block, or 64 units of a dense layer; d_ff where none is possible.
+  std::size_t width_step() const noexcept;
+
+  /// y = layer(x), using the first `width` units. `recurrent` is the session's block.
+  void forward(Exec& exec, ConstRows x, float* recurrent, std::size_t width, Rows y) const;
+
+ private:
+  using Map = std::variant<FeedForward, SparseFfn, BlockFfn>;
+  static Map build_map(const LayerBuilder& build, const std::string& name, const FeedForwardConfig& config,
+                       std::size_t d_model, std::size_t d_ff);
+
+  std::size_t d_ff_;
+  Norm norm_;  ///< empty in parallel blocks
+  Map map_;
+  std::optional<SruBranch> sru_;
+};
+
+}  // namespace terrace

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "models/multiplicative_conv_layer.h"
+
+#include "attention/kernels/attention_kernels.h"
+#include "models/rows.h"
+
+namespace terrace {
+namespace {
+
+constexpr std::size_t kModulesSeenByQk = 3;  // Trax fixes the kernel over modules: 3 for q, k and out, 1 for v
+constexpr std::size_t kModulesSeenByV = 1;
+
+VConcat sparse_v_concat(AttentionConfig::VConcat v_concat) noexcept {
+  switch (v_concat) {
+    case AttentionConfig::VConcat::kOriginal: return VConcat::kOriginal;
+    case AttentionConfig::VConcat::kFixed: return VConcat::kFixed;
+    case AttentionConfig::VConcat::kNone: break;
+  }
+  return VConcat::kNone;
+}
+
+}  // namespace
+
+SparseQkv MultiplicativeConvLayer::build_qkv(const LayerBuilder& build, const std::string& name,
+                                             const AttentionConfig& config, std::size_t d) {
+  const std::size_t s = config.n_modules;
+  const std::size_t steps = config.kernel_size;
+  const std::size_t v_in = config.v_concat == AttentionConfig::VConcat::kNone ? d : 2 * d;
+  const FactoredDense shared = build.factored(name + ".shared", d, d, s);
+  const LocallyConvDense q = build.conv(name + ".q", d, d, s, kModulesSeenByQk, steps);
+  const LocallyConvDense k =
+      config.share_qk ? LocallyConvDense() : build.conv(name + ".k", d, d, s, kModulesSeenByQk, steps);
+  const LocallyConvDense v = build.conv(name + ".v", v_in, d, s, kModulesSeenByV, steps);
+  return {shared, q, k, v, sparse_v_concat(config.v_concat), build.state.recurrent};
+}
+
+MultiplicativeConvLayer::MultiplicativeConvLayer(const LayerBuilder& build, const std::string& name,
+                                                 const AttentionConfig& config, std::size_t d)
+    : qkv_(build_qkv(build, name, config, d)) {
+  using Output = AttentionConfig::Output;
+  const std::size_t n_heads = build.config.n_heads;
+  const std::size_t d_head = d / n_heads;
+  causal_ = CausalAttention(attention_kernels(build.isa), n_heads, n_heads, d_head, d_head);
+  kv_index_ = build.state.add_kv({n_heads, d_head, d_head});
+  if (config.output == Output::kNone) return;
+  const bool has_mult = config.output != Output::kConv;
+  const bool has_conv = config.output != Output::kMult;
+  const std::size_t s = config.n_modules;
+  out_.emplace(has_mult ? build.factored(name + ".out_mult", d, d, s) : FactoredDense(),
+               has_conv ? build.conv(name + ".out_conv", d, d, s, kModulesSeenByQk, config.kernel_size)
+                        : LocallyConvDense(),
+               build.state.recurrent);
+}
+
+void MultiplicativeConvLayer::forward(StepContext& context, ConstRows x, Rows y) const {
+  Exec& exec = context.exec;
+  float* recurrent = context.state.recurrent().data();
+  const Workspace::Scope scope(exec.ws);
+  const Rows q = take_rows(exec, x.n, x.width);
+  const Rows k = take_rows(exec, x.n, x.width);
+  const Rows v = take_rows(exec, x.n, x.width);
+  qkv_.forward(exec, x, recurrent, q, k, v);
+  KvCache& cache = context.state.kv(kv_index_);
+  cache.append(exec, k, v);
+  if (!out_) {
+    causal_.forward(exec, cache, q, y);
+    return;
+  }
+  const Rows attended = take_rows(exec, x.n, x.width);
+  causal_.forward(exec, cache, q, attended);
+  out_->forward(exec, attended, recurrent, y);
+}
+
+}  // namespace terrace
