@@ -10,6 +10,13 @@
 #include "engine/quote.h"
 
 namespace terrace {
+namespace {
+
+[[noreturn]] void reject_at(std::string_view what, std::size_t byte) {
+  throw Error(ErrorCode::kBadFile, std::string(what) + ": not valid JSON at byte " + std::to_string(byte));
+}
+
+}  // namespace
 
 nlohmann::json parse_strict_json(std::string_view text, std::string_view what) {
   using Event = nlohmann::json::parse_event_t;
@@ -39,12 +46,13 @@ nlohmann::json parse_strict_json(std::string_view text, std::string_view what) {
     return true;
   };
 
+  // The parser takes a zero byte for the end of the text and would let anything hide behind it.
+  if (const std::size_t zero = text.find('\0'); zero != std::string_view::npos) reject_at(what, zero + 1);
   try {
     return nlohmann::json::parse(text.begin(), text.end(), watch);
   } catch (const nlohmann::json::parse_error& error) {
     // The library's own text quotes the offending token, which may be as long as the file.
-    throw Error(ErrorCode::kBadFile,
-                std::string(what) + ": not valid JSON at byte " + std::to_string(error.byte));
+    reject_at(what, error.byte);
   } catch (const nlohmann::json::exception&) {
     throw Error(ErrorCode::kBadFile, std::string(what) + ": not valid JSON (a number is out of range)");
   }

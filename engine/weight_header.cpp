@@ -241,6 +241,10 @@ bool is_tensor_name(std::string_view name) noexcept {
 
 WeightHeader parse_weight_header(std::string_view text) {
   if (text.empty() || text.front() != '{') fail("does not start with '{'");
+  // The parser takes a zero byte for the end of the text and would let anything hide behind it.
+  if (const std::size_t zero = text.find('\0'); zero != std::string_view::npos) {
+    fail("not valid JSON at byte " + std::to_string(zero + 1));
+  }
   HeaderHandler handler;
   static_cast<void>(nlohmann::json::sax_parse(text.begin(), text.end(), &handler));
   WeightHeader header = std::move(handler).take();
