@@ -18,6 +18,10 @@ if(TERRACE_SANITIZE)
                                                    -fno-sanitize-recover=all)
   target_link_options(terrace_options INTERFACE -fsanitize=${TERRACE_SANITIZE})
 endif()
+if(TERRACE_BUILD_FUZZ)
+  # Coverage of the library itself guides the fuzzer; only the fuzz targets link its main.
+  target_compile_options(terrace_options INTERFACE -fsanitize=fuzzer-no-link)
+endif()
 target_compile_definitions(terrace_options INTERFACE $<$<CONFIG:Debug>:_GLIBCXX_ASSERTIONS>)
 
 # terrace_add_library(folder): target terrace_<folder> from the folder's .cpp files and its kernels.
