@@ -48,7 +48,9 @@ enum class StopReason { kLimit, kEndToken, kStopText, kContextFull, kInterrupted
 
 using Clock = std::chrono::steady_clock;
 
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 /// Prints tokens as text, up to a stop text, or as ids.
 class TokenPrinter {
@@ -112,8 +114,9 @@ std::size_t read_prompt(const Options& options, const Model& model, Session& ses
 }
 
 /// Samples, prints and feeds tokens until something ends the text; counts those printed in `stats`.
-StopReason continue_text(const Options& options, Session& session, TokenPrinter& printer, GenerationStats& stats) {
-  Sampler sampler(options.sampler);
+StopReason continue_text(const Options& options, Session& session, TokenPrinter& printer,
+                         GenerationStats& stats) {
+  Sampler sampler(options.sampler, session.model().config().vocab_size);
   const TokenId end = session.model().config().tokens.end;
   const auto region = session.hold();
   std::span<const float> logits = session.logits();
@@ -128,7 +131,8 @@ StopReason continue_text(const Options& options, Session& session, TokenPrinter&
     // The last token of a text need only be fed where something follows it: more text, or a saved state.
     const bool last = stats.decode_tokens == options.n_predict;
     if (last && options.state_save.empty()) return StopReason::kLimit;
-    if (session.position() == session.max_context()) return last ? StopReason::kLimit : StopReason::kContextFull;
+    if (session.position() == session.max_context())
+      return last ? StopReason::kLimit : StopReason::kContextFull;
     logits = session.decode(id);
   }
 }
@@ -169,20 +173,39 @@ void run(Options options) {
                             session.max_context(), stats.decode_tokens, options.n_predict));
 }
 
+void set_order(SamplerConfig& sampler, const std::string& order) {
+  try {
+    set_sampler_order(sampler, order);
+  } catch (const Error& error) {
+    throw CLI::ValidationError("--samplers", error.what());
+  }
+}
+
 void add_sampling(CLI::App& command, Options& options) {
   SamplerConfig& sampler = options.sampler;
   const CLI::Range probability(0.0, 1.0);
   auto* group = command.add_option_group("sampling", "How the next token is drawn");
+  // First, because "hf" also sets values that the flags below may change.
+  group
+      ->add_option_function<std::string>(
+          "--samplers", [&sampler](const std::string& order) { set_order(sampler, order); },
+          "Order of the steps: llama.cpp (default), hf, or names out of "
+          "penalties,top_k,top_p,min_p,temperature")
+      ->type_name("ORDER");
   group->add_option("--temp", sampler.temperature, "Temperature; 0 takes the most likely token")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   group->add_option("--top-k", sampler.top_k, "Keep the K most likely tokens; 0 keeps all")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  group->add_option("--top-p", sampler.top_p, "Keep the most likely tokens that together reach this probability")
+  group
+      ->add_option("--top-p", sampler.top_p,
+                   "Keep the most likely tokens that together reach this probability")
       ->check(probability)
       ->capture_default_str();
-  group->add_option("--min-p", sampler.min_p, "Keep tokens at least this likely, relative to the most likely one")
+  group
+      ->add_option("--min-p", sampler.min_p,
+                   "Keep tokens at least this likely, relative to the most likely one")
       ->check(probability)
       ->capture_default_str();
   group
@@ -190,14 +213,27 @@ void add_sampling(CLI::App& command, Options& options) {
                    "Divide the logits of recent tokens by this; 1 changes nothing")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  group->add_option("-s,--seed", options.seed, "Seed of the draw (default: a new one each time)")->type_name("N");
+  group->add_option("--repeat-last-n", sampler.repeat_last_n, "Tokens that the penalties look back; -1 = all")
+      ->check(CLI::Range(-1, std::numeric_limits<std::int32_t>::max()))
+      ->capture_default_str();
+  group
+      ->add_option("--frequency-penalty", sampler.frequency_penalty,
+                   "Taken from a token's logit for each time it occurred")
+      ->capture_default_str();
+  group
+      ->add_option("--presence-penalty", sampler.presence_penalty,
+                   "Taken from a token's logit if it occurred")
+      ->capture_default_str();
+  group->add_option("-s,--seed", options.seed, "Seed of the draw (default: a new one each time)")
+      ->type_name("N");
 }
 
 }  // namespace
 
 void add_generate(CLI::App& app, Action& action) {
   const auto options = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("generate", "Continue a text (encoder-decoder models: answer a document)");
+  CLI::App* command =
+      app.add_subcommand("generate", "Continue a text (encoder-decoder models: answer a document)");
   options->model.add_model(*command);
   options->prompt.add(*command);
   command
@@ -214,8 +250,11 @@ void add_generate(CLI::App& app, Action& action) {
   command->add_option("--stop", options->stops, "Stop before this text (may be given several times)")
       ->type_name("TEXT")
       ->take_all();
-  command->add_option("--state-save", options->state_save, "Write the session to a file at the end")->type_name("FILE");
-  command->add_option("--state-load", options->state_load, "Start from a saved session; the prompt is appended to it")
+  command->add_option("--state-save", options->state_save, "Write the session to a file at the end")
+      ->type_name("FILE");
+  command
+      ->add_option("--state-load", options->state_load,
+                   "Start from a saved session; the prompt is appended to it")
       ->type_name("FILE");
   command->add_flag("--ids", options->ids, "Print token ids instead of text");
   command->add_flag("--stats", options->stats, "Print speed, bytes and memory to stderr at the end");
