@@ -65,7 +65,7 @@ struct AttentionKernels {
 
   /// x[i] = exp(x[i] - maximum of x); returns the sum, folded over kLanes partial sums.
   float (*softmax_weights)(float* x, std::size_t n) noexcept;
-  /// y[i] = exp(x[i]): at most 2 ulp off for -87 <= x <= 0 and 0 below.
+  /// y[i] = exp(x[i]): at most 1.1 ulp off for -87 <= x <= 88, 0 below.
   void (*exp)(const float* x, std::size_t n, float* y) noexcept;
 
   /// y[i] = scale * <q, rows[i]> over d elements: kLanes chains folded in one tree.
@@ -75,8 +75,11 @@ struct AttentionKernels {
   void (*weighted_sum)(const float* w, const float* const* rows, std::size_t n, std::size_t d, float scale,
                        float* y) noexcept;
 
-  /// P[i] += a[i] * v for i < n: rows of d floats, d apart.
-  void (*rank_one_update)(const float* a, std::size_t n, const float* v, std::size_t d, float* p) noexcept;
+  /// Linear attention over `sums` [m, d], d a multiple of kLanes, in one pass:
+  ///   sums[i] += key[i] * value  (unless key is null),  then  y = sum over i, in order, of query[i] *
+  ///   sums[i] (unless query is null).
+  void (*linear_attention)(const float* key, const float* value, const float* query, std::size_t m,
+                           std::size_t d, float* sums, float* y) noexcept;
 };
 
 /// The table for an available ISA (kScalar always is; the int8 extensions share their base's table).

@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "attention/kernels/attention_kernels.h"
+#include "attention/kernels/lanes.h"
+
+// Body of attend_page: scores of up to four query rows at a time, softmax weights of each row, weighted sum
+// of values. A score is one chain of multiply-adds over d, an output element one chain over slots: how rows
+// are grouped and which lanes a slot falls into changes nothing.
+
+namespace terrace {
+namespace {
+
+/// Query rows that share the loads of keys and values.
+constexpr std::size_t kRowTile = 4;
+/// How far ahead of the multiply-adds keys and values are asked for.
+constexpr std::size_t kPrefetchBytes = 1024;
+constexpr float kMinusInfinity = -__builtin_inff();
+
+/// Groups of kLanes slots or columns that a block of `n_rows` rows handles at a time: as many as the
+/// registers hold, at most a key tile.
+template <class S, std::size_t n_rows>
+constexpr std::size_t kGroups = [] {
+  std::size_t groups = kKeyTile / kLanes;
+  while (groups > 1 && groups * n_rows * kParts < S >> S::kAccumulators) groups /= 2;
+  return groups;
+}();
+
+template <std::size_t n_bytes>
+inline void prefetch_ahead(const void* p) noexcept {
+  TERRACE_UNROLL
+  for (std::size_t line = 0; line < n_bytes; line += 64) {
+    __builtin_prefetch(static_cast<const char*>(p) + kPrefetchBytes + line);
+  }
+}
+
+/// scores[row * kPageSlots + slot] = <q_row, key_slot> for G groups of slots of one tile.
+template <class S, class T, std::size_t R, std::size_t G>
+inline void score_groups(const T* keys, std::size_t d_k, const float* const* q, float* scores) noexcept {
+  using F = typename S::F;
+  constexpr std::size_t n = G * kParts<S>;
+  F sum[R][n];
+  TERRACE_UNROLL
+  for (std::size_t r = 0; r < R; ++r) {
+    TERRACE_UNROLL
+    for (std::size_t i = 0; i < n; ++i) sum[r][i] = S::set(0.0F);
+  }
+  for (std::size_t d = 0; d < d_k; ++d) {
+    const T* row = keys + d * kKeyTile;
+    if constexpr (R == 1) prefetch_ahead<G * kLanes * sizeof(T)>(row);
+    F key[n];
+    TERRACE_UNROLL
+    for (std::size_t i = 0; i < n; ++i) key[i] = S::load(row + i * S::kWidth);
+    TERRACE_UNROLL
+    for (std::size_t r = 0; r < R; ++r) {
+      const F x = S::set(q[r][d]);
+      TERRACE_UNROLL
+      for (std::size_t i = 0; i < n; ++i) sum[r][i] = S::fma(x, key[i], sum[r][i]);
+    }
+  }
+  TERRACE_UNROLL
+  for (std::size_t r = 0; r < R; ++r) {
+    TERRACE_UNROLL
+    for (std::size_t i = 0; i < n; ++i) S::store(scores + r * kPageSlots + i * S::kWidth, sum[r][i]);
+  }
+}
+
+/// Scores of groups [first, last) of a page.
+template <class S, class T, std::size_t R, std::size_t G = kGroups<S, R>>
+inline void score_page(const T* keys, std::size_t d_k, const float* const* q, std::size_t first,
+                       std::size_t last, float* scores) noexcept {
+  constexpr std::size_t groups_per_tile = kKeyTile / kLanes;
+  while (first < last) {
+    const std::size_t in_tile = first % groups_per_tile;
+    const T* tile = keys + first / groups_per_tile * d_k * kKeyTile + in_tile * kLanes;
+    if (in_tile % G == 0 && first + G <= last) {
+      score_groups<S, T, R, G>(tile, d_k, q, scores + first * kLanes);
+      first += G;
+    } else {
+      score_groups<S, T, R, 1>(tile, d_k, q, scores + first * kLanes);
+      ++first;
+    }
+  }
+}
+
+/// Adds the penalties of `task` to one group of scores of query row `row`.
+template <class S>
+inline typename S::F penalise(const PageTask& task, std::size_t row, std::size_t slot,
+                              typename S::F score) noexcept {
+  using F = typename S::F;
+  const F key = S::load(task.key_position + slot);
+  const F query = S::set(task.query_position[row]);
+  score = S::if_less(query, key, S::sub(score, S::set(task.future_penalty)), score);
+  score = S::if_equal(query, key, S::sub(score, S::set(task.self_penalty)), score);
+  return S::if_less(key, S::set(0.0F), S::sub(score, S::set(task.pad_penalty)), score);
+}
+
+/// Turns raw scores of a row into weights exp(score - maximum), in place, and stores maximum and sum in
+/// `state`.
+template <class S>
+inline void weigh_row(const PageTask& task, std::size_t row, float* scores, float* state) noexcept {
+  using F = typename S::F;
+  const std::size_t begin = task.spans[row].begin;
+  const std::size_t end = task.spans[row].end;
+  const std::size_t first = begin / kLanes * kLanes;
+  const std::size_t last = (end + kLanes - 1) / kLanes * kLanes;
+  const F scale = S::set(task.scale);
+  for (std::size_t s = first; s < last; s += S::kWidth) {
+    F score = S::mul(S::load(scores + s), scale);
+    if (task.key_position) score = penalise<S>(task, row, s, score);
+    S::store(scores + s, score);
+  }
+  // Slots outside the span may hold anything, even NaN from a sequence that was cut off: overwrite, do not
+  // add.
+  for (std::size_t s = first; s < begin; ++s) scores[s] = kMinusInfinity;
+  for (std::size_t s = end; s < last; ++s) scores[s] = kMinusInfinity;
+
+  F parts[kParts<S>];
+  TERRACE_UNROLL
+  for (std::size_t i = 0; i < kParts<S>; ++i) parts[i] = S::load(scores + first + i * S::kWidth);
+  for (std::size_t s = first + kLanes; s < last; s += kLanes) {
+    TERRACE_UNROLL
+    for (std::size_t i = 0; i < kParts<S>; ++i) {
+      parts[i] = S::max(parts[i], S::load(scores + s + i * S::kWidth));
+    }
+  }
+  const float maximum = S::fold_max(parts);
+  const F top = S::set(maximum);
+  TERRACE_UNROLL
+  for (std::size_t i = 0; i < kParts<S>; ++i) parts[i] = S::set(0.0F);
+  for (std::size_t s = first; s < last; s += kLanes) {
+    TERRACE_UNROLL
+    for (std::size_t i = 0; i < kParts<S>; ++i) {
+      float* at = scores + s + i * S::kWidth;
+      const F weight = exp_lanes<S>(S::sub(S::load(at), top));
+      S::store(at, weight);
+      parts[i] = S::add(parts[i], weight);
+    }
+  }
+  state[0] = maximum;
+  state[1] = S::fold(parts);
+}
+
+/// sums[row][c] += weights[row][slot] * values[slot][c] for slots [begin, end), in order, and G groups of
+/// columns.
+template <class S, class T, std::size_t R, std::size_t G>
+inline void add_value_groups(const T* values, std::size_t stride, std::size_t begin, std::size_t end,
+                             const float* weights, float* sums, std::size_t sum_stride) noexcept {
+  using F = typename S::F;
+  constexpr std::size_t n = G * kParts<S>;
+  F sum[R][n];
+  TERRACE_UNROLL
+  for (std::size_t r = 0; r < R; ++r) {
+    TERRACE_UNROLL
+    for (std::size_t i = 0; i < n; ++i) sum[r][i] = S::load(sums + r * sum_stride + i * S::kWidth);
+  }
+  for (std::size_t s = begin; s < end; ++s) {
+    const T* row = values + s * stride;
+    if constexpr (R == 1) prefetch_ahead<G * kLanes * sizeof(T)>(row);
+    F value[n];
+    TERRACE_UNROLL
+    for (std::size_t i = 0; i < n; ++i) value[i] = S::load(row + i * S::kWidth);
+    TERRACE_UNROLL
+    for (std::size_t r = 0; r < R; ++r) {
+      const F weight = S::set(weights[r * kPageSlots + s]);
+      TERRACE_UNROLL
+      for (std::size_t i = 0; i < n; ++i) sum[r][i] = S::fma(weight, value[i], sum[r][i]);
+    }
+  }
+  TERRACE_UNROLL
+  for (std::size_t r = 0; r < R; ++r) {
+    TERRACE_UNROLL
+    for (std::size_t i = 0; i < n; ++i) S::store(sums + r * sum_stride + i * S::kWidth, sum[r][i]);
+  }
+}
+
+/// The same for all `width` columns, a multiple of kLanes.
+template <class S, class T, std::size_t R, std::size_t G = kGroups<S, R>>
+inline void add_values(const T* values, std::size_t width, std::size_t begin, std::size_t end,
+                       const float* weights, float* sums, std::size_t sum_stride) noexcept {
+  if (begin >= end) return;
+  std::size_t c = 0;
+  for (; c + G * kLanes <= width; c += G * kLanes) {
+    add_value_groups<S, T, R, G>(values + c, width, begin, end, weights, sums + c, sum_stride);
+  }
+  for (; c < width; c += kLanes) {
+    add_value_groups<S, T, R, 1>(values + c, width, begin, end, weights, sums + c, sum_stride);
+  }
+}
+
+/// Rows [row, row + R) of the task.
+template <class S, class T, std::size_t R>
+inline void attend_rows(const PageTask& task, std::size_t row) noexcept {
+  const std::size_t width = padded_width(task.d_v);
+  const std::size_t stride = state_floats(task.d_v);
+  std::size_t union_begin = kPageSlots, union_end = 0, joint_begin = 0, joint_end = kPageSlots;
+  for (std::size_t r = 0; r < R; ++r) {
+    const PageSpan span = task.spans[row + r];
+    union_begin = span.begin < union_begin ? span.begin : union_begin;
+    union_end = span.end > union_end ? span.end : union_end;
+    joint_begin = span.begin > joint_begin ? span.begin : joint_begin;
+    joint_end = span.end < joint_end ? span.end : joint_end;
+  }
+  alignas(64) float scores[R * kPageSlots];
+  score_page<S, T, R>(static_cast<const T*>(task.keys), task.d_k, task.q + row, union_begin / kLanes,
+                      (union_end + kLanes - 1) / kLanes, scores);
+  float* states = task.states + row * stride;
+  for (std::size_t r = 0; r < R; ++r) {
+    weigh_row<S>(task, row + r, scores + r * kPageSlots, states + r * stride);
+    std::memset(states + r * stride + kStateHeader, 0, width * sizeof(float));
+  }
+  const T* values = static_cast<const T*>(task.values);
+  float* sums = states + kStateHeader;
+  if (joint_begin >= joint_end) joint_begin = joint_end = union_end;  // no slot that all rows see
+  // A slot outside a row's own span must not touch it: even 0 * value could turn -0 into 0 or hit an
+  // infinity.
+  for (std::size_t r = 0; r < R; ++r) {
+    const PageSpan span = task.spans[row + r];
+    add_values<S, T, 1>(values, width, span.begin, span.end < joint_begin ? span.end : joint_begin,
+                        scores + r * kPageSlots, sums + r * stride, stride);
+  }
+  add_values<S, T, R>(values, width, joint_begin, joint_end, scores, sums, stride);
+  for (std::size_t r = 0; r < R; ++r) {
+    add_values<S, T, 1>(values, width, joint_end, task.spans[row + r].end, scores + r * kPageSlots,
+                        sums + r * stride, stride);
+  }
+}
+
+template <class S, class T>
+void attend_page(const PageTask& task) noexcept {
+  std::size_t row = 0;
+  for (; row + kRowTile <= task.n_rows; row += kRowTile) attend_rows<S, T, kRowTile>(task, row);
+  switch (task.n_rows - row) {
+    case 3:
+      return attend_rows<S, T, 3>(task, row);
+    case 2:
+      return attend_rows<S, T, 2>(task, row);
+    case 1:
+      return attend_rows<S, T, 1>(task, row);
+    default:
+      return;
+  }
+}
+
+}  // namespace
+}  // namespace terrace

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <string>
+
+#include "attention/kernels/attention_tables.h"
+#include "engine/error.h"
+
+namespace terrace {
+
+const AttentionKernels& attention_kernels(Isa isa) {
+  TERRACE_CHECK(isa_available(isa), kUnsupported,
+                std::string("instruction set '") + isa_name(isa) + "' is not available on this CPU");
+  switch (isa) {
+    case Isa::kScalar:
+      return attention_kernels_scalar();
+#ifdef TERRACE_HAVE_AVX2
+    case Isa::kAvx2:
+      return attention_kernels_avx2();
+#endif
+#ifdef TERRACE_HAVE_AVX512
+    case Isa::kAvx512:
+    case Isa::kAvx512Vnni:  // integer dot products are of no use here
+      return attention_kernels_avx512();
+#endif
+#ifdef TERRACE_HAVE_NEON
+    case Isa::kNeon:
+    case Isa::kNeonDot:
+      return attention_kernels_neon();
+#endif
+    default:
+      break;
+  }
+  throw Error(ErrorCode::kUnsupported,
+              std::string("no attention kernels for instruction set '") + isa_name(isa) + "' in this build");
+}
+
+}  // namespace terrace

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+#include "attention/kernels/attend_page_impl.h"
+#include "attention/kernels/attention_tables.h"
+#include "attention/kernels/rows_impl.h"
+
+// The table of one instruction set, from its struct `S` (lanes.h).
+
+namespace terrace {
+namespace {
+
+template <class S>
+constexpr AttentionKernels make_attention_kernels(Isa isa, const char* name) noexcept {
+  return {isa,
+          name,
+          attend_page<S, float>,
+          attend_page<S, std::uint16_t>,
+          merge_states<S>,
+          finish_state<S>,
+          softmax_weights<S>,
+          exp_all<S>,
+          dot_rows<S>,
+          weighted_sum<S>,
+          linear_attention<S>};
+}
+
+}  // namespace
+}  // namespace terrace

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cstdint>
+
+#include "attention/kernels/attention_impl.h"
+
+// One float at a time: what every other table must reproduce bit for bit. fmaf is the C library's, which uses
+// the CPU's instruction where there is one.
+
+namespace terrace {
+namespace {
+
+struct Scalar {
+  using F = float;
+  static constexpr std::size_t kWidth = 1;
+  static constexpr std::size_t kAccumulators = kLanes;
+
+  static F load(const float* p) noexcept { return *p; }
+  static F load(const std::uint16_t* p) noexcept { return from_bits(std::uint32_t{*p} << 16); }
+  static void store(float* p, F x) noexcept { *p = x; }
+  static F set(float a) noexcept { return a; }
+  static F fma(F a, F b, F c) noexcept { return __builtin_fmaf(a, b, c); }
+  static F add(F a, F b) noexcept { return a + b; }
+  static F sub(F a, F b) noexcept { return a - b; }
+  static F mul(F a, F b) noexcept { return a * b; }
+  static F max(F a, F b) noexcept { return a > b ? a : b; }
+  static F if_less(F a, F b, F yes, F no) noexcept { return a < b ? yes : no; }
+  static F if_equal(F a, F b, F yes, F no) noexcept { return a == b ? yes : no; }
+  static F times_power(F p, F n) noexcept { return from_bits(to_bits(p) + (to_bits(n) << 23)); }
+
+  static float fold(const F* parts) noexcept {
+    return fold_with(parts, [](float a, float b) { return a + b; });
+  }
+  static float fold_max(const F* parts) noexcept {
+    return fold_with(parts, [](float a, float b) { return max(a, b); });
+  }
+
+ private:
+  static float from_bits(std::uint32_t bits) noexcept { return __builtin_bit_cast(float, bits); }
+  static std::uint32_t to_bits(float x) noexcept { return __builtin_bit_cast(std::uint32_t, x); }
+
+  template <class Op>
+  static float fold_with(const F* parts, Op op) noexcept {
+    float lanes[kLanes];
+    std::memcpy(lanes, parts, sizeof(lanes));
+    for (std::size_t half = kLanes / 2; half > 0; half /= 2) {
+      for (std::size_t i = 0; i < half; ++i) lanes[i] = op(lanes[i], lanes[i + half]);
+    }
+    return lanes[0];
+  }
+};
+
+constexpr AttentionKernels kTable = make_attention_kernels<Scalar>(Isa::kScalar, "scalar");
+
+}  // namespace
+
+const AttentionKernels& attention_kernels_scalar() noexcept { return kTable; }
+
+}  // namespace terrace

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+
+#include "attention/kernels/attend_page_impl.h"
+#include "attention/kernels/attention_kernels.h"
+#include "attention/kernels/lanes.h"
+
+// Bodies of the kernels over scattered or plain rows: softmax states, dot products with gathered rows, linear
+// attention.
+
+namespace terrace {
+namespace {
+
+template <class S>
+void exp_all(const float* x, std::size_t n, float* y) noexcept {
+  std::size_t i = 0;
+  for (; i + S::kWidth <= n; i += S::kWidth) S::store(y + i, exp_lanes<S>(S::load(x + i)));
+  if (i == n) return;
+  PartialGroup tail(x + i, n - i);
+  S::store(tail.lanes, exp_lanes<S>(S::load(tail.lanes)));
+  std::memcpy(y + i, tail.lanes, (n - i) * sizeof(float));
+}
+
+template <class S>
+void merge_states(float* state, const float* next, std::size_t d_v) noexcept {
+  using F = typename S::F;
+  const float maximum = next[0] > state[0] ? next[0] : state[0];
+  const float differences[2] = {state[0] - maximum, next[0] - maximum};
+  float factors[2];
+  exp_all<S>(differences, 2, factors);
+  state[0] = maximum;
+  state[1] = __builtin_fmaf(state[1], factors[0], next[1] * factors[1]);
+  const F old_factor = S::set(factors[0]);
+  const F new_factor = S::set(factors[1]);
+  for (std::size_t i = kStateHeader; i < state_floats(d_v); i += S::kWidth) {
+    const F added = S::mul(S::load(next + i), new_factor);
+    S::store(state + i, S::fma(S::load(state + i), old_factor, added));
+  }
+}
+
+template <class S>
+void finish_state(const float* state, std::size_t d_v, float* y) noexcept {
+  const float inverse = 1.0F / state[1];
+  for (std::size_t i = 0; i < d_v; ++i) y[i] = state[kStateHeader + i] * inverse;
+}
+
+template <class S>
+float softmax_weights(float* x, std::size_t n) noexcept {
+  using F = typename S::F;
+  const std::size_t whole = n / kLanes * kLanes;
+  PartialGroup tail(x + whole, n - whole);
+  for (std::size_t i = n - whole; i < kLanes; ++i) tail.lanes[i] = kMinusInfinity;
+  F parts[kParts<S>];
+  TERRACE_UNROLL
+  for (std::size_t i = 0; i < kParts<S>; ++i) parts[i] = S::load(tail.lanes + i * S::kWidth);
+  for (std::size_t s = 0; s < whole; s += kLanes) {
+    TERRACE_UNROLL
+    for (std::size_t i = 0; i < kParts<S>; ++i) parts[i] = S::max(parts[i], S::load(x + s + i * S::kWidth));
+  }
+  const F top = S::set(S::fold_max(parts));
+  TERRACE_UNROLL
+  for (std::size_t i = 0; i < kParts<S>; ++i) parts[i] = S::set(0.0F);
+  for (std::size_t s = 0; s < whole; s += kLanes) {
+    TERRACE_UNROLL
+    for (std::size_t i = 0; i < kParts<S>; ++i) {
+      float* at = x + s + i * S::kWidth;
+      const F weight = exp_lanes<S>(S::sub(S::load(at), top));
+      S::store(at, weight);
+      parts[i] = S::add(parts[i], weight);
+    }
+  }
+  TERRACE_UNROLL
+  for (std::size_t i = 0; i < kParts<S>; ++i) {
+    float* at = tail.lanes + i * S::kWidth;
+    const F weight = exp_lanes<S>(S::sub(S::load(at), top));
+    S::store(at, weight);
+    parts[i] = S::add(parts[i], weight);
+  }
+  std::memcpy(x + whole, tail.lanes, (n - whole) * sizeof(float));
+  return S::fold(parts);
+}
+
+/// y[r] = scale * <q, rows[r]> for R rows at a time, so that q is loaded once for them.
+template <class S, std::size_t R>
+inline void dot_some_rows(const float* q, const float* const* rows, std::size_t d, float scale,
+                          float* y) noexcept {
+  using F = typename S::F;
+  F sum[R][kParts<S>];
+  TERRACE_UNROLL
+  for (std::size_t r = 0; r < R; ++r) {
+    TERRACE_UNROLL
+    for (std::size_t i = 0; i < kParts<S>; ++i) sum[r][i] = S::set(0.0F);
+  }
+  std::size_t at = 0;
+  for (; at + kLanes <= d; at += kLanes) {
+    TERRACE_UNROLL
+    for (std::size_t i = 0; i < kParts<S>; ++i) {
+      const F x = S::load(q + at + i * S::kWidth);
+      TERRACE_UNROLL
+      for (std::size_t r = 0; r < R; ++r) {
+        sum[r][i] = S::fma(x, S::load(rows[r] + at + i * S::kWidth), sum[r][i]);
+      }
+    }
+  }
+  if (at < d) {
+    const PartialGroup x(q + at, d - at);
+    for (std::size_t r = 0; r < R; ++r) {
+      const PartialGroup row(rows[r] + at, d - at);
+      TERRACE_UNROLL
+      for (std::size_t i = 0; i < kParts<S>; ++i) {
+        sum[r][i] = S::fma(S::load(x.lanes + i * S::kWidth), S::load(row.lanes + i * S::kWidth), sum[r][i]);
+      }
+    }
+  }
+  for (std::size_t r = 0; r < R; ++r) y[r] = S::fold(sum[r]) * scale;
+}
+
+template <class S>
+void dot_rows(const float* q, const float* const* rows, std::size_t n, std::size_t d, float scale,
+              float* y) noexcept {
+  constexpr std::size_t kAhead = 8;  // rows are scattered: ask for their first lines early
+  std::size_t r = 0;
+  for (; r + kRowTile <= n; r += kRowTile) {
+    for (std::size_t i = r + kAhead; i < r + kAhead + kRowTile && i < n; ++i) {
+      for (std::size_t line = 0; line < d; line += kLanes) __builtin_prefetch(rows[i] + line);
+    }
+    dot_some_rows<S, kRowTile>(q, rows + r, d, scale, y + r);
+  }
+  for (; r < n; ++r) dot_some_rows<S, 1>(q, rows + r, d, scale, y + r);
+}
+
+/// y[i] = scale * sum over rows, in order, of w[row] * rows[row][i] for G groups of columns.
+template <class S, std::size_t G>
+inline void sum_columns(const float* w, const float* const* rows, std::size_t n, std::size_t at, float scale,
+                        float* y) noexcept {
+  using F = typename S::F;
+  constexpr std::size_t parts = G * kParts<S>;
+  F sum[parts];
+  TERRACE_UNROLL
+  for (std::size_t i = 0; i < parts; ++i) sum[i] = S::set(0.0F);
+  for (std::size_t r = 0; r < n; ++r) {
+    const F weight = S::set(w[r]);
+    TERRACE_UNROLL
+    for (std::size_t i = 0; i < parts; ++i)
+      sum[i] = S::fma(weight, S::load(rows[r] + at + i * S::kWidth), sum[i]);
+  }
+  TERRACE_UNROLL
+  for (std::size_t i = 0; i < parts; ++i) S::store(y + i * S::kWidth, S::mul(sum[i], S::set(scale)));
+}
+
+template <class S>
+void weighted_sum(const float* w, const float* const* rows, std::size_t n, std::size_t d, float scale,
+                  float* y) noexcept {
+  std::size_t at = 0;
+  constexpr std::size_t block = kGroups<S, 1>;
+  for (; at + block * kLanes <= d; at += block * kLanes) sum_columns<S, block>(w, rows, n, at, scale, y + at);
+  for (; at + kLanes <= d; at += kLanes) sum_columns<S, 1>(w, rows, n, at, scale, y + at);
+  for (; at < d; ++at) {
+    float sum = 0;
+    for (std::size_t r = 0; r < n; ++r) sum = __builtin_fmaf(w[r], rows[r][at], sum);
+    y[at] = sum * scale;
+  }
+}
+
+template <class S>
+void linear_attention(const float* key, const float* value, const float* query, std::size_t m, std::size_t d,
+                      float* sums, float* y) noexcept {
+  using F = typename S::F;
+  constexpr std::size_t parts = kParts<S>;
+  for (std::size_t at = 0; at < d; at += kLanes) {
+    F v[parts], out[parts];
+    TERRACE_UNROLL
+    for (std::size_t i = 0; i < parts; ++i) {
+      v[i] = key ? S::load(value + at + i * S::kWidth) : S::set(0.0F);
+      out[i] = S::set(0.0F);
+    }
+    for (std::size_t r = 0; r < m; ++r) {
+      float* row = sums + r * d + at;
+      TERRACE_UNROLL
+      for (std::size_t i = 0; i < parts; ++i) {
+        F sum = S::load(row + i * S::kWidth);
+        if (key) {
+          sum = S::fma(S::set(key[r]), v[i], sum);
+          S::store(row + i * S::kWidth, sum);
+        }
+        if (query) out[i] = S::fma(S::set(query[r]), sum, out[i]);
+      }
+    }
+    if (!query) continue;
+    TERRACE_UNROLL
+    for (std::size_t i = 0; i < parts; ++i) S::store(y + at + i * S::kWidth, out[i]);
+  }
+}
+
+}  // namespace
+}  // namespace terrace
