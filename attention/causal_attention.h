@@ -5,6 +5,7 @@
 
 #include "attention/kernels/attention_kernels.h"
 #include "attention/kv_cache.h"
+#include "attention/paged_attention.h"
 #include "engine/exec.h"
 #include "engine/tensor.h"
 
@@ -21,25 +22,30 @@ namespace terrace {
 ///
 /// Numbers: scores, maximum, exponentials and weighted values are computed per page of kPageSlots slots and
 /// pages are merged in order, so the bits of a row depend on nothing but q, the cache and the row's own slot:
-/// not on T, threads, or the instruction set. Cost: every cached byte is read once per call (once per block
+/// not on T, threads, or the instruction set.
+///
+/// Cost: every cached byte is read once per call (once per block
 /// of rows in a long prefill) for all query heads of its KV head; 2 * length * n_heads * (d_k + d_v) / 2
-/// multiply-adds per row. Source: Vaswani et al. 2017; Shazeer 2019 (multi-query); Ainslie et al. 2023
+/// multiply-adds per row.
+///
+/// Source: Vaswani et al. 2017; Shazeer 2019 (multi-query); Ainslie et al. 2023
 /// (grouped-query).
 class CausalAttention {
  public:
   CausalAttention() = default;
   /// `scale` 0 means 1 / sqrt(d_k). Throws Error{kBadConfig} unless n_heads is a multiple of n_kv_heads.
   CausalAttention(const AttentionKernels& kernels, std::size_t n_heads, std::size_t n_kv_heads,
-                  std::size_t d_k, std::size_t d_v, float scale = 0);
+                  std::size_t d_k, std::size_t d_v, float scale = 0)
+      : core_(kernels, n_heads, n_kv_heads, d_k, d_v, scale) {}
 
-  std::size_t n_heads() const noexcept { return n_heads_; }
-  std::size_t n_kv_heads() const noexcept { return n_kv_heads_; }
-  std::size_t d_k() const noexcept { return d_k_; }
-  std::size_t d_v() const noexcept { return d_v_; }
+  std::size_t n_heads() const noexcept { return core_.n_heads(); }
+  std::size_t n_kv_heads() const noexcept { return core_.n_kv_heads(); }
+  std::size_t d_k() const noexcept { return core_.d_k(); }
+  std::size_t d_v() const noexcept { return core_.d_v(); }
 
   /// A cache of the right shape. Throws Error{kOutOfMemory}.
   KvCache make_cache(KvType type, std::size_t max_length) const {
-    return KvCache(n_kv_heads_, d_k_, d_v_, type, max_length);
+    return KvCache(core_.n_kv_heads(), core_.d_k(), core_.d_v(), type, max_length);
   }
 
   /// q and y must not overlap. Needs 1 <= q.n <= kv.length().
@@ -47,12 +53,12 @@ class CausalAttention {
 
   /// Workspace that forward takes for up to `max_rows` rows and `max_length` slots on `n_threads` threads.
   std::size_t workspace_bytes(std::size_t max_rows, std::size_t max_length,
-                              unsigned n_threads) const noexcept;
+                              unsigned n_threads) const noexcept {
+    return core_.workspace_bytes(max_rows, max_length, n_threads);
+  }
 
  private:
-  const AttentionKernels* kernels_ = nullptr;
-  std::size_t n_heads_ = 0, n_kv_heads_ = 0, d_k_ = 0, d_v_ = 0;
-  float scale_ = 0;
+  PagedAttention core_;
 };
 
 }  // namespace terrace

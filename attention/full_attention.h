@@ -6,6 +6,7 @@
 
 #include "attention/kernels/attention_kernels.h"
 #include "attention/kv_cache.h"
+#include "attention/paged_attention.h"
 #include "engine/exec.h"
 #include "engine/tensor.h"
 
@@ -26,15 +27,16 @@ class FullAttention {
   FullAttention() = default;
   /// `scale` 0 means 1 / sqrt(d_k). Throws Error{kBadConfig} unless n_heads is a multiple of n_kv_heads.
   FullAttention(const AttentionKernels& kernels, std::size_t n_heads, std::size_t n_kv_heads, std::size_t d_k,
-                std::size_t d_v, float scale = 0);
+                std::size_t d_v, float scale = 0)
+      : core_(kernels, n_heads, n_kv_heads, d_k, d_v, scale) {}
 
-  std::size_t n_heads() const noexcept { return n_heads_; }
-  std::size_t d_k() const noexcept { return d_k_; }
-  std::size_t d_v() const noexcept { return d_v_; }
+  std::size_t n_heads() const noexcept { return core_.n_heads(); }
+  std::size_t d_k() const noexcept { return core_.d_k(); }
+  std::size_t d_v() const noexcept { return core_.d_v(); }
 
   /// A cache of the right shape. Throws Error{kOutOfMemory}.
   KvCache make_cache(KvType type, std::size_t max_length) const {
-    return KvCache(n_kv_heads_, d_k_, d_v_, type, max_length);
+    return KvCache(core_.n_kv_heads(), core_.d_k(), core_.d_v(), type, max_length);
   }
 
   /// q [n, n_heads * d_k], y [n, n_heads * d_v]; they must not overlap. An empty cache gives zeros.
@@ -46,9 +48,7 @@ class FullAttention {
   std::size_t workspace_bytes(std::size_t max_length, unsigned n_threads) const noexcept;
 
  private:
-  const AttentionKernels* kernels_ = nullptr;
-  std::size_t n_heads_ = 0, n_kv_heads_ = 0, d_k_ = 0, d_v_ = 0;
-  float scale_ = 0;
+  PagedAttention core_;
 };
 
 }  // namespace terrace

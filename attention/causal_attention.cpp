@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "attention/causal_attention.h"
+
+namespace terrace {
+
+void CausalAttention::forward(const Exec& exec, const KvCache& kv, ConstRows q, Rows y) const {
+  TERRACE_DCHECK(q.n <= kv.length());
+  core_.run(exec, kv, VisibleSlots::causal(kv.length() - q.n), q, y);
+}
+
+}  // namespace terrace

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "attention/full_attention.h"
+
+#include <algorithm>
+
+#include "engine/error.h"
+
+namespace terrace {
+namespace {
+
+/// Rows between two looks at the stop flag.
+constexpr std::size_t kRowsPerPass = 256;
+
+}  // namespace
+
+void FullAttention::forward(const Exec& exec, const KvCache& kv, ConstRows q, Rows y,
+                            const std::atomic<bool>* stop) const {
+  for (std::size_t begin = 0; begin < q.n; begin += kRowsPerPass) {
+    TERRACE_CHECK(!stop || !stop->load(std::memory_order_relaxed), kCancelled, "attention was cancelled");
+    const std::size_t n = std::min(kRowsPerPass, q.n - begin);
+    if (kv.length() == 0) {
+      for (std::size_t t = begin; t < begin + n; ++t) std::fill_n(y.row(t), y.width, 0.0F);
+    } else {
+      core_.run(exec, kv, VisibleSlots::all(kv.length()), q.slice(begin, n), y.slice(begin, n));
+    }
+  }
+}
+
+std::size_t FullAttention::workspace_bytes(std::size_t max_length, unsigned n_threads) const noexcept {
+  return core_.workspace_bytes(kRowsPerPass, max_length, n_threads);
+}
+
+}  // namespace terrace

@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "attention/paged_attention.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <string>
+
+#include "engine/error.h"
+
+namespace terrace {
+namespace {
+
+constexpr std::size_t kSegmentSlots = PagedAttention::kSegmentPages * kPageSlots;
+
+constexpr std::size_t ceil_div(std::size_t a, std::size_t b) noexcept { return (a + b - 1) / b; }
+constexpr std::size_t whole_lines(std::size_t bytes) noexcept {
+  return ceil_div(bytes, kCacheLine) * kCacheLine;
+}
+
+}  // namespace
+
+struct PagedAttention::Block {
+  std::size_t kv_head;
+  std::size_t first_row;  // first token of the block
+  std::size_t n_tokens;
+  std::size_t n_rows;  // tokens times query heads of the KV head; row r belongs to token r / group
+};
+
+struct PagedAttention::Scratch {
+  const float** q;            // [rows]
+  VisibleSlots::Range* seen;  // [rows]
+  PageSpan* spans;            // [rows]
+  float* page;                // [rows] states of the page at hand
+  float* segment;             // [rows] states of the segment at hand
+  float* total;               // [rows]
+};
+
+struct PagedAttention::Plan {
+  std::size_t n_blocks;
+  std::size_t block_rows;  // of the largest block
+  std::size_t first_segment;
+  std::size_t n_segments;
+  std::size_t n_chunks;
+  bool by_segment;  // chunks are (block, segments); the states wait for a second phase
+};
+
+PagedAttention::PagedAttention(const AttentionKernels& kernels, std::size_t n_heads, std::size_t n_kv_heads,
+                               std::size_t d_k, std::size_t d_v, float scale)
+    : kernels_(&kernels), n_kv_heads_(n_kv_heads), d_k_(d_k), d_v_(d_v) {
+  TERRACE_CHECK(n_kv_heads > 0 && n_heads > 0 && n_heads % n_kv_heads == 0, kBadConfig,
+                "attention: the number of heads (" + std::to_string(n_heads) +
+                    ") must be a multiple of the number of K/V heads (" + std::to_string(n_kv_heads) + ")");
+  TERRACE_CHECK(d_k > 0 && d_v > 0, kBadConfig, "attention: heads need at least one channel");
+  group_ = n_heads / n_kv_heads;
+  scale_ = scale != 0 ? scale : static_cast<float>(1.0 / std::sqrt(static_cast<double>(d_k)));
+}
+
+std::size_t PagedAttention::block_tokens() const noexcept {
+  return std::max<std::size_t>(1, kBlockRows / group_);
+}
+
+PagedAttention::Block PagedAttention::block(std::size_t index, std::size_t n_rows) const noexcept {
+  const std::size_t first = index / n_kv_heads_ * block_tokens();
+  const std::size_t n_tokens = std::min(block_tokens(), n_rows - first);
+  return {index % n_kv_heads_, first, n_tokens, n_tokens * group_};
+}
+
+std::size_t PagedAttention::scratch_bytes() const noexcept {
+  const std::size_t rows = block_tokens() * group_;
+  return whole_lines(rows * sizeof(const float*)) + whole_lines(rows * sizeof(VisibleSlots::Range)) +
+         whole_lines(rows * sizeof(PageSpan)) + 3 * whole_lines(rows * state_floats(d_v_) * sizeof(float));
+}
+
+PagedAttention::Scratch PagedAttention::scratch_at(std::byte* memory) const noexcept {
+  const std::size_t rows = block_tokens() * group_;
+  const auto take = [&memory](std::size_t bytes) {
+    std::byte* at = memory;
+    memory += whole_lines(bytes);
+    return at;
+  };
+  Scratch scratch{};
+  scratch.q = reinterpret_cast<const float**>(take(rows * sizeof(const float*)));
+  scratch.seen = reinterpret_cast<VisibleSlots::Range*>(take(rows * sizeof(VisibleSlots::Range)));
+  scratch.spans = reinterpret_cast<PageSpan*>(take(rows * sizeof(PageSpan)));
+  const std::size_t state_bytes = rows * state_floats(d_v_) * sizeof(float);
+  scratch.page = reinterpret_cast<float*>(take(state_bytes));
+  scratch.segment = reinterpret_cast<float*>(take(state_bytes));
+  scratch.total = reinterpret_cast<float*>(take(state_bytes));
+  return scratch;
+}
+
+PagedAttention::Plan PagedAttention::plan(const Exec& exec, const VisibleSlots& visible,
+                                          std::size_t n_rows) const noexcept {
+  const std::size_t n_threads = exec.team.size();
+  const std::size_t begin = visible.of(0).begin;
+  const std::size_t end = visible.of(n_rows - 1).end;
+  Plan plan{};
+  plan.n_blocks = ceil_div(n_rows, block_tokens()) * n_kv_heads_;
+  plan.block_rows = std::min(n_rows, block_tokens()) * group_;
+  plan.first_segment = begin / kSegmentSlots;
+  plan.n_segments = ceil_div(end, kSegmentSlots) - plan.first_segment;
+  const std::size_t work = n_rows * n_heads() * (end - begin) * (d_k_ + d_v_);
+  const std::size_t wanted =
+      n_threads == 1 ? 1 : std::clamp<std::size_t>(work / Exec::kMinWorkPerChunk, 1, 4 * n_threads);
+  plan.by_segment = plan.n_blocks < wanted && plan.n_segments > 1;
+  plan.n_chunks = std::min(plan.by_segment ? plan.n_blocks * plan.n_segments : plan.n_blocks, wanted);
+  return plan;
+}
+
+float* PagedAttention::output(const Block& block, std::size_t r, Rows y) const noexcept {
+  return y.row(block.first_row + r / group_) + (block.kv_head * group_ + r % group_) * d_v_;
+}
+
+void PagedAttention::prepare(const Block& block, const VisibleSlots& visible, ConstRows q,
+                             Scratch& scratch) const noexcept {
+  for (std::size_t r = 0; r < block.n_rows; ++r) {
+    const std::size_t t = block.first_row + r / group_;
+    scratch.q[r] = q.row(t) + (block.kv_head * group_ + r % group_) * d_k_;
+    scratch.seen[r] = visible.of(t);
+  }
+}
+
+void PagedAttention::attend_segment(const KvCache& kv, const Block& block, std::size_t segment,
+                                    const Scratch& scratch, float* states) const noexcept {
+  const std::size_t stride = state_floats(d_v_);
+  const std::size_t first_page = segment * kSegmentPages;
+  const std::size_t end_page = std::min(first_page + kSegmentPages, kv.n_pages_in_use());
+  for (std::size_t page = first_page; page < end_page; ++page) {
+    const std::size_t first_slot = page * kPageSlots;
+    const std::size_t end_slot = first_slot + kPageSlots;
+    // Ranges move forward from row to row, so the rows that see this page stand together.
+    std::size_t begin = 0;
+    while (begin < block.n_rows && scratch.seen[begin].end <= first_slot) ++begin;
+    std::size_t end = begin;
+    for (; end < block.n_rows && scratch.seen[end].begin < end_slot; ++end) {
+      const VisibleSlots::Range seen = scratch.seen[end];
+      scratch.spans[end] = {static_cast<std::uint16_t>(std::max(seen.begin, first_slot) - first_slot),
+                            static_cast<std::uint16_t>(std::min(seen.end, end_slot) - first_slot)};
+    }
+    if (begin == end) continue;
+    PageTask task;
+    task.keys = kv.keys(page, block.kv_head);
+    task.values = kv.values(page, block.kv_head);
+    task.d_k = d_k_;
+    task.d_v = d_v_;
+    task.q = scratch.q + begin;
+    task.spans = scratch.spans + begin;
+    task.n_rows = end - begin;
+    task.scale = scale_;
+    task.states = scratch.page;
+    (kv.type() == KvType::kF32 ? kernels_->attend_page_f32 : kernels_->attend_page_bf16)(task);
+    for (std::size_t r = begin; r < end; ++r) {
+      const float* found = scratch.page + (r - begin) * stride;
+      float* state = states + r * stride;
+      if (page == std::max(first_page, scratch.seen[r].begin / kPageSlots)) {
+        std::memcpy(state, found, stride * sizeof(float));
+      } else {
+        kernels_->merge(state, found, d_v_);
+      }
+    }
+  }
+}
+
+void PagedAttention::attend_block(const KvCache& kv, const Block& block, const Scratch& scratch,
+                                  Rows y) const noexcept {
+  const std::size_t stride = state_floats(d_v_);
+  const std::size_t first_segment = scratch.seen[0].begin / kSegmentSlots;
+  const std::size_t end_segment = ceil_div(scratch.seen[block.n_rows - 1].end, kSegmentSlots);
+  for (std::size_t segment = first_segment; segment < end_segment; ++segment) {
+    attend_segment(kv, block, segment, scratch, scratch.segment);
+    for (std::size_t r = 0; r < block.n_rows; ++r) {
+      const std::size_t own_first = scratch.seen[r].begin / kSegmentSlots;
+      if (segment < own_first || segment * kSegmentSlots >= scratch.seen[r].end) continue;
+      const float* found = scratch.segment + r * stride;
+      if (segment == own_first) {
+        std::memcpy(scratch.total + r * stride, found, stride * sizeof(float));
+      } else {
+        kernels_->merge(scratch.total + r * stride, found, d_v_);
+      }
+    }
+  }
+  for (std::size_t r = 0; r < block.n_rows; ++r) {
+    kernels_->finish(scratch.total + r * stride, d_v_, output(block, r, y));
+  }
+}
+
+void PagedAttention::attend_in_one_phase(const Exec& exec, const KvCache& kv, const VisibleSlots& visible,
+                                         const Plan& plan, std::byte* memory, ConstRows q, Rows y) const {
+  // Later blocks see more slots: dealing them out in turn keeps the chunks equal.
+  exec.team.run(static_cast<std::uint32_t>(plan.n_chunks), [&](std::uint32_t chunk) {
+    Scratch scratch = scratch_at(memory + chunk * scratch_bytes());
+    for (std::size_t i = chunk; i < plan.n_blocks; i += plan.n_chunks) {
+      const Block work = block(i, q.n);
+      prepare(work, visible, q, scratch);
+      attend_block(kv, work, scratch, y);
+    }
+  });
+}
+
+void PagedAttention::attend_in_two_phases(const Exec& exec, const KvCache& kv, const VisibleSlots& visible,
+                                          const Plan& plan, std::byte* memory, ConstRows q, Rows y) const {
+  const std::size_t stride = state_floats(d_v_);
+  const std::size_t block_floats = plan.block_rows * stride;
+  const std::size_t n_items = plan.n_blocks * plan.n_segments;
+  float* const states = exec.ws.take<float>(n_items * block_floats);
+  exec.team.run(static_cast<std::uint32_t>(plan.n_chunks), [&](std::uint32_t chunk) {
+    Scratch scratch = scratch_at(memory + chunk * scratch_bytes());
+    for (std::size_t i = chunk; i < n_items; i += plan.n_chunks) {
+      const Block work = block(i / plan.n_segments, q.n);
+      prepare(work, visible, q, scratch);
+      attend_segment(kv, work, plan.first_segment + i % plan.n_segments, scratch, states + i * block_floats);
+    }
+  });
+  const std::size_t merge_work = plan.n_segments * stride;
+  exec.for_range(plan.n_blocks * plan.block_rows, 1, merge_work, [&](std::size_t begin, std::size_t end) {
+    for (std::size_t i = begin; i < end; ++i) {
+      const Block work = block(i / plan.block_rows, q.n);
+      const std::size_t r = i % plan.block_rows;
+      if (r >= work.n_rows) continue;
+      const VisibleSlots::Range seen = visible.of(work.first_row + r / group_);
+      float* const of_row = states + i / plan.block_rows * plan.n_segments * block_floats + r * stride;
+      std::size_t s = seen.begin / kSegmentSlots;
+      float* const state = of_row + (s - plan.first_segment) * block_floats;
+      for (++s; s * kSegmentSlots < seen.end; ++s) {
+        kernels_->merge(state, of_row + (s - plan.first_segment) * block_floats, d_v_);
+      }
+      kernels_->finish(state, d_v_, output(work, r, y));
+    }
+  });
+}
+
+void PagedAttention::run(const Exec& exec, const KvCache& kv, const VisibleSlots& visible, ConstRows q,
+                         Rows y) const {
+  TERRACE_DCHECK(kv.n_heads() == n_kv_heads_ && kv.d_k() == d_k_ && kv.d_v() == d_v_);
+  TERRACE_DCHECK(q.width == n_heads() * d_k_ && y.width == n_heads() * d_v_ && q.n == y.n);
+  if (q.n == 0) return;
+  const Workspace::Scope scope(exec.ws);
+  const Plan cut = plan(exec, visible, q.n);
+  std::byte* const memory = exec.ws.take<std::byte>(cut.n_chunks * scratch_bytes());
+  if (cut.by_segment) {
+    attend_in_two_phases(exec, kv, visible, cut, memory, q, y);
+  } else {
+    attend_in_one_phase(exec, kv, visible, cut, memory, q, y);
+  }
+}
+
+std::size_t PagedAttention::workspace_bytes(std::size_t max_rows, std::size_t max_length,
+                                            unsigned n_threads) const noexcept {
+  const std::size_t wanted = n_threads == 1 ? 1 : std::size_t{4} * n_threads;
+  const std::size_t n_blocks = std::min(wanted, ceil_div(max_rows, block_tokens()) * n_kv_heads_);
+  const std::size_t n_segments = ceil_div(max_length, kSegmentSlots) + 1;
+  const std::size_t block_bytes =
+      std::min(max_rows, block_tokens()) * group_ * state_floats(d_v_) * sizeof(float);
+  return wanted * scratch_bytes() + whole_lines(n_blocks * n_segments * block_bytes);
+}
+
+}  // namespace terrace
