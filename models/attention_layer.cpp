@@ -6,22 +6,28 @@
 namespace terrace {
 
 AttentionLayer::Layer AttentionLayer::build_layer(const LayerBuilder& build, const std::string& name,
-                                                  const AttentionConfig& config, std::size_t d_model, bool causal) {
+                                                  const AttentionConfig& config, std::size_t d_model,
+                                                  bool causal) {
   using Kind = AttentionConfig::Kind;
   switch (config.kind) {
-    case Kind::kDotProduct: return DotProductLayer(build, name, config, d_model, causal);
-    case Kind::kMultiplicativeConv: return MultiplicativeConvLayer(build, name, config, d_model);
-    case Kind::kSelf: return SelfAttentionLayer(build, name, config, d_model, causal);
+    case Kind::kDotProduct:
+      return DotProductLayer(build, name, config, d_model, causal);
+    case Kind::kMultiplicativeConv:
+      return MultiplicativeConvLayer(build, name, config, d_model);
+    case Kind::kSelf:
+      return SelfAttentionLayer(build, name, config, d_model, causal);
     case Kind::kLsh:
     case Kind::kPureLsh:
-    case Kind::kMixedLsh: return LshLayer(build, name, config, d_model, causal);
-    case Kind::kFavor: return FavorLayer(build, name, config, d_model, causal);
+    case Kind::kMixedLsh:
+      return LshLayer(build, name, config, d_model, causal);
+    case Kind::kFavor:
+      return FavorLayer(build, name, config, d_model, causal);
   }
   throw Error(ErrorCode::kInternal, "attention of unknown kind");
 }
 
-AttentionLayer::AttentionLayer(const LayerBuilder& build, const std::string& name, const AttentionConfig& config,
-                               std::size_t d_model, bool causal)
+AttentionLayer::AttentionLayer(const LayerBuilder& build, const std::string& name,
+                               const AttentionConfig& config, std::size_t d_model, bool causal)
     : layer_(build_layer(build, name, config, d_model, causal)) {}
 
 void AttentionLayer::forward(StepContext& context, ConstRows x, Rows y) const {

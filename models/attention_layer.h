@@ -12,7 +12,8 @@
 
 namespace terrace {
 
-/// An attention sublayer of any kind (docs/model-file.md, "Attention"): maps, core and output, without norm and residual.
+/// An attention sublayer of any kind (docs/model-file.md, "Attention"): maps, core and output, without norm
+/// and residual.
 class AttentionLayer {
  public:
   /// `name` is `X.blocks.<i>.attention.<j>`.
@@ -22,8 +23,8 @@ class AttentionLayer {
   /// The next rows of a causal sequence: y = attention(x), with x already normalised.
   void forward(StepContext& context, ConstRows x, Rows y) const;
 
-  /// A whole sequence: sum += attention(norm(x)). For encoders, and for causal layers whose evaluation form differs from
-  /// forward() (steps_equal_evaluation() false).
+  /// A whole sequence: sum += attention(norm(x)). For encoders, and for causal layers whose evaluation form
+  /// differs from forward() (steps_equal_evaluation() false).
   void encode(EncodeContext& context, const Norm& norm, ConstRows x, Rows sum) const;
 
   bool steps_equal_evaluation() const noexcept;

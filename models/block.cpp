@@ -10,8 +10,8 @@
 
 namespace terrace {
 
-Block::Block(const LayerBuilder& build, const std::string& name, const StackConfig& config, std::uint32_t index,
-             std::size_t d_model, std::size_t d_ff, bool causal)
+Block::Block(const LayerBuilder& build, const std::string& name, const StackConfig& config,
+             std::uint32_t index, std::size_t d_model, std::size_t d_ff, bool causal)
     : causal_(causal),
       parallel_(config.parallel),
       last_swap_(causal || config.two_swaps),

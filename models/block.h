@@ -31,7 +31,8 @@ struct Streams {
 /// One block of a stack:
 ///   plain       x += A(norm x);  [x += C(norm x)];  x += F(x)               (C: cross attention)
 ///   parallel    h = norm x;  x += A(h) + F(h)
-///   reversible  n_attention times { x1 += A(norm x2); swap };  x1 += F(x2);  swap (an encoder's last swap is optional)
+///   reversible  n_attention times { x1 += A(norm x2); swap };  x1 += F(x2);  swap (an encoder's last swap is
+///   optional)
 /// F has its norm inside. Source: reference sections 8 and 9; Wang & Komatsuzaki 2021 for the parallel form.
 class Block {
  public:
@@ -42,14 +43,17 @@ class Block {
   bool steps_equal_evaluation() const noexcept;
   std::size_t length_multiple() const noexcept;
 
-  /// The next rows of a causal sequence; `width` feed-forward units are used. `cross` is null without cross attention.
+  /// The next rows of a causal sequence; `width` feed-forward units are used. `cross` is null without cross
+  /// attention.
   void forward(StepContext& context, Streams& streams, std::size_t width, const KvCache* cross) const;
 
   /// A whole sequence. For a causal block, `state` is a fresh state that its step-by-step sublayers may use.
   void evaluate(EncodeContext& context, Streams& streams, StackState& state) const;
 
   /// Keys and values of cross attention for the encoder's output `rows`, appended to `cache`.
-  void project_encoder(Exec& exec, ConstRows rows, KvCache& cache) const { cross_->project_encoder(exec, rows, cache); }
+  void project_encoder(Exec& exec, ConstRows rows, KvCache& cache) const {
+    cross_->project_encoder(exec, rows, cache);
+  }
   /// Shape of that cache; nullptr without cross attention.
   const CrossAttentionLayer* cross() const noexcept { return cross_ ? &*cross_ : nullptr; }
 

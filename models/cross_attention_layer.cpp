@@ -9,9 +9,10 @@ namespace terrace {
 CrossAttentionLayer::CrossAttentionLayer(const LayerBuilder& build, const std::string& name,
                                          const CrossAttentionConfig& config, std::size_t d) {
   constexpr std::size_t kKernel = 3;  // modules and steps that Trax's sparse q and out see
-  const auto sparse = [&](std::optional<SparseAttentionOutput>& layer, const std::string& part, std::size_t modules) {
-    layer.emplace(build.factored(part, d, d, modules), build.conv(part + "_conv", d, d, modules, kKernel, kKernel),
-                  build.state.recurrent);
+  const auto sparse = [&](std::optional<SparseAttentionOutput>& layer, const std::string& part,
+                          std::size_t modules) {
+    layer.emplace(build.factored(part, d, d, modules),
+                  build.conv(part + "_conv", d, d, modules, kKernel, kKernel), build.state.recurrent);
   };
   if (config.q_modules) {
     sparse(sparse_q_, name + ".q", config.q_modules);
@@ -38,7 +39,8 @@ void CrossAttentionLayer::project_encoder(Exec& exec, ConstRows rows, KvCache& c
   cache.append(exec, k, v);
 }
 
-void CrossAttentionLayer::forward(Exec& exec, ConstRows x, float* recurrent, const KvCache& cache, Rows y) const {
+void CrossAttentionLayer::forward(Exec& exec, ConstRows x, float* recurrent, const KvCache& cache,
+                                  Rows y) const {
   const Workspace::Scope scope(exec.ws);
   const Rows q = take_rows(exec, x.n, k_.d_out());
   if (sparse_q_) {

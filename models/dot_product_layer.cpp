@@ -6,8 +6,8 @@
 
 namespace terrace {
 
-DotProductLayer::DotProductLayer(const LayerBuilder& build, const std::string& name, const AttentionConfig& config,
-                                 std::size_t d_model, bool causal) {
+DotProductLayer::DotProductLayer(const LayerBuilder& build, const std::string& name,
+                                 const AttentionConfig& config, std::size_t d_model, bool causal) {
   const std::size_t n_heads = build.config.n_heads;
   const std::size_t n_kv_heads = config.n_kv_heads ? config.n_kv_heads : n_heads;
   const std::size_t d_head = config.d_head ? config.d_head : d_model / n_heads;
@@ -18,7 +18,8 @@ DotProductLayer::DotProductLayer(const LayerBuilder& build, const std::string& n
   v_ = build.projection(name + ".v", config.projection, d_model, d_kv);
   out_ = build.projection(name + ".out", config.projection, d_q, d_model);
   if (config.use_dconv) {
-    const std::array parts = {std::pair{".q.dconv", d_q}, {".k.dconv", d_kv}, {".v.dconv", d_kv}};
+    const std::array<std::pair<const char*, std::size_t>, 3> parts = {
+        {{".q.dconv", d_q}, {".k.dconv", d_kv}, {".v.dconv", d_kv}}};
     for (std::size_t i = 0; i < parts.size(); ++i) {
       const auto& [part, width] = parts[i];
       const float* weight = build.binder.f32(name + part, {DepthwiseConv::kTaps, width});

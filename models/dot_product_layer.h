@@ -15,9 +15,9 @@
 
 namespace terrace {
 
-/// Attention of kind `dot_product`: any projection for q, k, v and out around the dot-product core; multi-head,
-/// grouped-query or multi-query; optional depthwise convolutions and rotary positions.
-/// Source: reference sections 6.2, 6.3, 6.5.
+/// Attention of kind `dot_product`: any projection for q, k, v and out around the dot-product core;
+/// multi-head, grouped-query or multi-query; optional depthwise convolutions and rotary positions. Source:
+/// reference sections 6.2, 6.3, 6.5.
 class DotProductLayer {
  public:
   /// `causal` false builds the bidirectional form of an encoder, which keeps no state.

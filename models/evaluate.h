@@ -10,17 +10,19 @@
 
 namespace terrace {
 
-/// Whole-sequence ("eval") semantics of Trax for a causal model: row t = logits after ids[0..t], all rows in one pass.
+/// Whole-sequence ("eval") semantics of Trax for a causal model: row t = logits after ids[0..t], all rows in
+/// one pass.
 ///
-/// For every layer but LSH and chunked self-attention this is what Session::prefill computes, bit for bit. Those two
-/// are defined differently over a whole sequence (sort and chunk) and token by token (elastic reference, section 7.3),
-/// and this function gives the former; the sequence is padded with zeros to the length their chunks need.
-/// `sink` is called once per row. Memory: O(n) rows of d_model. Throws as Session does.
+/// For every layer but LSH and chunked self-attention this is what Session::prefill computes, bit for bit.
+/// Those two are defined differently over a whole sequence (sort and chunk) and token by token (elastic
+/// reference, section 7.3), and this function gives the former; the sequence is padded with zeros to the
+/// length their chunks need. `sink` is called once per row. Memory: O(n) rows of d_model. Throws as Session
+/// does.
 void evaluate(const Model& model, Runtime& runtime, std::span<const TokenId> ids,
               std::span<const TokenId> encoder_ids,
               const std::function<void(std::size_t row, std::span<const float> logits)>& sink);
 
 /// Whether evaluate() and Session::prefill are the same function for this model.
-bool steps_equal_evaluation(const ModelConfig& config) noexcept;
+bool steps_equal_evaluation(const Model& model) noexcept;
 
 }  // namespace terrace

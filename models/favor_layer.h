@@ -14,8 +14,8 @@ namespace terrace {
 /// Source: reference section 6.10.
 class FavorLayer {
  public:
-  FavorLayer(const LayerBuilder& build, const std::string& name, const AttentionConfig& config, std::size_t d_model,
-             bool causal);
+  FavorLayer(const LayerBuilder& build, const std::string& name, const AttentionConfig& config,
+             std::size_t d_model, bool causal);
 
   /// The next rows of a causal sequence: y = attention(x).
   void forward(StepContext& context, ConstRows x, Rows y) const;

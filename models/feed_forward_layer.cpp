@@ -29,7 +29,8 @@ FeedForwardLayer::Map FeedForwardLayer::build_map(const LayerBuilder& build, con
       return SparseFfn(build.kernels, controller, units, bias, config.multiply_by_controller);
     }
     case Kind::kBlock:
-    case Kind::kSwitch: break;
+    case Kind::kSwitch:
+      break;
   }
   const WeightView router = binder.weight(name + ".router", {config.n_experts, d_model});
   const WeightView units = binder.weight(name + ".units", {d_ff, 2, d_model});
@@ -37,8 +38,9 @@ FeedForwardLayer::Map FeedForwardLayer::build_map(const LayerBuilder& build, con
   return BlockFfn(build.kernels, router, units, bias, config.kind == Kind::kSwitch);
 }
 
-FeedForwardLayer::FeedForwardLayer(const LayerBuilder& build, const std::string& name, const FeedForwardConfig& config,
-                                   std::size_t d_model, std::size_t d_ff, bool center, bool has_norm)
+FeedForwardLayer::FeedForwardLayer(const LayerBuilder& build, const std::string& name,
+                                   const FeedForwardConfig& config, std::size_t d_model, std::size_t d_ff,
+                                   bool center, bool has_norm)
     : d_ff_(d_ff), map_(build_map(build, name, config, d_model, d_ff)) {
   if (has_norm) norm_ = build.norm(name + ".norm", d_model, center);
   if (config.sru.n_layers == 0) return;

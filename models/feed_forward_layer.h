@@ -23,8 +23,13 @@ class FeedForwardLayer {
                    std::size_t d_model, std::size_t d_ff, bool center, bool has_norm);
 
   std::size_t d_ff() const noexcept { return d_ff_; }
-  /// The smallest step between widths: a controller block, or 64 units of a dense layer; d_ff where none is possible.
+  /// The smallest step between widths: a controller block, or 64 units of a dense layer; d_ff where none is
+  /// possible.
   std::size_t width_step() const noexcept;
+  /// Whether forward() accepts this width: d_ff, or a smaller multiple of width_step().
+  bool takes_width(std::size_t width) const noexcept {
+    return width == d_ff_ || (width > 0 && width < d_ff_ && width % width_step() == 0);
+  }
 
   /// y = layer(x), using the first `width` units. `recurrent` is the session's block.
   void forward(Exec& exec, ConstRows x, float* recurrent, std::size_t width, Rows y) const;

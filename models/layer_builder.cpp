@@ -19,7 +19,8 @@ FactoredDense LayerBuilder::factored(const std::string& name, std::size_t d_in, 
 }
 
 LocallyConvDense LayerBuilder::conv(const std::string& name, std::size_t d_in, std::size_t d_out,
-                                    std::size_t n_modules, std::size_t kernel_size, std::size_t n_steps) const {
+                                    std::size_t n_modules, std::size_t kernel_size,
+                                    std::size_t n_steps) const {
   if (n_modules == 1) kernel_size = n_steps = 1;
   const std::size_t units = d_out / n_modules;
   const std::size_t columns = kernel_size * n_steps * (d_in / n_modules);
@@ -32,11 +33,15 @@ Projection LayerBuilder::projection(const std::string& name, const ProjectionCon
   using Kind = ProjectionConfig::Kind;
   const std::size_t n_modules = p.n_modules;
   switch (p.kind) {
-    case Kind::kDense: return Projection(linear(name, d_in, d_out));
-    case Kind::kMult: return Projection(factored(name, d_in, d_out, n_modules));
-    case Kind::kConv: return Projection(conv(name, d_in, d_out, n_modules, p.kernel_size, 1));
+    case Kind::kDense:
+      return Projection(linear(name, d_in, d_out));
+    case Kind::kMult:
+      return Projection(factored(name, d_in, d_out, n_modules));
+    case Kind::kConv:
+      return Projection(conv(name, d_in, d_out, n_modules, p.kernel_size, 1));
     case Kind::kLowRank:
-      return Projection(LowRankDense(linear(name + ".down", d_in, p.rank), linear(name + ".up", p.rank, d_out)));
+      return Projection(
+          LowRankDense(linear(name + ".down", d_in, p.rank), linear(name + ".up", p.rank, d_out)));
     case Kind::kMultModular: {
       const std::size_t width = d_out / n_modules;
       const float* gate = binder.f32(name + ".gate", {n_modules, d_in});

@@ -16,8 +16,9 @@ constexpr std::size_t kSteps = 3;
 
 }  // namespace
 
-LshLayer::Maps LshLayer::build_maps(const LayerBuilder& build, const std::string& name, const AttentionConfig& config,
-                                    std::size_t d_model, std::size_t d_qk, std::size_t d_value) {
+LshLayer::Maps LshLayer::build_maps(const LayerBuilder& build, const std::string& name,
+                                    const AttentionConfig& config, std::size_t d_model, std::size_t d_qk,
+                                    std::size_t d_value) {
   Maps maps;
   const bool shared = config.kind == AttentionConfig::Kind::kLsh || config.n_weights == 2;
   const std::string q = name + (shared ? ".qk" : ".q");
@@ -65,8 +66,8 @@ LshLayer::LshLayer(const LayerBuilder& build, const std::string& name, const Att
   TERRACE_CHECK(shape.size() == 4, kBadFile, "tensor '" + rotations + "' must have 4 axes");
   const std::size_t n_rotations = shape[2];
   const AttentionKernels& kernels = attention_kernels(build.isa);
-  core_ = LshAttention(kernels, lsh, build.binder.f32(rotations, {n_heads, config.n_hashes, n_rotations, d_k}),
-                       n_rotations);
+  core_ = LshAttention(
+      kernels, lsh, build.binder.f32(rotations, {n_heads, config.n_hashes, n_rotations, d_k}), n_rotations);
   if (config.kind == AttentionConfig::Kind::kMixedLsh) std_length_ = config.std_length;
   if (std_length_ && causal) standard_ = CausalAttention(kernels, n_heads, n_heads, d_k, d_v);
   if (std_length_ && !causal) standard_full_ = FullAttention(kernels, n_heads, n_heads, d_k, d_v);
@@ -84,7 +85,8 @@ std::size_t LshLayer::length_multiple() const noexcept {
   return chunk / std::gcd(chunk, core_.config().n_hashes);
 }
 
-void LshLayer::project(Exec& exec, ConstRows x, std::size_t position, float* recurrent, Rows qk, Rows v) const {
+void LshLayer::project(Exec& exec, ConstRows x, std::size_t position, float* recurrent, Rows qk,
+                       Rows v) const {
   const Workspace::Scope scope(exec.ws);
   Rows k;
   if (maps_.sparse) {
@@ -107,9 +109,10 @@ void LshLayer::project(Exec& exec, ConstRows x, std::size_t position, float* rec
 }
 
 void LshLayer::forward(StepContext& context, ConstRows x, Rows y) const {
-  TERRACE_CHECK(!core_.config().n_buckets.empty(), kUnsupported,
-                "this model's LSH attention has no explicit n_buckets, so it has no token-by-token form; it can only "
-                "be evaluated over whole sequences");
+  TERRACE_CHECK(
+      !core_.config().n_buckets.empty(), kUnsupported,
+      "this model's LSH attention has no explicit n_buckets, so it has no token-by-token form; it can only "
+      "be evaluated over whole sequences");
   Exec& exec = context.exec;
   const Workspace::Scope scope(exec.ws);
   const Rows qk = take_rows(exec, x.n, d_qk_);
@@ -129,8 +132,8 @@ void LshLayer::forward(StepContext& context, ConstRows x, Rows y) const {
 void LshLayer::encode_standard(EncodeContext& context, ConstRows qk, ConstRows v, Rows attended) const {
   Exec& exec = context.exec;
   const std::size_t n_keys = causal_ ? qk.n : context.n_real;
-  KvCache cache = causal_ ? standard_.make_cache(KvType::kF32, n_keys)
-                          : standard_full_.make_cache(KvType::kF32, n_keys);
+  KvCache cache =
+      causal_ ? standard_.make_cache(KvType::kF32, n_keys) : standard_full_.make_cache(KvType::kF32, n_keys);
   if (causal_) {
     context.for_blocks(qk.n, [&](std::size_t begin, std::size_t count) {
       cache.append(exec, qk.slice(begin, count), v.slice(begin, count));

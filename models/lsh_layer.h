@@ -15,15 +15,17 @@
 
 namespace terrace {
 
-/// Shared-QK attention by locality-sensitive hashing with the maps around it: kinds `lsh`, `pure_lsh` and `mixed_lsh`.
-///   qk = map of x, or the mean of a q and a k map; v likewise; y = out(attended), or attended where there is no out
-/// `mixed_lsh` uses plain causal attention with q = k = qk (neither normalised nor self-excluding) for sequences of at
-/// most `std_length` rows; row by row that is: while the row's position is below std_length.
+/// Shared-QK attention by locality-sensitive hashing with the maps around it: kinds `lsh`, `pure_lsh` and
+/// `mixed_lsh`.
+///   qk = map of x, or the mean of a q and a k map; v likewise; y = out(attended), or attended where there is
+///   no out
+/// `mixed_lsh` uses plain causal attention with q = k = qk (neither normalised nor self-excluding) for
+/// sequences of at most `std_length` rows; row by row that is: while the row's position is below std_length.
 /// Source: reference sections 6.8 and 6.9.
 class LshLayer {
  public:
-  LshLayer(const LayerBuilder& build, const std::string& name, const AttentionConfig& config, std::size_t d_model,
-           bool causal);
+  LshLayer(const LayerBuilder& build, const std::string& name, const AttentionConfig& config,
+           std::size_t d_model, bool causal);
 
   /// The next rows of a causal sequence by Trax's one-token rule: y = attention(x).
   void forward(StepContext& context, ConstRows x, Rows y) const;
@@ -38,7 +40,7 @@ class LshLayer {
   struct Maps {
     Linear q, k, v;  ///< k empty: q is the shared map
     std::optional<SparseQkv> sparse;
-    Linear out;      ///< may be empty
+    Linear out;  ///< may be empty
   };
   static Maps build_maps(const LayerBuilder& build, const std::string& name, const AttentionConfig& config,
                          std::size_t d_model, std::size_t d_qk, std::size_t d_value);
@@ -53,8 +55,8 @@ class LshLayer {
   std::shared_ptr<const Rotary> rotary_;
   LshAttention core_;
   std::size_t std_length_ = 0;
-  CausalAttention standard_;      ///< mixed_lsh, causal
-  FullAttention standard_full_;   ///< mixed_lsh, encoder
+  CausalAttention standard_;          ///< mixed_lsh, causal
+  FullAttention standard_full_;       ///< mixed_lsh, encoder
   std::size_t recurrent_floats_ = 0;  ///< of the maps, for whole sequences
   std::size_t lsh_index_ = 0;
   std::size_t kv_index_ = 0;

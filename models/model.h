@@ -15,8 +15,9 @@ namespace terrace {
 
 class Network;
 
-/// A loaded model: configuration, tokenizer and weights. Immutable, so any number of sessions and threads share one.
-/// The weights are views of the mapped file; loading reads the header and touches nothing else, whatever the size.
+/// A loaded model: configuration, tokenizer and weights. Immutable, so any number of sessions and threads
+/// share one. The weights are views of the mapped file; loading reads the header and touches nothing else,
+/// whatever the size.
 class Model {
  public:
   struct LoadOptions {
@@ -40,7 +41,8 @@ class Model {
   Isa isa() const noexcept { return isa_; }
   bool has_encoder() const noexcept { return config_.encoder.has_value(); }
 
-  /// Differs between models whose sessions must not be exchanged: a hash of configuration and weight checksums.
+  /// Differs between models whose sessions must not be exchanged: a hash of configuration and weight
+  /// checksums.
   std::uint64_t fingerprint() const noexcept { return fingerprint_; }
 
   /// The layers; for sessions.

@@ -7,14 +7,18 @@
 namespace terrace {
 namespace {
 
-constexpr std::size_t kModulesSeenByQk = 3;  // Trax fixes the kernel over modules: 3 for q, k and out, 1 for v
+constexpr std::size_t kModulesSeenByQk =
+    3;  // Trax fixes the kernel over modules: 3 for q, k and out, 1 for v
 constexpr std::size_t kModulesSeenByV = 1;
 
 VConcat sparse_v_concat(AttentionConfig::VConcat v_concat) noexcept {
   switch (v_concat) {
-    case AttentionConfig::VConcat::kOriginal: return VConcat::kOriginal;
-    case AttentionConfig::VConcat::kFixed: return VConcat::kFixed;
-    case AttentionConfig::VConcat::kNone: break;
+    case AttentionConfig::VConcat::kOriginal:
+      return VConcat::kOriginal;
+    case AttentionConfig::VConcat::kFixed:
+      return VConcat::kFixed;
+    case AttentionConfig::VConcat::kNone:
+      break;
   }
   return VConcat::kNone;
 }

@@ -10,8 +10,8 @@
 
 namespace terrace {
 
-/// The paper's sparse attention layer: multiplicative + convolutional q, k, v around the causal core, and by default no
-/// output projection at all. Source: reference section 6.6; Jaszczur et al. 2021, section 3.2.
+/// The paper's sparse attention layer: multiplicative + convolutional q, k, v around the causal core, and by
+/// default no output projection at all. Source: reference section 6.6; Jaszczur et al. 2021, section 3.2.
 class MultiplicativeConvLayer {
  public:
   MultiplicativeConvLayer(const LayerBuilder& build, const std::string& name, const AttentionConfig& config,
@@ -21,8 +21,8 @@ class MultiplicativeConvLayer {
   void forward(StepContext& context, ConstRows x, Rows y) const;
 
  private:
-  static SparseQkv build_qkv(const LayerBuilder& build, const std::string& name, const AttentionConfig& config,
-                             std::size_t d_model);
+  static SparseQkv build_qkv(const LayerBuilder& build, const std::string& name,
+                             const AttentionConfig& config, std::size_t d_model);
 
   SparseQkv qkv_;
   CausalAttention causal_;

@@ -27,8 +27,8 @@ SelfAttentionLayer::SelfAttentionLayer(const LayerBuilder& build, const std::str
                                                        .n_chunks_after = config.n_chunks_after,
                                                        .mem_len = config.mem_len,
                                                        .drop_len = config.drop_len});
-  // Without chunks every row sees the whole past in both forms. With them a decoder forgets by its memory window, which
-  // is the chunk rule only for Trax's default sizes.
+  // Without chunks every row sees the whole past in both forms. With them a decoder forgets by its memory
+  // window, which is the chunk rule only for Trax's default sizes.
   const std::size_t chunk_window = config.chunk_len * (std::size_t{1} + config.n_chunks_before);
   const bool default_window = (config.mem_len == 0 || config.mem_len == chunk_window) &&
                               (config.drop_len == 0 || config.drop_len == config.chunk_len);
@@ -70,8 +70,8 @@ void SelfAttentionLayer::encode(EncodeContext& context, const Norm& norm, ConstR
     v_.forward(context.exec, h, v.block(begin, count));
   });
   const WholeRows attended(x.n, out_.d_in(), "the encoder's attention output");
-  core_.full(context.exec, q.rows(), k_ ? ConstRows(k.rows()) : ConstRows(), v.rows(), context.n_real, causal_,
-             attended.rows());
+  core_.full(context.exec, q.rows(), k_ ? ConstRows(k.rows()) : ConstRows(), v.rows(), context.n_real,
+             causal_, attended.rows());
   add_output(context, norm.kernels(), out_, attended.rows(), sum);
 }
 

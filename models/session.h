@@ -24,17 +24,18 @@ struct StateBytes {
   std::size_t workspace = 0;  ///< largest use of scratch memory so far
 };
 
-/// One conversation: all that changes from token to token. Not thread-safe; sessions of one Model may run at the same
-/// time if each has its own Runtime.
+/// One conversation: all that changes from token to token. Not thread-safe; sessions of one Model may run at
+/// the same time if each has its own Runtime.
 ///
-/// prefill(n) then decode one by one gives the same bits as decode one by one, for any split, any number of threads
-/// and after any rewind, fork or restore (on one instruction set).
+/// prefill(n) then decode one by one gives the same bits as decode one by one, for any split, any number of
+/// threads and after any rewind, fork or restore (on one instruction set).
 class Session {
  public:
   struct Options {
-    std::size_t max_context = 0;      ///< tokens; 0 = the model's max_context
-    KvType kv_type = KvType::kF32;    ///< how K and V are stored
-    std::size_t max_encoder_tokens = 0;  ///< longest document an encoder-decoder session accepts; 0 = the model's
+    std::size_t max_context = 0;    ///< tokens; 0 = the model's max_context
+    KvType kv_type = KvType::kF32;  ///< how K and V are stored
+    std::size_t max_encoder_tokens =
+        0;  ///< longest document an encoder-decoder session accepts; 0 = the model's
   };
 
   /// Called between blocks of work with the number of tokens done and the total; false cancels.
@@ -42,22 +43,24 @@ class Session {
   /// Receives the logits that follow each fed token, row by row, while a prefill runs.
   using LogitsSink = std::function<void(std::size_t row, std::span<const float> logits)>;
 
-  /// Reserves all memory the session will use. Throws Error{kOutOfMemory, kBadArgument}. `runtime` must outlive it.
+  /// Reserves all memory the session will use. Throws Error{kOutOfMemory, kBadArgument}. `runtime` must
+  /// outlive it.
   Session(std::shared_ptr<const Model> model, Runtime& runtime, const Options& options);
-  Session(std::shared_ptr<const Model> model, Runtime& runtime) : Session(std::move(model), runtime, Options{}) {}
+  Session(std::shared_ptr<const Model> model, Runtime& runtime)
+      : Session(std::move(model), runtime, Options{}) {}
   Session(Session&&) noexcept;
   Session& operator=(Session&&) noexcept;
   ~Session();
 
-  /// Encoder-decoder models: runs the encoder over the document, once, before the first token; trailing padding ids are
-  /// dropped. Replaces an earlier document and empties the context. Throws Error{kBadToken, kContextFull, kCancelled};
-  /// after an error the session is empty.
+  /// Encoder-decoder models: runs the encoder over the document, once, before the first token; trailing
+  /// padding ids are dropped. Replaces an earlier document and empties the context. Throws Error{kBadToken,
+  /// kContextFull, kCancelled}; after an error the session is empty.
   void encode(std::span<const TokenId> document, const Progress& progress = {});
   /// As encode for models whose encoder takes vectors: `n` rows of the configured input width.
   void encode_vectors(std::span<const float> rows, std::size_t n, const Progress& progress = {});
 
-  /// Appends tokens. Throws Error{kBadToken, kContextFull} before any change, Error{kCancelled} with the tokens done so
-  /// far kept (position() tells).
+  /// Appends tokens. Throws Error{kBadToken, kContextFull} before any change, Error{kCancelled} with the
+  /// tokens done so far kept (position() tells).
   void prefill(std::span<const TokenId> tokens, const Progress& progress = {}, const LogitsSink& sink = {});
 
   /// Feeds one token and returns the logits that follow it [vocab_size], valid until the next call.
@@ -67,33 +70,34 @@ class Session {
   /// The logits after the last token. Throws Error{kBadArgument} when the context is empty.
   std::span<const float> logits() const;
 
-  /// Keeps the thread team together while alive: hold one around a loop of decode() calls (a re-opened team costs tens
-  /// of microseconds).
+  /// Keeps the thread team together while alive: hold one around a loop of decode() calls (a re-opened team
+  /// costs tens of microseconds).
   [[nodiscard]] ThreadTeam::Region hold();
 
-  std::size_t position() const noexcept;      ///< tokens in the context
-  std::size_t max_context() const noexcept;   ///< tokens
+  std::size_t position() const noexcept;             ///< tokens in the context
+  std::size_t max_context() const noexcept;          ///< tokens
   std::span<const TokenId> tokens() const noexcept;  ///< those fed so far
   std::size_t encoder_length() const noexcept;       ///< tokens of the encoded document
 
-  /// Goes back to the first `position` tokens, exactly. K/V are cut; recurrent state comes from the latest snapshot
-  /// before it, and at most kSnapshotInterval tokens are computed again. Throws Error{kBadArgument}.
+  /// Goes back to the first `position` tokens, exactly. K/V are cut; recurrent state comes from the latest
+  /// snapshot before it, and at most kSnapshotInterval tokens are computed again. Throws Error{kBadArgument}.
   void rewind(std::size_t position);
   static constexpr std::size_t kSnapshotInterval = 128;
 
   /// An independent copy. Full pages of K/V are shared until one side rewinds into them.
   Session fork() const;
 
-  /// Writes all state to a file that load() of the same model accepts; written beside the target and renamed, so an
-  /// older file survives an error. Throws Error{kIo}.
+  /// Writes all state to a file that load() of the same model accepts; written beside the target and renamed,
+  /// so an older file survives an error. Throws Error{kIo}.
   void save(const std::string& path) const;
-  /// Replaces the state. Recomputes nothing. Throws Error{kIo, kBadFile, kBadArgument (another model), kContextFull};
-  /// after an error the session is as before.
+  /// Replaces the state. Recomputes nothing. Throws Error{kIo, kBadFile, kBadArgument (another model),
+  /// kContextFull}; after an error the session is as before.
   void load(const std::string& path);
 
-  /// Nested widths: feed-forward units that later tokens use, one number for all blocks or one per block. Weights are
-  /// not copied; what is in the context stays. Throws Error{kBadArgument} for widths the model was not trained for,
-  /// unless `allow_untrained` (any whole number of controller blocks, multiples of 64 in a dense model).
+  /// Nested widths: feed-forward units that later tokens use, one number for all blocks or one per block.
+  /// Weights are not copied; what is in the context stays. Throws Error{kBadArgument} for widths the model
+  /// was not trained for, unless `allow_untrained` (any whole number of controller blocks, multiples of 64 in
+  /// a dense model).
   void set_width(std::span<const std::uint32_t> widths, bool allow_untrained = false);
 
   StateBytes state_bytes() const noexcept;

@@ -29,7 +29,8 @@ StackState StackState::fork() const {
   for (const LshState& state : lsh_) copy.lsh_.push_back(state.fork());
   copy.recurrent_ = VirtualBuffer(recurrent_.bytes(), "the recurrent state");
   copy.recurrent_floats_ = recurrent_floats_;
-  if (recurrent_floats_) std::memcpy(copy.recurrent_.data(), recurrent_.data(), recurrent_floats_ * sizeof(float));
+  if (recurrent_floats_)
+    std::memcpy(copy.recurrent_.data(), recurrent_.data(), recurrent_floats_ * sizeof(float));
   return copy;
 }
 

@@ -31,9 +31,9 @@ struct LshSpec {
   std::uint32_t n_buckets;  ///< of one round
 };
 
-/// What state the layers of a stack keep: filled while the model is built, so that a session can make all of it at
-/// once. The two kinds are all there are: append-only slots, cut by truncate(), and one flat recurrent block, restored
-/// from a snapshot. Fork, rewind, save and load handle both without knowing the layers.
+/// What state the layers of a stack keep: filled while the model is built, so that a session can make all of
+/// it at once. The two kinds are all there are: append-only slots, cut by truncate(), and one flat recurrent
+/// block, restored from a snapshot. Fork, rewind, save and load handle both without knowing the layers.
 struct StateLayout {
   RecurrentLayout recurrent;
   std::vector<KvSpec> kv;

@@ -13,8 +13,8 @@ namespace terrace {
 const TensorInfo& WeightBinder::check_shape(const std::string& name, Shape shape) {
   const TensorInfo* tensor = file_.find(name);
   TERRACE_CHECK(tensor, kBadFile,
-                fmt::format("{}: the configuration needs a tensor '{}' of shape [{}], and there is none", file_.label(),
-                            name, fmt::join(shape, ", ")));
+                fmt::format("{}: the configuration needs a tensor '{}' of shape [{}], and there is none",
+                            file_.label(), name, fmt::join(shape, ", ")));
   used_.insert(name);
   return *tensor;
 }
@@ -28,8 +28,8 @@ WeightView WeightBinder::weight(const std::string& name, Shape shape) {
   for (const std::size_t* axis = shape.begin(); axis + 1 < shape.end(); ++axis) rows *= *axis;
   const std::size_t cols = *(shape.end() - 1);
   TERRACE_CHECK(view.rows == rows && view.cols == cols, kBadFile,
-                fmt::format("{}: tensor '{}' must have shape [{}], found {} rows of {} columns", file_.label(), name,
-                            fmt::join(shape, ", "), view.rows, view.cols));
+                fmt::format("{}: tensor '{}' must have shape [{}], found {} rows of {} columns",
+                            file_.label(), name, fmt::join(shape, ", "), view.rows, view.cols));
   return view;
 }
 
@@ -51,8 +51,9 @@ std::span<const std::uint64_t> WeightBinder::shape_of(const std::string& name) c
 
 void WeightBinder::finish() const {
   for (const TensorInfo& tensor : file_.tensors()) {
-    TERRACE_CHECK(used_.contains(tensor.name), kBadFile,
-                  fmt::format("{}: tensor '{}' belongs to no layer of the configuration", file_.label(), tensor.name));
+    TERRACE_CHECK(
+        used_.contains(tensor.name), kBadFile,
+        fmt::format("{}: tensor '{}' belongs to no layer of the configuration", file_.label(), tensor.name));
   }
 }
 

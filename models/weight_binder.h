@@ -11,9 +11,10 @@
 
 namespace terrace {
 
-/// Turns tensor names of a model file into checked views while a model is built. Every request states the shape that
-/// the configuration demands; a missing tensor or another shape is Error{kBadFile} with name, expected and found.
-/// finish() then refuses tensors that nobody asked for, so a wrong configuration cannot load by accident.
+/// Turns tensor names of a model file into checked views while a model is built. Every request states the
+/// shape that the configuration demands; a missing tensor or another shape is Error{kBadFile} with name,
+/// expected and found. finish() then refuses tensors that nobody asked for, so a wrong configuration cannot
+/// load by accident.
 class WeightBinder {
  public:
   using Shape = std::initializer_list<std::size_t>;

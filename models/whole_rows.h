@@ -27,16 +27,18 @@ class WholeRows {
 };
 
 /// norm(x) for rows [begin, begin + count), in the workspace.
-inline Rows normed_block(EncodeContext& context, const Norm& norm, ConstRows x, std::size_t begin, std::size_t count) {
+inline Rows normed_block(EncodeContext& context, const Norm& norm, ConstRows x, std::size_t begin,
+                         std::size_t count) {
   const Rows h = take_rows(context.exec, count, x.width);
   norm.forward(context.exec, x.slice(begin, count), h);
   return h;
 }
 
-/// sum += out(attended) over all rows, or sum += attended where there is no output map. `Map` has forward() and is
-/// false when empty.
+/// sum += out(attended) over all rows, or sum += attended where there is no output map. `Map` has forward()
+/// and is false when empty.
 template <class Map>
-void add_output(EncodeContext& context, const DenseKernels& kernels, const Map& out, ConstRows attended, Rows sum) {
+void add_output(EncodeContext& context, const DenseKernels& kernels, const Map& out, ConstRows attended,
+                Rows sum) {
   context.for_blocks(sum.n, [&](std::size_t begin, std::size_t count) {
     ConstRows y = attended.slice(begin, count);
     if (out) {

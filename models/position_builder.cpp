@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "models/position_builder.h"
+
+#include <fmt/format.h>
+
+#include "engine/error.h"
+
+namespace terrace {
+
+PositionEncoding build_position(const LayerBuilder& build, const std::string& stack,
+                                const PositionConfig& config, std::size_t d) {
+  using Kind = PositionConfig::Kind;
+  const std::string name = stack + ".position";
+  WeightBinder& binder = build.binder;
+  const std::size_t max_len = config.max_len;
+  switch (config.kind) {
+    case Kind::kNone:
+      return {};
+    case Kind::kLearned:
+      return PositionEncoding(LearnedPosition(binder.f32(name + ".table", {max_len, d}), max_len, d));
+    case Kind::kLowRank: {
+      const float* table = binder.f32(name + ".table", {max_len, config.rank});
+      const Linear proj(build.kernels, binder.weight(name + ".proj", {d, config.rank}), nullptr);
+      return PositionEncoding(LowRankPosition(table, max_len, proj));
+    }
+    case Kind::kSinCos:
+      return PositionEncoding(SinCosPosition(d));
+    case Kind::kFixedBase: {
+      const float* digits = binder.f32(name + ".digits", {4, 8, d / 8});
+      return PositionEncoding(FixedBasePosition(digits, binder.f32(name + ".start", {d}), d));
+    }
+    case Kind::kInfinite:
+      return PositionEncoding(
+          InfinitePosition(build.linear(name, d, d), build.config.max_context, config.drift));
+    case Kind::kAxial: {
+      std::vector<AxialPosition::Axis> axes;
+      for (std::size_t a = 0; a < config.shape.size(); ++a) {
+        const std::size_t size = config.shape[a];
+        const std::size_t width = config.dims[a];
+        axes.push_back({binder.f32(fmt::format("{}.axis.{}", name, a), {size, width}), size, width});
+      }
+      return PositionEncoding(AxialPosition(std::move(axes)));
+    }
+    case Kind::kTimeBin:
+      return PositionEncoding(TimeBinPosition(config.bin_length));
+  }
+  throw Error(ErrorCode::kInternal, "positional encoding of unknown kind");
+}
+
+}  // namespace terrace

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+
+#include "attention/position.h"
+#include "models/layer_builder.h"
+
+namespace terrace {
+
+/// The positional encoding `<stack>.position.*` of width `d`.
+PositionEncoding build_position(const LayerBuilder& build, const std::string& stack,
+                                const PositionConfig& config, std::size_t d);
+
+}  // namespace terrace

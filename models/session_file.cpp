@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+// State files. Layout, little-endian: magic, version, model fingerprint, sizes, document, tokens, last hidden
+// row, snapshots, caches; at the end the XXH3-64 of everything before it.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "engine/atomic_file.h"
+#include "engine/checksum.h"
+#include "engine/error.h"
+#include "engine/mapped_file.h"
+#include "models/session_impl.h"
+
+namespace terrace {
+namespace {
+
+constexpr std::uint64_t kMagic = 0x5453454341525254;  // "TRRACEST"
+constexpr std::uint64_t kVersion = 1;
+constexpr std::uint64_t kMaxStateTokens = std::uint64_t{1} << 28;
+
+class CountingSink final : public ByteSink {
+ public:
+  void write(std::span<const std::byte> bytes) override { size_ += bytes.size(); }
+  std::uint64_t size() const noexcept { return size_; }
+
+ private:
+  std::uint64_t size_ = 0;
+};
+
+class FileSink final : public ByteSink {
+ public:
+  explicit FileSink(AtomicFile& file) : file_(file) {}
+  void write(std::span<const std::byte> bytes) override {
+    file_.write_at(offset_, bytes);
+    checksum_.update(bytes);
+    offset_ += bytes.size();
+  }
+  void write_checksum() { write_u64(*this, checksum_.digest()); }
+
+ private:
+  AtomicFile& file_;
+  Checksum checksum_;
+  std::uint64_t offset_ = 0;
+};
+
+}  // namespace
+
+void Session::Impl::save(ByteSink& sink) const {
+  write_u64(sink, kMagic);
+  write_u64(sink, kVersion);
+  write_u64(sink, model->fingerprint());
+  write_u64(sink, static_cast<std::uint64_t>(options.kv_type));
+  write_u64(sink, document_length);
+  write_u64(sink, encoder_rows);
+  write_u64(sink, tokens.size());
+  write_array(sink, tokens.data(), tokens.size());
+  write_array(sink, widths.data(), widths.size());
+  write_array(sink, hidden.data(), hidden.size());
+  write_array(sink, logits.data(), logits.size());
+  const std::size_t n_snapshots = tokens.size() / kSnapshotInterval + 1;
+  write_array(sink, snapshots.as<float>().data(), recurrent_floats() ? n_snapshots * recurrent_floats() : 0);
+  state.save(sink);
+  for (const KvCache& cache : cross) cache.save(sink);
+}
+
+void Session::Impl::load(ByteSource& source) {
+  expect_u64(source, kMagic, "the file's signature");
+  expect_u64(source, kVersion, "the state format's version");
+  std::uint64_t fingerprint = 0;
+  read_array(source, &fingerprint, 1);
+  TERRACE_CHECK(fingerprint == model->fingerprint(), kBadArgument,
+                "the state was saved with another model; load the model it belongs to");
+  expect_u64(source, static_cast<std::uint64_t>(options.kv_type), "the type of the K/V cache");
+  document_length = read_u64(source, options.max_encoder_tokens, "the document's length");
+  encoder_rows = read_u64(source, document_length, "the document's rows in the cache");
+  const std::uint64_t n = read_u64(source, kMaxStateTokens, "the number of tokens");
+  TERRACE_CHECK(
+      n <= options.max_context, kContextFull,
+      fmt::format("the state holds {} tokens; this session's context takes {}", n, options.max_context));
+  tokens.resize(n);
+  read_array(source, tokens.data(), tokens.size());
+  const auto vocabulary = static_cast<TokenId>(model->config().vocab_size);
+  TERRACE_CHECK(
+      std::all_of(tokens.begin(), tokens.end(), [&](TokenId t) { return t >= 0 && t < vocabulary; }),
+      kBadFile, "state: a token lies outside the vocabulary");
+  read_array(source, widths.data(), widths.size());
+  const std::span<const Block> blocks = network().decoder().blocks();
+  for (std::size_t i = 0; i < widths.size(); ++i) {
+    TERRACE_CHECK(blocks[i].ff().takes_width(widths[i]), kBadFile,
+                  fmt::format("state: width {} of block {} is impossible", widths[i], i));
+  }
+  read_array(source, hidden.data(), hidden.size());
+  read_array(source, logits.data(), logits.size());
+  const std::size_t n_snapshots = tokens.size() / kSnapshotInterval + 1;
+  read_array(source, snapshots.as<float>().data(), recurrent_floats() ? n_snapshots * recurrent_floats() : 0);
+  state.load(source);
+  for (KvCache& cache : cross) cache.load(source);
+}
+
+void Session::save(const std::string& path) const {
+  CountingSink size;
+  impl_->save(size);
+  AtomicFile file(path, size.size() + sizeof(std::uint64_t));
+  FileSink sink(file);
+  impl_->save(sink);
+  sink.write_checksum();
+  file.commit();
+}
+
+void Session::load(const std::string& path) {
+  const MappedFile file = MappedFile::open(path);
+  const std::span<const std::byte> bytes = file.bytes();
+  try {
+    TERRACE_CHECK(bytes.size() >= 2 * sizeof(std::uint64_t), kBadFile, "too short to be a state file");
+    MemorySource start(bytes);
+    expect_u64(start, kMagic, "the file's signature");
+    const std::span<const std::byte> body = bytes.first(bytes.size() - sizeof(std::uint64_t));
+    Checksum checksum;
+    checksum.update(body);
+    MemorySource end(bytes.subspan(body.size()));
+    expect_u64(end, checksum.digest(), "the checksum");
+    auto loaded = impl_->empty_copy();
+    MemorySource source(body);
+    loaded->load(source);
+    TERRACE_CHECK(source.left() == 0, kBadFile, fmt::format("state: {} bytes too many", source.left()));
+    impl_ = std::move(loaded);
+  } catch (const Error& e) {
+    throw Error(e.code(), path + ": " + e.what());
+  }
+}
+
+}  // namespace terrace

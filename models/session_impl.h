@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "engine/memory.h"
+#include "engine/serial.h"
+#include "models/network.h"
+#include "models/session.h"
+#include "models/session_state.h"
+
+namespace terrace {
+
+/// The state behind Session and what its parts (session.cpp, session_file.cpp) share.
+struct Session::Impl {
+  Impl(std::shared_ptr<const Model> model, Runtime& runtime, const Options& options);
+  /// An empty session of the same model, runtime and options.
+  std::unique_ptr<Impl> empty_copy() const;
+
+  std::shared_ptr<const Model> model;
+  Runtime* runtime;
+  Options options;
+  std::vector<std::uint32_t> widths;  ///< feed-forward units per decoder block
+
+  // What a token changes.
+  StackState state;
+  std::vector<KvCache> cross;    ///< encoder keys and values per block; family transformer
+  std::size_t encoder_rows = 0;  ///< slots that the document takes in the decoder's caches (terraformer)
+  std::size_t document_length = 0;
+  std::vector<TokenId> tokens;
+  std::vector<float> hidden;  ///< row that the final norm sees, of the last token
+  std::vector<float> logits;
+  VirtualBuffer snapshots;  ///< recurrent block at every multiple of kSnapshotInterval tokens
+
+  Workspace workspace;
+
+  const Network& network() const noexcept { return model->network(); }
+  Exec exec() noexcept { return {runtime->team(), workspace}; }
+  std::span<float> snapshot(std::size_t index) const noexcept;
+  std::size_t recurrent_floats() const noexcept { return state.recurrent().size(); }
+
+  void check_tokens(std::span<const TokenId> ids) const;
+  /// Forgets document and tokens.
+  void clear();
+  /// Runs the stack over at most kPassRows tokens that do not cross a snapshot; `sink` may be null.
+  void pass(std::span<const TokenId> ids, std::size_t first_row, const LogitsSink* sink);
+  void feed(std::span<const TokenId> ids, const Progress& progress, const LogitsSink* sink);
+  void encode(const EncoderInput& input, std::size_t n_real, const Progress& progress);
+  void compute_logits();
+  void take_snapshot();
+
+  void save(ByteSink& sink) const;
+  void load(ByteSource& source);
+
+  /// Rows per pass of a prefill: enough that every weight byte read serves many tokens, few enough that a
+  /// cancel is answered soon and the activations stay in cache.
+  static constexpr std::size_t kPassRows = 64;
+  static_assert(kSnapshotInterval % kPassRows == 0);
+};
+
+}  // namespace terrace

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "engine/tensor.h"
+#include "models/config.h"
+
+namespace terrace {
+
+/// The part of a model that a tensor belongs to; cost tables are grouped by it.
+enum class LayerKind : std::uint8_t {
+  kEmbedding,    ///< token and position tables
+  kAttention,    ///< projections, self and cross
+  kFeedForward,  ///< with the controller or router of a sparse one
+  kSru,
+  kNorm,
+  kLogits,
+  kOther,  ///< forgetting layers, the joint of encoder and decoder
+};
+inline constexpr std::size_t kLayerKinds = 7;
+
+/// "embedding", "attention", ...
+const char* layer_kind_name(LayerKind kind) noexcept;
+
+/// How a tensor is filled when there is nothing to load.
+struct InitialValue {
+  float mean = 0;                  ///< of every element
+  std::array<float, 2> std{0, 0};  ///< of the elements of even and of odd rows
+};
+
+/// One tensor that a configuration needs.
+struct PlannedTensor {
+  std::string name;
+  std::vector<std::uint64_t> shape;  ///< in elements
+  LayerKind kind = LayerKind::kOther;
+  bool is_weight = false;     ///< may have any dtype (marked W in docs/model-file.md); else f32
+  std::uint64_t touched = 0;  ///< elements read to decode one token, always whole rows; 0 in an encoder
+  std::uint64_t uses = 0;  ///< multiply-adds per element read; 0 for vectors that are only added or scaled by
+  InitialValue initial;
+
+  std::uint64_t elements() const noexcept;
+  std::uint64_t columns() const noexcept { return shape.empty() ? 1 : shape.back(); }
+};
+
+/// All tensors of a model, in the order in which a file stores them: encoder, then decoder, as a token walks
+/// through. Models with rms_norm have no biases (as LLaMA and its kin), all others have the ones that Trax
+/// has. Throws Error{kBadConfig} for a configuration that describes no model.
+std::vector<PlannedTensor> tensor_plan(const ModelConfig& config);
+
+/// The dtype in which a tensor is stored when the model as a whole shall have `wanted`: f32 unless it is a
+/// weight, and q8 in place of q4 where the rows are no multiple of kQ4Columns.
+DType stored_dtype(const PlannedTensor& tensor, DType wanted) noexcept;
+
+/// Bytes of a tensor in `dtype`, its scale included.
+std::uint64_t stored_bytes(const PlannedTensor& tensor, DType dtype) noexcept;
+/// Bytes of the elements that one token reads.
+std::uint64_t touched_bytes(const PlannedTensor& tensor, DType dtype) noexcept;
+
+/// What one decoded token costs, batch 1, K/V cache not counted (terraformer reference, section 15.2):
+/// encoder layers and the cached keys and values of cross attention cost nothing, tables one row.
+struct TokenCost {
+  std::uint64_t parameters = 0;
+  std::uint64_t touched = 0;  ///< elements
+  std::uint64_t multiply_adds = 0;
+
+  TokenCost& operator+=(const TokenCost& other) noexcept;
+};
+
+TokenCost token_cost(const PlannedTensor& tensor) noexcept;
+/// Of a whole plan, by kind of layer.
+std::array<TokenCost, kLayerKinds> token_cost_by_kind(std::span<const PlannedTensor> plan) noexcept;
+/// Of a whole plan.
+TokenCost token_cost(std::span<const PlannedTensor> plan) noexcept;
+
+}  // namespace terrace
