@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "models/sampler.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "attention/threefry.h"
+#include "engine/error.h"
+
+namespace terrace {
+namespace {
+
+/// Uniform in [0, 1) with 53 bits, a function of seed and position only.
+double uniform_at(std::uint64_t seed, std::uint64_t position) {
+  const auto words = threefry_block(threefry_key(seed), static_cast<std::uint32_t>(position >> 32),
+                                    static_cast<std::uint32_t>(position));
+  const std::uint64_t bits = static_cast<std::uint64_t>(words[0]) << 32 | words[1];
+  return static_cast<double>(bits >> 11) * 0x1p-53;
+}
+
+/// The last `last_n` tokens; all for -1.
+std::span<const TokenId> window_of(std::span<const TokenId> context, std::int32_t last_n) {
+  if (last_n < 0 || static_cast<std::size_t>(last_n) >= context.size()) return context;
+  return context.last(static_cast<std::size_t>(last_n));
+}
+
+void check(const SamplerConfig& c) {
+  const auto require = [](bool holds, const std::string& what, double found) {
+    TERRACE_CHECK(holds, kBadArgument, "sampler: " + what + ", found " + std::to_string(found));
+  };
+  const double largest = std::numeric_limits<double>::max();
+  // Below 1e-6 a logit divided by the temperature may leave the range in which differences are exact enough.
+  require(c.temperature <= 0 || (c.temperature >= 1e-6 && c.temperature <= largest),
+          "temperature must be 0 (greedy) or at least 1e-6", c.temperature);
+  require(c.top_p >= 0 && c.top_p <= 1, "top_p must be in 0 .. 1", c.top_p);
+  require(c.min_p >= 0 && c.min_p <= 1, "min_p must be in 0 .. 1", c.min_p);
+  require(c.repeat_penalty > 0 && c.repeat_penalty <= largest, "repeat_penalty must be positive",
+          c.repeat_penalty);
+  require(std::isfinite(c.frequency_penalty), "frequency_penalty must be finite", c.frequency_penalty);
+  require(std::isfinite(c.presence_penalty), "presence_penalty must be finite", c.presence_penalty);
+  require(c.repeat_last_n >= -1, "repeat_last_n must be -1 (all) or more", c.repeat_last_n);
+  for (auto step = c.order.begin(); step != c.order.end(); ++step) {
+    TERRACE_CHECK(std::find(step + 1, c.order.end(), *step) == c.order.end(), kBadArgument,
+                  "sampler: a step occurs twice in the order");
+  }
+}
+
+}  // namespace
+
+/// Whether one candidate ranks before another: larger logit, then smaller id.
+struct Sampler::ByRank {
+  bool operator()(const Candidate& a, const Candidate& b) const {
+    return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
+  }
+};
+
+Sampler::Sampler(const SamplerConfig& config, std::uint32_t vocab_size)
+    : config_(config), vocab_size_(vocab_size), counts_(vocab_size) {
+  check(config);
+  candidates_.reserve(vocab_size);
+  result_.reserve(vocab_size);
+}
+
+TokenId Sampler::sample(std::span<const float> logits, std::span<const TokenId> context) {
+  const auto outcomes = distribution(logits, context);
+  const double u = uniform_at(config_.seed, context.size());
+  double below = 0;
+  for (const TokenProbability& outcome : outcomes) {
+    below += outcome.probability;
+    if (u < below) return outcome.id;
+  }
+  return outcomes.back().id;  // rounding left the sum a little below u
+}
+
+std::span<const TokenProbability> Sampler::distribution(std::span<const float> logits,
+                                                        std::span<const TokenId> context) {
+  TERRACE_CHECK(
+      logits.size() == vocab_size_, kBadArgument,
+      "sampler: expected " + std::to_string(vocab_size_) + " logits, found " + std::to_string(logits.size()));
+  run_chain(logits, context);
+  if (!in_id_order_) {
+    std::sort(candidates_.begin(), candidates_.end(),
+              [](const Candidate& a, const Candidate& b) { return a.id < b.id; });
+  }
+  const double largest = largest_logit();
+  double sum = 0;
+  result_.clear();
+  for (const Candidate& c : candidates_) {
+    const double weight = std::exp(c.logit - largest);
+    if (weight > 0) result_.push_back({c.id, weight});
+    sum += weight;
+  }
+  for (TokenProbability& outcome : result_) outcome.probability /= sum;
+  return result_;
+}
+
+void Sampler::run_chain(std::span<const float> logits, std::span<const TokenId> context) {
+  collect(logits);
+  TERRACE_CHECK(!candidates_.empty(), kBadArgument,
+                "sampler: no token can be drawn at position " + std::to_string(context.size()) + ": all " +
+                    std::to_string(logits.size()) + " logits are NaN or -inf");
+  for (const SamplerStep step : config_.order) run(step, context);
+}
+
+void Sampler::collect(std::span<const float> logits) {
+  candidates_.clear();
+  in_id_order_ = true;
+  for (std::size_t i = 0; i < logits.size(); ++i) {
+    const bool drawable = logits[i] > -std::numeric_limits<float>::infinity();  // false for NaN
+    if (!drawable) continue;
+    const float finite = std::min(logits[i], std::numeric_limits<float>::max());
+    candidates_.push_back({static_cast<TokenId>(i), finite});
+  }
+}
+
+void Sampler::run(SamplerStep step, std::span<const TokenId> context) {
+  switch (step) {
+    case SamplerStep::kPenalties:
+      return apply_penalties(window_of(context, config_.repeat_last_n));
+    case SamplerStep::kTopK:
+      return keep_top_k();
+    case SamplerStep::kTopP:
+      return keep_top_p();
+    case SamplerStep::kMinP:
+      return keep_min_p();
+    case SamplerStep::kTemperature:
+      return apply_temperature();
+  }
+}
+
+void Sampler::apply_penalties(std::span<const TokenId> window) {
+  const double repeat = config_.repeat_penalty;
+  if (repeat == 1 && config_.frequency_penalty == 0 && config_.presence_penalty == 0) return;
+  for (const TokenId id : window) {
+    TERRACE_CHECK(id >= 0 && static_cast<std::uint32_t>(id) < vocab_size_, kBadToken,
+                  "sampler: the context holds token id " + std::to_string(id) +
+                      ", outside the vocabulary 0 .. " +
+                      std::to_string(static_cast<std::int64_t>(vocab_size_) - 1));
+  }
+  for (const TokenId id : window) ++counts_[static_cast<std::size_t>(id)];
+  for (Candidate& c : candidates_) {
+    const std::uint32_t count = counts_[static_cast<std::size_t>(c.id)];
+    if (count == 0) continue;
+    c.logit = c.logit > 0 ? c.logit / repeat : c.logit * repeat;
+    c.logit -= count * config_.frequency_penalty + config_.presence_penalty;
+  }
+  for (const TokenId id : window) counts_[static_cast<std::size_t>(id)] = 0;
+}
+
+void Sampler::keep_top_k() {
+  if (config_.top_k <= 0 || static_cast<std::size_t>(config_.top_k) >= candidates_.size()) return;
+  const auto end = candidates_.begin() + config_.top_k;
+  // A heap of k that most candidates fail to enter with one comparison: for the usual k much faster than
+  // nth_element.
+  std::partial_sort(candidates_.begin(), end, candidates_.end(), ByRank{});
+  const double last = (end - 1)->logit;
+  const auto kept =
+      !config_.top_k_keeps_ties
+          ? end
+          : std::partition(end, candidates_.end(), [&](const Candidate& c) { return c.logit == last; });
+  candidates_.erase(kept, candidates_.end());
+  in_id_order_ = false;
+}
+
+void Sampler::keep_top_p() {
+  if (config_.top_p >= 1) return;
+  const double largest = largest_logit();
+  double sum = 0;
+  for (const Candidate& c : candidates_) sum += std::exp(c.logit - largest);
+  // Takes candidates off a heap in descending order until the mass is reached, which is early for most
+  // distributions.
+  const auto ranks_later = [](const Candidate& a, const Candidate& b) { return ByRank{}(b, a); };
+  std::make_heap(candidates_.begin(), candidates_.end(), ranks_later);
+  auto kept = candidates_.end();  // those taken stand behind the heap
+  double mass = 0;
+  do {
+    std::pop_heap(candidates_.begin(), kept, ranks_later);
+    --kept;
+    mass += std::exp(kept->logit - largest) / sum;
+  } while (mass < config_.top_p && kept != candidates_.begin());
+  candidates_.erase(candidates_.begin(), kept);
+  in_id_order_ = false;
+}
+
+void Sampler::keep_min_p() {
+  if (config_.min_p <= 0) return;
+  const double threshold = largest_logit() + std::log(config_.min_p);
+  std::erase_if(candidates_, [&](const Candidate& c) { return c.logit < threshold; });
+}
+
+void Sampler::apply_temperature() {
+  if (config_.temperature <= 0) {
+    candidates_ = {*std::min_element(candidates_.begin(), candidates_.end(), ByRank{})};
+    return;
+  }
+  for (Candidate& c : candidates_) c.logit /= config_.temperature;
+}
+
+double Sampler::largest_logit() const {
+  double largest = candidates_.front().logit;
+  for (const Candidate& c : candidates_) largest = std::max(largest, c.logit);
+  return largest;
+}
+
+}  // namespace terrace
