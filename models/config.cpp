@@ -222,6 +222,14 @@ void validate_stack(const ModelConfig& c, const StackConfig& s, bool is_encoder)
     check.require(!s.half_before_layer || *s.double_after_layer >= *s.half_before_layer,
                   "'double_after_layer' must not come before 'half_before_layer'");
   }
+  const bool any_attention = is_encoder || (!s.parallel && c.family != Family::kTransformer);
+  for (const AttentionConfig& a : s.attention) {
+    using Kind = AttentionConfig::Kind;
+    check.require(
+        any_attention || a.kind == Kind::kDotProduct || a.kind == Kind::kMultiplicativeConv ||
+            a.kind == Kind::kFavor,
+        "parallel blocks and decoders with cross attention take dot_product, multiplicative_conv or favor");
+  }
   validate_position(s.position, embedding_width(c), check);
   for (const StackStep& step : stack_steps(c, s)) {
     if (step.kind != StackStep::Kind::kBlock) continue;

@@ -330,13 +330,12 @@ void Session::set_width(std::span<const std::uint32_t> wanted, bool allow_untrai
   for (std::size_t i = 0; i < blocks.size(); ++i) {
     const std::uint32_t width = wanted[wanted.size() == 1 ? 0 : i];
     const FeedForwardLayer& ff = blocks[i].ff();
-    const bool whole = width == ff.d_ff();
-    const bool possible = whole || (width > 0 && width < ff.d_ff() && width % ff.width_step() == 0);
     TERRACE_CHECK(
-        possible, kBadArgument,
+        ff.takes_width(width), kBadArgument,
         fmt::format("block {}: a width of {} units is impossible; it takes multiples of {} up to {}", i,
                     width, ff.width_step(), ff.d_ff()));
-    const bool known = whole || std::find(trained.begin(), trained.end(), width) != trained.end();
+    const bool known =
+        width == ff.d_ff() || std::find(trained.begin(), trained.end(), width) != trained.end();
     TERRACE_CHECK(
         known || allow_untrained, kBadArgument,
         fmt::format(
