@@ -56,10 +56,12 @@ struct Sampler::ByRank {
 };
 
 Sampler::Sampler(const SamplerConfig& config, std::uint32_t vocab_size)
-    : config_(config), vocab_size_(vocab_size), counts_(vocab_size) {
+    : config_(config),
+      vocab_size_(vocab_size),
+      storage_(vocab_size),
+      result_(vocab_size),
+      counts_(vocab_size) {
   check(config);
-  candidates_.reserve(vocab_size);
-  result_.reserve(vocab_size);
 }
 
 TokenId Sampler::sample(std::span<const float> logits, std::span<const TokenId> context) {
@@ -79,39 +81,41 @@ std::span<const TokenProbability> Sampler::distribution(std::span<const float> l
       logits.size() == vocab_size_, kBadArgument,
       "sampler: expected " + std::to_string(vocab_size_) + " logits, found " + std::to_string(logits.size()));
   run_chain(logits, context);
+  const auto kept = candidates();
   if (!in_id_order_) {
-    std::sort(candidates_.begin(), candidates_.end(),
-              [](const Candidate& a, const Candidate& b) { return a.id < b.id; });
+    std::sort(kept.begin(), kept.end(), [](const Candidate& a, const Candidate& b) { return a.id < b.id; });
   }
   const double largest = largest_logit();
   double sum = 0;
-  result_.clear();
-  for (const Candidate& c : candidates_) {
+  std::size_t n = 0;
+  for (const Candidate& c : kept) {
     const double weight = std::exp(c.logit - largest);
-    if (weight > 0) result_.push_back({c.id, weight});
+    result_[n] = {c.id, weight};
+    n += weight > 0 ? 1 : 0;
     sum += weight;
   }
-  for (TokenProbability& outcome : result_) outcome.probability /= sum;
-  return result_;
+  const std::span outcomes(result_.data(), n);
+  for (TokenProbability& outcome : outcomes) outcome.probability /= sum;
+  return outcomes;
 }
 
 void Sampler::run_chain(std::span<const float> logits, std::span<const TokenId> context) {
   collect(logits);
-  TERRACE_CHECK(!candidates_.empty(), kBadArgument,
+  TERRACE_CHECK(n_candidates_ > 0, kBadArgument,
                 "sampler: no token can be drawn at position " + std::to_string(context.size()) + ": all " +
                     std::to_string(logits.size()) + " logits are NaN or -inf");
   for (const SamplerStep step : config_.order) run(step, context);
 }
 
 void Sampler::collect(std::span<const float> logits) {
-  candidates_.clear();
-  in_id_order_ = true;
+  std::size_t n = 0;
   for (std::size_t i = 0; i < logits.size(); ++i) {
-    const bool drawable = logits[i] > -std::numeric_limits<float>::infinity();  // false for NaN
-    if (!drawable) continue;
     const float finite = std::min(logits[i], std::numeric_limits<float>::max());
-    candidates_.push_back({static_cast<TokenId>(i), finite});
+    storage_[n] = {static_cast<TokenId>(i), finite};
+    n += logits[i] > -std::numeric_limits<float>::infinity() ? 1 : 0;  // not for NaN
   }
+  n_candidates_ = n;
+  in_id_order_ = true;
 }
 
 void Sampler::run(SamplerStep step, std::span<const TokenId> context) {
@@ -139,7 +143,7 @@ void Sampler::apply_penalties(std::span<const TokenId> window) {
                       std::to_string(static_cast<std::int64_t>(vocab_size_) - 1));
   }
   for (const TokenId id : window) ++counts_[static_cast<std::size_t>(id)];
-  for (Candidate& c : candidates_) {
+  for (Candidate& c : candidates()) {
     const std::uint32_t count = counts_[static_cast<std::size_t>(c.id)];
     if (count == 0) continue;
     c.logit = c.logit > 0 ? c.logit / repeat : c.logit * repeat;
@@ -149,57 +153,63 @@ void Sampler::apply_penalties(std::span<const TokenId> window) {
 }
 
 void Sampler::keep_top_k() {
-  if (config_.top_k <= 0 || static_cast<std::size_t>(config_.top_k) >= candidates_.size()) return;
-  const auto end = candidates_.begin() + config_.top_k;
+  if (config_.top_k <= 0 || static_cast<std::size_t>(config_.top_k) >= n_candidates_) return;
+  const auto all = candidates();
+  const auto end = all.begin() + config_.top_k;
   // A heap of k that most candidates fail to enter with one comparison: for the usual k much faster than
   // nth_element.
-  std::partial_sort(candidates_.begin(), end, candidates_.end(), ByRank{});
+  std::partial_sort(all.begin(), end, all.end(), ByRank{});
   const double last = (end - 1)->logit;
-  const auto kept =
-      !config_.top_k_keeps_ties
-          ? end
-          : std::partition(end, candidates_.end(), [&](const Candidate& c) { return c.logit == last; });
-  candidates_.erase(kept, candidates_.end());
+  const auto tied = [last](const Candidate& c) { return c.logit == last; };
+  const auto kept = config_.top_k_keeps_ties ? std::partition(end, all.end(), tied) : end;
+  n_candidates_ = static_cast<std::size_t>(kept - all.begin());
   in_id_order_ = false;
 }
 
 void Sampler::keep_top_p() {
   if (config_.top_p >= 1) return;
+  const auto all = candidates();
   const double largest = largest_logit();
   double sum = 0;
-  for (const Candidate& c : candidates_) sum += std::exp(c.logit - largest);
+  for (const Candidate& c : all) sum += std::exp(c.logit - largest);
   // Takes candidates off a heap in descending order until the mass is reached, which is early for most
   // distributions.
   const auto ranks_later = [](const Candidate& a, const Candidate& b) { return ByRank{}(b, a); };
-  std::make_heap(candidates_.begin(), candidates_.end(), ranks_later);
-  auto kept = candidates_.end();  // those taken stand behind the heap
+  std::make_heap(all.begin(), all.end(), ranks_later);
+  auto kept = all.end();  // those taken stand behind the heap
   double mass = 0;
   do {
-    std::pop_heap(candidates_.begin(), kept, ranks_later);
+    std::pop_heap(all.begin(), kept, ranks_later);
     --kept;
     mass += std::exp(kept->logit - largest) / sum;
-  } while (mass < config_.top_p && kept != candidates_.begin());
-  candidates_.erase(candidates_.begin(), kept);
+  } while (mass < config_.top_p && kept != all.begin());
+  std::move(kept, all.end(), all.begin());
+  n_candidates_ = static_cast<std::size_t>(all.end() - kept);
   in_id_order_ = false;
 }
 
 void Sampler::keep_min_p() {
   if (config_.min_p <= 0) return;
   const double threshold = largest_logit() + std::log(config_.min_p);
-  std::erase_if(candidates_, [&](const Candidate& c) { return c.logit < threshold; });
+  const auto all = candidates();
+  const auto kept =
+      std::remove_if(all.begin(), all.end(), [&](const Candidate& c) { return c.logit < threshold; });
+  n_candidates_ = static_cast<std::size_t>(kept - all.begin());
 }
 
 void Sampler::apply_temperature() {
+  const auto all = candidates();
   if (config_.temperature <= 0) {
-    candidates_ = {*std::min_element(candidates_.begin(), candidates_.end(), ByRank{})};
+    all[0] = *std::min_element(all.begin(), all.end(), ByRank{});
+    n_candidates_ = 1;
     return;
   }
-  for (Candidate& c : candidates_) c.logit /= config_.temperature;
+  for (Candidate& c : all) c.logit /= config_.temperature;
 }
 
 double Sampler::largest_logit() const {
-  double largest = candidates_.front().logit;
-  for (const Candidate& c : candidates_) largest = std::max(largest, c.logit);
+  double largest = storage_.front().logit;
+  for (std::size_t i = 1; i < n_candidates_; ++i) largest = std::max(largest, storage_[i].logit);
   return largest;
 }
 

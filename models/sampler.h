@@ -98,12 +98,14 @@ class Sampler {
   void keep_min_p();
   void apply_temperature();
   double largest_logit() const;
+  std::span<Candidate> candidates() { return {storage_.data(), n_candidates_}; }
 
   SamplerConfig config_;
   std::uint32_t vocab_size_;
-  std::vector<Candidate> candidates_;     // capacity vocab_size
-  std::vector<TokenProbability> result_;  // capacity vocab_size
+  std::vector<Candidate> storage_;        // [vocab_size]; the first n_candidates_ are in use
+  std::vector<TokenProbability> result_;  // [vocab_size]; filled from the front
   std::vector<std::uint32_t> counts_;     // by id: occurrences in the window; zero between calls
+  std::size_t n_candidates_ = 0;
   bool in_id_order_ = true;
 };
 
