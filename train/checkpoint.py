@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints that resume exactly and are never half written: temporary file, fsync, rename."""
+
+import io
+import json
+import os
+import pickle
+from pathlib import Path
+
+import torch
+
+from train.errors import TrainError
+from train.settings import TRAIN_DEFAULTS
+
+LIMITS = {"steps", "minutes"}  # a run may be prolonged
+
+
+def write_atomically(path, data):
+    """Replaces `path` by `data`; on any failure the previous file is untouched. Errors: disk full, no permission."""
+    path = Path(path)
+    temporary = path.with_name(path.name + ".part")
+    try:
+        with open(temporary, "wb") as out:
+            out.write(data)
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        try:
+            temporary.unlink(missing_ok=True)
+        except OSError:
+            pass  # what matters is the error below and the previous file
+        raise TrainError(f"{path}: cannot save {len(data)} bytes: {error.strerror}; the previous file is kept") from error
+
+
+def save_checkpoint(path, config, model, optimizers, progress):
+    """Everything a run depends on: weights, optimiser state, counters, configuration (randomness
+    derives from seed and step)."""
+    state = {
+        "config": json.dumps(config),
+        "model": model.state_dict(),
+        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+        "progress": json.dumps(progress),
+    }
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def load_checkpoint(path, map_location="cpu"):
+    """The saved state, its JSON parts decoded. Errors: missing or damaged file."""
+    try:
+        state = torch.load(path, map_location=map_location, weights_only=True)
+        for key in ("config", "progress"):
+            state[key] = json.loads(state[key])
+    except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError, json.JSONDecodeError) as error:
+        raise TrainError(f"{path}: no checkpoint of this trainer: {error}") from error
+    return state
+
+
+def check_same_configuration(path, saved, wanted):
+    """A run resumes only under the configuration it began with, but for its length; names the first difference."""
+    saved = {**saved, "train": {**TRAIN_DEFAULTS, **saved.get("train", {})}}  # options younger than the run
+    for section in ("model", "data", "train"):
+        difference = _first_difference(saved.get(section), wanted.get(section), section)
+        if difference:
+            raise TrainError(f"{path}: belongs to another configuration: {difference}")
+
+
+def _first_difference(saved, wanted, where):
+    if isinstance(saved, dict) and isinstance(wanted, dict):
+        for key in sorted((set(saved) | set(wanted)) - LIMITS):
+            found = _first_difference(saved.get(key), wanted.get(key), f"{where}.{key}")
+            if found:
+                return found
+        return None
+    return None if saved == wanted else f"{where}: saved {json.dumps(saved)}, now {json.dumps(wanted)}"
+
+
+def restore(state, model, optimizers):
+    """Puts a loaded state back; returns the progress counters."""
+    model.load_state_dict(state["model"])
+    for optimizer, saved in zip(optimizers, state["optimizers"]):
+        optimizer.load_state_dict(saved)
+    return state["progress"]

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The model file's container in pure numpy: writer and strict reader (docs/model-file.md, "Container").
+
+A tensor is a numpy array of a stored type; bf16 travels as the dtype BF16 below, its bit patterns in uint16.
+"""
+
+import json
+import struct
+
+import numpy as np
+
+from train.checkpoint import write_atomically
+from train.errors import TrainError
+
+ALIGNMENT = 64
+MAX_HEADER = 100_000_000
+BF16 = np.dtype([("bf16", "<u2")])
+STORED = {"F32": np.dtype("<f4"), "BF16": BF16, "I8": np.dtype("i1"), "U8": np.dtype("u1")}
+
+
+def stored_name(array):
+    for name, dtype in STORED.items():
+        if array.dtype == dtype:
+            return name
+    raise TrainError(f"an array of {array.dtype} cannot be stored: expected one of {', '.join(STORED)}")
+
+
+def to_bf16(values):
+    """Nearest bf16 of finite float32 values, ties to even."""
+    bits = np.ascontiguousarray(values, dtype="<f4").view("<u4")
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    return rounded.astype("<u2").view(BF16).reshape(values.shape)
+
+
+def from_bf16(array):
+    return (array["bf16"].astype("<u4") << 16).view("<f4")
+
+
+def to_q8(values):
+    """(int8 weights, f32 scale per row): w = scale * q, scale = largest magnitude / 127."""
+    largest = np.abs(values).max(axis=-1)
+    scale = (largest / np.float32(127.0)).astype("<f4")
+    safe = np.where(scale > 0, scale, 1).astype("<f4")
+    q = np.clip(np.rint(values / safe[..., None]), -127, 127).astype("i1")
+    return q, scale
+
+
+def _digest(data):
+    try:
+        import xxhash
+    except ImportError as error:
+        raise TrainError("the Python package 'xxhash' is not installed: needed for the checksums of a model file") from error
+    return xxhash.xxh3_64_hexdigest(data)
+
+
+def write_container(path, tensors, metadata):
+    """Writes {name: array} in order; adds paddings and checksums. All or nothing: the file appears complete."""
+    entries, body, checksums, at, paddings = {}, [], {}, 0, 0
+    for name, array in tensors.items():
+        data = np.ascontiguousarray(array).tobytes()
+        checksums[name] = _digest(data)
+        entries[name] = {"dtype": stored_name(array), "shape": list(array.shape), "data_offsets": [at, at + len(data)]}
+        body.append(data)
+        at += len(data)
+        gap = -at % ALIGNMENT
+        if gap:
+            entries[f"pad.{paddings}"] = {"dtype": "U8", "shape": [gap], "data_offsets": [at, at + gap]}
+            body.append(bytes(gap))
+            paddings, at = paddings + 1, at + gap
+    metadata = {"format": "terrace", "format_version": "1", **metadata, "checksums": json.dumps(checksums)}
+    header = json.dumps({"__metadata__": metadata, **entries}, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    header += b" " * (-(8 + len(header)) % ALIGNMENT)
+    if len(header) > MAX_HEADER:
+        raise TrainError(f"{path}: a header of {len(header)} bytes: at most {MAX_HEADER} are allowed")
+    write_atomically(path, struct.pack("<Q", len(header)) + header + b"".join(body))
+
+
+def read_container(path):
+    """({name: array} without paddings, metadata). Checks every rule of the container; errors name the first breach."""
+    try:
+        with open(path, "rb") as source:
+            data = source.read()
+    except OSError as error:
+        raise TrainError(f"{path}: cannot read: {error.strerror}") from error
+    if len(data) < 8:
+        raise TrainError(f"{path}: {len(data)} bytes: too short for a header")
+    (length,) = struct.unpack_from("<Q", data)
+    begin = 8 + length
+    if length > MAX_HEADER or begin > len(data) or begin % ALIGNMENT:
+        raise TrainError(f"{path}: header of {length} bytes in a file of {len(data)}: too long or not aligned to {ALIGNMENT}")
+    header = json.loads(data[8:begin].decode("utf-8"), object_pairs_hook=_unique)
+    metadata = header.pop("__metadata__", {})
+    if metadata.get("format") != "terrace" or metadata.get("format_version") != "1":
+        raise TrainError(f"{path}: not a terrace model file of version 1")
+    tensors, next_at = {}, 0
+    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        dtype = STORED.get(entry["dtype"])
+        first, last = entry["data_offsets"]
+        count = int(np.prod(entry["shape"], dtype=np.int64))
+        if dtype is None or first != next_at or last - first != count * dtype.itemsize or begin + last > len(data):
+            raise TrainError(f"{path}: tensor '{name}': {entry} leaves a hole, overlaps, or does not fit shape and file")
+        next_at = last
+        if name.startswith("pad."):
+            if any(data[begin + first : begin + last]) or last % ALIGNMENT or last - first >= ALIGNMENT:
+                raise TrainError(f"{path}: '{name}' is no padding up to a multiple of {ALIGNMENT} zeros")
+            continue
+        if first % ALIGNMENT:
+            raise TrainError(f"{path}: tensor '{name}' begins at {first}: expected a multiple of {ALIGNMENT}")
+        tensors[name] = np.frombuffer(data, dtype, count, begin + first).reshape(entry["shape"])
+    if begin + next_at != len(data):
+        raise TrainError(f"{path}: tensors end at {begin + next_at}, the file at {len(data)}")
+    _check_sums(path, tensors, json.loads(metadata["checksums"]))
+    return tensors, metadata
+
+
+def _unique(pairs):
+    names = [name for name, _ in pairs]
+    if len(set(names)) != len(names):
+        raise TrainError("header: a key appears twice")
+    return dict(pairs)
+
+
+def _check_sums(path, tensors, checksums):
+    if set(checksums) != set(tensors):
+        raise TrainError(f"{path}: checksums and tensors differ: {sorted(set(checksums) ^ set(tensors))[:3]}")
+    for name, array in tensors.items():
+        if _digest(array.tobytes()) != checksums[name]:
+            raise TrainError(f"{path}: tensor '{name}' is damaged: its checksum differs")

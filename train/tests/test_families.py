@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every family trains, checkpoints, exports a valid container, and has the shapes and widths it says."""
+
+import numpy as np
+import pytest
+import torch
+
+from train.container import read_container
+from train.errors import TrainError
+from train.export import export_model, is_weight
+from train.families import build_model
+from train.pass_mode import PassMode
+from train.tests import tiny
+from train.trainer import Trainer
+
+
+def inputs_of(config, length=32):
+    generator = torch.Generator().manual_seed(3)
+    ids = torch.randint(3, config["vocab_size"], (2, length), generator=generator)
+    if config["family"] != "terraformer":
+        return (ids,)
+    encoder_ids = torch.randint(3, config["vocab_size"], (2, 24), generator=generator)
+    encoder_ids[1, 15:] = 0
+    return (encoder_ids, ids)
+
+
+@pytest.mark.parametrize("name", tiny.ALL_FAMILIES)
+def test_training_lowers_the_loss_and_exports(name, corpus, byte_lengths, tmp_path):
+    config = tiny.settings(tiny.ALL_FAMILIES[name], corpus, steps=12)
+    trainer = Trainer(config, tmp_path / "run", byte_lengths)
+    before = trainer.task.evaluate(trainer.model, None)["loss"]
+    state = trainer.run()
+    assert state["step"] == 12
+    assert trainer.task.evaluate(trainer.model, None)["loss"] < before - 0.2
+    for dtype in ("f32", "bf16", "q8"):
+        path = tmp_path / f"{dtype}.terrace"
+        export_model(path, trainer.model.state_dict(), config["model"], dtype, corpus / "tokenizer.model")
+        tensors, metadata = read_container(path)
+        assert metadata["format"] == "terrace" and "tokenizer.data" in tensors
+        expected = {key for key in trainer.model.state_dict()}
+        assert expected <= set(tensors)
+
+
+@pytest.mark.parametrize("name", tiny.ALL_FAMILIES)
+def test_logits_are_causal(name):
+    """A later token never changes an earlier row (LSH sorts the whole sequence, so its rows may change)."""
+    if name == "lsh":
+        pytest.skip("the sorted chunks of LSH depend on the whole sequence, by definition")
+    config = tiny.ALL_FAMILIES[name]
+    model = build_model(config).eval()
+    *encoder, ids = inputs_of(config)
+    changed = ids.clone()
+    changed[:, 20:] = 5
+    with torch.no_grad():
+        a, b = model(*encoder, ids), model(*encoder, changed)
+    assert a.shape == (2, 32, config["vocab_size"])
+    torch.testing.assert_close(a[:, :20], b[:, :20], rtol=0, atol=1e-5)
+
+
+def test_padding_of_the_encoder_changes_nothing():
+    config = tiny.ALL_FAMILIES["terraformer"]
+    model = build_model(config).eval()
+    encoder_ids, ids = inputs_of(config)
+    longer = torch.cat([encoder_ids, torch.zeros(2, 9, dtype=torch.long)], 1)
+    with torch.no_grad():
+        torch.testing.assert_close(model(encoder_ids, ids), model(longer, ids), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["nested", "nested_dense"])
+def test_a_width_is_a_prefix_of_the_units(name):
+    """A width's feed-forward output does not read the units behind it."""
+    model = build_model(tiny.ALL_FAMILIES[name]).eval()
+    (ids,) = inputs_of(model.config)
+    with torch.no_grad():
+        small, full = model(ids, PassMode(width=16)), model(ids)
+        for key, parameter in model.named_parameters():
+            if key.endswith(("ff.units", "ff.w1.weight", "ff.controller.up")):
+                parameter[16:] = 1e3
+            elif key.endswith("ff.w2.weight"):
+                parameter[:, 16:] = 1e3
+        torch.testing.assert_close(model(ids, PassMode(width=16)), small, rtol=0, atol=0)
+        assert not torch.allclose(model(ids), full)
+
+
+def test_a_width_must_be_whole_blocks():
+    model = build_model(tiny.ALL_FAMILIES["nested"])
+    with pytest.raises(TrainError, match="multiple of 8"):
+        model(inputs_of(model.config)[0], PassMode(width=20))
+
+
+def test_which_tensors_may_be_quantised():
+    names = set(build_model(tiny.terraformer(False)).state_dict())
+    weights = {name for name in names if is_weight(name)}
+    assert "encoder.embedding" in weights and "decoder.logits.proj" in weights
+    assert "decoder.blocks.0.ff.units" in weights and "decoder.blocks.1.attention.1.q.weight" in weights
+    for name in weights:
+        assert not name.endswith((".bias", ".gate", ".scale")) and ".position." not in name and ".sru." not in name
+
+
+def test_q8_is_within_half_a_step():
+    from train.container import to_q8
+
+    values = np.random.default_rng(0).normal(size=(5, 64)).astype("f4")
+    q, scale = to_q8(values)
+    assert np.abs(q * scale[:, None] - values).max() <= 0.5001 * scale.max()
