@@ -162,7 +162,9 @@ void run(Options options) {
 
   if (!options.state_save.empty()) session.save(options.state_save);
   if (options.stats || options.json) {
-    stats.measure(session, runtime);
+    stats.measure(session, runtime, options.model.session().kv_type, options.widths);
+    stats.sampler = describe_sampler(options.sampler);
+    stats.seed = options.sampler.seed;
     const std::string report = options.json ? stats.json() : stats.text();
     std::fwrite(report.data(), 1, report.size(), stderr);
   }

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/common/generation_stats.h"
+
+#include <fmt/format.h>
+#include <sys/resource.h>
+
+#include <nlohmann/json.hpp>
+
+#include "engine/bandwidth.h"
+#include "tools/common/model_cost.h"
+
+namespace terrace::tools {
+namespace {
+
+/// Zero where nothing was counted or timed.
+double ratio(double a, double b) noexcept { return b > 0 ? a / b : 0; }
+
+}  // namespace
+
+void GenerationStats::measure(const Session& session, Runtime& runtime, KvType kv_type,
+                              std::span<const std::uint32_t> widths) {
+  const ModelCost cost = model_cost(session.model(), widths);
+  const std::size_t middle = (first_position + session.position()) / 2;
+  bytes_per_token =
+      static_cast<double>(cost.total.touched_bytes +
+                          state_bytes_read(session.model(), kv_type, middle, session.encoder_length()));
+  active_weight_share = cost.active_share();
+
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  peak_rss_bytes = static_cast<std::uint64_t>(usage.ru_maxrss) * 1024;  // before the probe takes memory
+  const StateBytes state = session.state_bytes();
+  kv_bytes = state.kv_cache;
+  state_bytes = state.kv_cache + state.recurrent + state.snapshots + state.workspace;
+
+  read_bw_bytes_per_s = measure_read_bandwidth(runtime);
+}
+
+std::string GenerationStats::text() const {
+  const double tokens = static_cast<double>(decode_tokens);
+  const double bytes_per_s = bytes_per_token * ratio(tokens, decode_seconds);
+  const auto line = [](const char* name, const std::string& value) {
+    return fmt::format("{:<16}{}\n", name, value);
+  };
+  std::string text =
+      line("prompt", fmt::format("{} tokens, {:.2f} s, {:.1f} tokens/s", prompt_tokens, prompt_seconds,
+                                 ratio(static_cast<double>(prompt_tokens), prompt_seconds)));
+  text += line("decode", fmt::format("{} tokens, {:.2f} s, {:.1f} tokens/s, {:.3f} ms/token", decode_tokens,
+                                     decode_seconds, ratio(tokens, decode_seconds),
+                                     1e3 * ratio(decode_seconds, tokens)));
+  text += line("memory traffic",
+               fmt::format("{:.2f} MB read/token, {:.2f} GB/s", bytes_per_token / 1e6, bytes_per_s / 1e9));
+  text += line("read bandwidth",
+               fmt::format("{:.2f} GB/s measured, {:.0f} % of it used", read_bw_bytes_per_s / 1e9,
+                           100 * ratio(bytes_per_s, read_bw_bytes_per_s)));
+  text +=
+      line("active weights", fmt::format("{:.1f} % of the parameters per token", 100 * active_weight_share));
+  text +=
+      line("state", fmt::format("{:.2f} MB, of which keys and values {:.2f} MB",
+                                static_cast<double>(state_bytes) / 1e6, static_cast<double>(kv_bytes) / 1e6));
+  text += line("peak memory", fmt::format("{:.1f} MB resident", static_cast<double>(peak_rss_bytes) / 1e6));
+  text += line("sampler", fmt::format("{}, seed {}", sampler, seed));
+  return text;
+}
+
+std::string GenerationStats::json() const {
+  const double tokens = static_cast<double>(decode_tokens);
+  const double gb_per_s = bytes_per_token * ratio(tokens, decode_seconds) / 1e9;
+  const nlohmann::ordered_json figures = {
+      {"prompt_tokens", prompt_tokens},
+      {"prompt_seconds", prompt_seconds},
+      {"prompt_tokens_per_s", ratio(static_cast<double>(prompt_tokens), prompt_seconds)},
+      {"decode_tokens", decode_tokens},
+      {"decode_seconds", decode_seconds},
+      {"decode_tokens_per_s", ratio(tokens, decode_seconds)},
+      {"ms_per_token", 1e3 * ratio(decode_seconds, tokens)},
+      {"bytes_per_token", bytes_per_token},
+      {"gb_per_s", gb_per_s},
+      {"read_bw_gb_per_s", read_bw_bytes_per_s / 1e9},
+      {"bw_share", ratio(gb_per_s, read_bw_bytes_per_s / 1e9)},
+      {"active_weight_share", active_weight_share},
+      {"kv_bytes", kv_bytes},
+      {"state_bytes", state_bytes},
+      {"peak_rss_bytes", peak_rss_bytes},
+      {"sampler", sampler},
+      {"seed", seed}};
+  return figures.dump(2) + "\n";
+}
+
+}  // namespace terrace::tools

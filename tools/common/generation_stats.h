@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "attention/kv_cache.h"
+#include "engine/runtime.h"
+#include "models/session.h"
+
+namespace terrace::tools {
+
+/// What a generation cost. The caller counts and times; measure() adds the rest at the end.
+struct GenerationStats {
+  std::size_t prompt_tokens = 0;
+  double prompt_seconds = 0;
+  std::int64_t decode_tokens = 0;
+  double decode_seconds = 0;
+  std::size_t first_position = 0;  ///< tokens in the context before the first generated one
+  std::string sampler;             ///< what drew the tokens
+  std::uint64_t seed = 0;
+
+  double bytes_per_token =
+      0;  ///< weights, keys, values and recurrent state, the mean over the generated tokens
+  double active_weight_share = 0;
+  double read_bw_bytes_per_s = 0;
+  std::uint64_t kv_bytes = 0;
+  std::uint64_t state_bytes = 0;     ///< kv_bytes, recurrent state and its snapshots, scratch memory
+  std::uint64_t peak_rss_bytes = 0;  ///< of the process, pages of the model file included
+
+  /// Fills in the second group; probes the read bandwidth with the runtime's threads, which takes a moment.
+  void measure(const Session& session, Runtime& runtime, KvType kv_type,
+               std::span<const std::uint32_t> widths);
+
+  /// A table for people, one figure per line.
+  std::string text() const;
+  /// One JSON object.
+  std::string json() const;
+};
+
+}  // namespace terrace::tools

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/common/model_cost.h"
+
+#include <algorithm>
+#include <charconv>
+#include <string_view>
+
+#include "models/network.h"
+#include "models/token_cost.h"
+
+namespace terrace::tools {
+namespace {
+
+/// Whether a nested width takes a prefix of this feed-forward tensor.
+bool is_sliced_by_width(std::string_view name) noexcept {
+  constexpr std::string_view kSliced[] = {".ff.units",      ".ff.controller.up", ".ff.controller.bias",
+                                          ".ff.w1.weight",  ".ff.w1.bias",       ".ff.w2.weight",
+                                          ".ff.gate.weight"};
+  return std::any_of(std::begin(kSliced), std::end(kSliced),
+                     [&](auto suffix) { return name.ends_with(suffix); });
+}
+
+/// The part of a tensor's touched elements that is in use at these widths.
+double share_in_use(const PlannedTensor& tensor, std::span<const std::uint32_t> widths,
+                    std::uint32_t d_ff) noexcept {
+  constexpr std::string_view kBlocks = "decoder.blocks.";
+  if (widths.empty() || !tensor.name.starts_with(kBlocks) || !is_sliced_by_width(tensor.name)) return 1;
+  std::size_t block = 0;
+  std::from_chars(tensor.name.data() + kBlocks.size(), tensor.name.data() + tensor.name.size(), block);
+  return static_cast<double>(widths[widths.size() == 1 ? 0 : block]) / d_ff;
+}
+
+std::uint64_t scaled(std::uint64_t value, double factor) noexcept {
+  return static_cast<std::uint64_t>(static_cast<double>(value) * factor);
+}
+
+}  // namespace
+
+LayerCost& LayerCost::operator+=(const LayerCost& other) noexcept {
+  parameters += other.parameters;
+  touched += other.touched;
+  stored_bytes += other.stored_bytes;
+  touched_bytes += other.touched_bytes;
+  return *this;
+}
+
+double ModelCost::active_share() const noexcept {
+  return static_cast<double>(total.touched) / static_cast<double>(total.parameters);
+}
+
+ModelCost model_cost(const Model& model, std::span<const std::uint32_t> widths) {
+  ModelCost cost;
+  for (const PlannedTensor& tensor : tensor_plan(model.config())) {
+    const TensorInfo* stored = model.file().find(tensor.name);
+    if (stored == nullptr) continue;  // an optional bias that this model does without
+    const DType dtype = weight_dtype(*stored).value_or(DType::kF32);
+    const double share = share_in_use(tensor, widths, model.config().d_ff);
+    const LayerCost part{.parameters = tensor.elements(),
+                         .touched = scaled(tensor.touched, share),
+                         .stored_bytes = stored_bytes(tensor, dtype),
+                         .touched_bytes = scaled(touched_bytes(tensor, dtype), share)};
+    cost.by_kind[static_cast<std::size_t>(tensor.kind)] += part;
+    cost.total += part;
+  }
+  return cost;
+}
+
+std::uint64_t state_bytes_read(const Model& model, KvType kv_type, std::size_t position,
+                               std::size_t encoder_length) {
+  const ModelConfig& config = model.config();
+  const StateLayout& layout = model.network().decoder_state();
+  std::uint64_t bytes = layout.recurrent.size() * sizeof(float);
+  const bool joined =
+      config.family == Family::kTerraformer;  // the document stands before the decoder's own tokens
+  const std::size_t slots = position + 1 + (joined ? encoder_length : 0);
+  for (const KvSpec& kv : layout.kv) bytes += slots * kv.n_heads * (kv.d_k + kv.d_v) * kv_type_bytes(kv_type);
+  if (config.family == Family::kTransformer) {
+    bytes +=
+        std::uint64_t{encoder_length} * config.decoder.n_layers * 2 * config.d_model * kv_type_bytes(kv_type);
+  }
+  return bytes;
+}
+
+}  // namespace terrace::tools
