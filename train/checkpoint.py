@@ -39,12 +39,17 @@ def save_checkpoint(path, config, model, optimizers, progress):
     state = {
         "config": json.dumps(config),
         "model": model.state_dict(),
-        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+        "optimizers": [_plain(optimizer.state_dict()) for optimizer in optimizers],
         "progress": json.dumps(progress),
     }
     buffer = io.BytesIO()
     torch.save(state, buffer)
     write_atomically(path, buffer.getvalue())
+
+
+def _plain(state):
+    """Optimiser state with its numbers as JSON: the safe unpickler of torch 1.13 reads tensors, but no floats."""
+    return {"state": state["state"], "groups": json.dumps(state["param_groups"])}
 
 
 def load_checkpoint(path, map_location="cpu"):
@@ -81,5 +86,5 @@ def restore(state, model, optimizers):
     """Puts a loaded state back; returns the progress counters."""
     model.load_state_dict(state["model"])
     for optimizer, saved in zip(optimizers, state["optimizers"]):
-        optimizer.load_state_dict(saved)
+        optimizer.load_state_dict({"state": saved["state"], "param_groups": json.loads(saved["groups"])})
     return state["progress"]
