@@ -10,7 +10,8 @@
 #include <string>
 
 #include "engine/error.h"
-#include "engine/weight_file.h"
+#include "engine/isa.h"
+#include "models/model.h"
 #include "tools/common/command.h"
 #include "tools/common/interrupt.h"
 #include "tools/common/output.h"
@@ -47,7 +48,10 @@ std::string as_text(const VerifyReport& report) {
 
 void run(const Options& options) {
   const Interrupt interrupt;
-  const WeightFile file = WeightFile::open(options.file);
+  // Loading checks the plan: container, configuration, and that each tensor is the one the configuration
+  // needs.
+  const auto model = Model::load(options.file, {.isa = Isa::kScalar});
+  const WeightFile& file = model->file();
   const VerifyReport report = [&] {
     constexpr std::uint64_t kMega = 1'000'000;
     Progress bar("verify", file.file_bytes() / kMega, "MB");
