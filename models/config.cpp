@@ -200,8 +200,10 @@ void validate_stack(const ModelConfig& c, const StackConfig& s, bool is_encoder)
   const bool reversible_family = c.family == Family::kTerraformer || c.family == Family::kReformerLm;
   check.range("n_layers", s.n_layers, 1, kMaxLayers);
   check.range("n_attention", s.n_attention, 1, 16);
-  check.require(s.n_attention == 1 || (c.family == Family::kTerraformer && !is_encoder),
-                "'n_attention' above 1 belongs to a Terraformer decoder");
+  // In a transformer_lm: a Terraformer's decoder run as a language model.
+  const bool decoder_family = c.family == Family::kTerraformer || c.family == Family::kTransformerLm;
+  check.require(s.n_attention == 1 || (decoder_family && !is_encoder && !s.parallel),
+                "'n_attention' above 1 belongs to a decoder of terraformer or transformer_lm, not parallel");
   check.require(!s.attention.empty(), "'attention' must name at least one layer");
   check.require(!s.parallel || c.family == Family::kTransformerLm, "'parallel' belongs to transformer_lm");
   check.require(reversible_family || (s.forget_every == 0 && !s.half_before_layer && !s.double_after_layer),

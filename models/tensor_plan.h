@@ -4,11 +4,9 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <span>
 #include <string>
 #include <vector>
 
-#include "engine/tensor.h"
 #include "models/config.h"
 
 namespace terrace {
@@ -52,30 +50,5 @@ struct PlannedTensor {
 /// through. Models with rms_norm have no biases (as LLaMA and its kin), all others have the ones that Trax
 /// has. Throws Error{kBadConfig} for a configuration that describes no model.
 std::vector<PlannedTensor> tensor_plan(const ModelConfig& config);
-
-/// The dtype in which a tensor is stored when the model as a whole shall have `wanted`: f32 unless it is a
-/// weight, and q8 in place of q4 where the rows are no multiple of kQ4Columns.
-DType stored_dtype(const PlannedTensor& tensor, DType wanted) noexcept;
-
-/// Bytes of a tensor in `dtype`, its scale included.
-std::uint64_t stored_bytes(const PlannedTensor& tensor, DType dtype) noexcept;
-/// Bytes of the elements that one token reads.
-std::uint64_t touched_bytes(const PlannedTensor& tensor, DType dtype) noexcept;
-
-/// What one decoded token costs, batch 1, K/V cache not counted (terraformer reference, section 15.2):
-/// encoder layers and the cached keys and values of cross attention cost nothing, tables one row.
-struct TokenCost {
-  std::uint64_t parameters = 0;
-  std::uint64_t touched = 0;  ///< elements
-  std::uint64_t multiply_adds = 0;
-
-  TokenCost& operator+=(const TokenCost& other) noexcept;
-};
-
-TokenCost token_cost(const PlannedTensor& tensor) noexcept;
-/// Of a whole plan, by kind of layer.
-std::array<TokenCost, kLayerKinds> token_cost_by_kind(std::span<const PlannedTensor> plan) noexcept;
-/// Of a whole plan.
-TokenCost token_cost(std::span<const PlannedTensor> plan) noexcept;
 
 }  // namespace terrace

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+
+#include "engine/tensor.h"
+#include "models/tensor_plan.h"
+
+namespace terrace {
+
+/// The dtype in which a tensor is stored when the model as a whole shall have `wanted`: f32 unless it is a
+/// weight, and q8 in place of q4 where the rows are no multiple of kQ4Columns.
+DType stored_dtype(const PlannedTensor& tensor, DType wanted) noexcept;
+
+/// Bytes of a tensor in `dtype`, its scale included.
+std::uint64_t stored_bytes(const PlannedTensor& tensor, DType dtype) noexcept;
+/// Bytes of the elements that one token reads.
+std::uint64_t touched_bytes(const PlannedTensor& tensor, DType dtype) noexcept;
+
+/// What one decoded token costs, batch 1, K/V cache not counted (terraformer reference, section 15.2):
+/// encoder layers and the cached keys and values of cross attention cost nothing, tables one row.
+struct TokenCost {
+  std::uint64_t parameters = 0;
+  std::uint64_t touched = 0;  ///< elements
+  std::uint64_t multiply_adds = 0;
+
+  TokenCost& operator+=(const TokenCost& other) noexcept;
+};
+
+TokenCost token_cost(const PlannedTensor& tensor) noexcept;
+/// Of a whole plan, by kind of layer.
+std::array<TokenCost, kLayerKinds> token_cost_by_kind(std::span<const PlannedTensor> plan) noexcept;
+/// Of a whole plan.
+TokenCost token_cost(std::span<const PlannedTensor> plan) noexcept;
+
+}  // namespace terrace
