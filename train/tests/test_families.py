@@ -103,3 +103,12 @@ def test_q8_is_within_half_a_step():
     values = np.random.default_rng(0).normal(size=(5, 64)).astype("f4")
     q, scale = to_q8(values)
     assert np.abs(q * scale[:, None] - values).max() <= 0.5001 * scale.max()
+
+
+def test_windows_score_every_token_once():
+    from train.evaluate import windows
+
+    for count, context, stride in [(10, 4, 2), (3, 4, 4), (17, 5, 1), (8, 4, 4)]:
+        seen = [i for begin, end, scored in windows(count, context, stride) for i in range(scored, end)]
+        assert seen == list(range(count))
+        assert all(end - begin <= context for begin, end, _ in windows(count, context, stride))
