@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Does sparsity cost quality? Trains small models in pairs and lets the engine measure them on held-out text.
+
+    python3 -m train.quality --data runs/data --out runs/quality --steps 2000 --terrace build/release/terrace
+
+Every model sees the same tokens in the same order (same seed, same batches). Models of one comparison have equal
+parameter counts where the comparison asks for it: the feed-forward width of the second is chosen to match. Bits per
+byte come from `terrace perplexity` on <data>/test.txt, not from the trainer; Mixture-of-Depths models, which the
+engine does not run yet, are scored by train.evaluate and marked. A finished model is not trained again.
+"""
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+from train.checkpoint import load_checkpoint, write_atomically
+from train.errors import TrainError
+from train.evaluate import score_text
+from train.export import export_model
+from train.families import build_model
+from train.settings import complete_settings, widths_of
+from train.token_files import load_report
+from train.trainer import Trainer
+from train.vocabulary import load_vocabulary
+
+CONTEXT = 256
+DENSE_ATTENTION = {"kind": "dot_product"}
+SPARSE_ATTENTION = {"kind": "multiplicative_conv", "n_modules": 4, "kernel_size": 3}
+DENSE_FF = {"kind": "dense", "activation": "relu"}
+SPARSE_FF = {"kind": "sparse", "block_size": 16, "d_lowrank": 32}
+
+
+def language_model(vocab_size, attention, ff, logits, d_ff=512, **stack):
+    """Configuration of the comparisons' base size: width 128, three blocks."""
+    return {
+        "family": "transformer_lm",
+        "d_model": 128,
+        "d_ff": d_ff,
+        "n_heads": 4,
+        "vocab_size": vocab_size,
+        "max_context": CONTEXT,
+        "norm": {"kind": "layer_norm", "epsilon": 1e-6},
+        "decoder": {
+            "n_layers": 3,
+            "n_attention": 1,
+            "center_norm": True,
+            "position": {"kind": "learned", "max_len": CONTEXT},
+            "attention": [attention],
+            "ff": ff,
+            **stack,
+        },
+        "logits": logits,
+        "tokens": {"start": 0, "end": 1, "pad": 0},
+    }
+
+
+def parameter_count(config):
+    return sum(parameter.numel() for parameter in build_model(config).parameters())
+
+
+def matched(config, target):
+    """`config` with the d_ff (a multiple of 64) whose parameter count is nearest to `target`."""
+    one, two = ({**config, "d_ff": d_ff} for d_ff in (64, 128))
+    per_unit = (parameter_count(two) - parameter_count(one)) / 64
+    d_ff = 64 * max(1, round((64 + (target - parameter_count(one)) / per_unit) / 64))
+    return {**config, "d_ff": d_ff}
+
+
+def comparisons(vocab_size):
+    """{model name: configuration}; names that share a prefix up to '/' are read together."""
+    dense_logits, sparse_logits = {"kind": "dense"}, {"kind": "mult", "n_modules": 2}
+    dense = language_model(vocab_size, DENSE_ATTENTION, DENSE_FF, dense_logits)
+    target = parameter_count(dense)
+    sparse_ff = language_model(vocab_size, DENSE_ATTENTION, SPARSE_FF, dense_logits)
+    sparse = language_model(vocab_size, SPARSE_ATTENTION, SPARSE_FF, sparse_logits)
+    models = {
+        "sparsity/dense": dense,
+        "sparsity/sparse feed-forward": matched(sparse_ff, target),
+        "sparsity/all three": matched(sparse, target),
+    }
+    widths = [128, 256, 512]
+    nested = {**SPARSE_FF, "widths": widths}
+    models["widths/nested"] = language_model(vocab_size, SPARSE_ATTENTION, nested, sparse_logits)
+    for width in widths:
+        models[f"widths/alone {width}"] = language_model(vocab_size, SPARSE_ATTENTION, SPARSE_FF, sparse_logits, width)
+    hashed = {"kind": "lsh", "chunk_len": 32, "n_chunks_before": 1, "n_chunks_after": 0, "n_hashes": 2, "n_buckets": 8}
+    models["attention/exact shared QK"] = language_model(vocab_size, {"kind": "self", "share_qk": True}, DENSE_FF, dense_logits)
+    models["attention/LSH"] = language_model(vocab_size, hashed, DENSE_FF, dense_logits)
+    depths = {"every": 2, "capacity": 0.125, "predictor_width": 32}
+    models["depth/routed"] = language_model(
+        vocab_size, SPARSE_ATTENTION, SPARSE_FF, sparse_logits, mixture_of_depths=depths
+    )
+    return models
+
+
+def train_one(name, model, options, arguments, byte_lengths):
+    """Trains unless its run is finished; returns the folder."""
+    folder = Path(arguments.out) / name.replace("/", "-").replace(" ", "-")
+    sources = {source: 1.0 for source, entry in load_report(arguments.data)["sources"].items() if not entry["paired"]}
+    config = complete_settings({"model": model, "data": {"folder": arguments.data, "sources": sources}, "train": options})
+    trainer = Trainer(config, folder, byte_lengths, arguments.device, resume=True, workers=arguments.workers)
+    if trainer.share_done() < 1.0:
+        trainer.run()
+    return folder
+
+
+def measure(folder, model, arguments, vocabulary):
+    """[{width, bits_per_byte, by}] of a finished run on <data>/test.txt, by the engine where it runs the model."""
+    state = load_checkpoint(folder / "last.pt")["model"]
+    text = Path(arguments.data) / "test.txt"
+    rows = []
+    if "mixture_of_depths" in model["decoder"]:
+        module = build_model(model)
+        module.load_state_dict(state)
+        content = text.read_text(encoding="utf-8")
+        nats = score_text(module, vocabulary.encode(content), CONTEXT, CONTEXT // 2)
+        bits = nats / math.log(2.0) / len(content.encode("utf-8"))
+        return [{"width": model["d_ff"], "bits_per_byte": bits, "by": "trainer"}]
+    path = folder / "model.terrace"
+    export_model(path, state, model, "f32", Path(arguments.data) / "tokenizer.model")
+    for width in widths_of(model):
+        command = [arguments.terrace, "perplexity", "-m", path, "-f", text, "-c", CONTEXT, "--json"]
+        command += ["--width", width] if width != model["d_ff"] else []
+        result = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+        if result.returncode:
+            raise TrainError(f"{' '.join(map(str, command))}: {result.stderr.strip()}")
+        rows.append({"width": width, "bits_per_byte": json.loads(result.stdout)["bits_per_byte"], "by": "engine"})
+    return rows
+
+
+def table(results):
+    """Markdown: one row per model and width."""
+    lines = ["| comparison | model | parameters | width | bits/byte | by |", "|---|---|---|---|---|---|"]
+    for name, entry in results.items():
+        group, _, model = name.partition("/")
+        for row in entry["rows"]:
+            cells = (group, model, f"{entry['parameters']:,}", row["width"], f"{row['bits_per_byte']:.4f}", row["by"])
+            lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(prog="train.quality", description=__doc__.split("\n")[0])
+    parser.add_argument("--data", required=True, help="folder of train.prepare")
+    parser.add_argument("--out", required=True, help="folder of the runs and of results.json, results.md")
+    parser.add_argument("--terrace", default="build/release/terrace", help="the engine's binary")
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--batch-tokens", type=int, default=4096)
+    parser.add_argument("--only", default="", help="comparisons to run, e.g. sparsity,widths; default: all")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--workers", type=int, default=1)
+    args = parser.parse_args(argv)
+    options = {
+        "steps": args.steps,
+        "batch_tokens": args.batch_tokens,
+        "contexts": {str(CONTEXT): 1.0},
+        "eval_context": CONTEXT,
+        "quant_prob_final": 1.0,
+    }
+    results = {}
+    try:
+        vocabulary = load_vocabulary(Path(args.data) / "tokenizer.model")
+        for name, model in comparisons(vocabulary.size).items():
+            if args.only and name.partition("/")[0] not in args.only.split(","):
+                continue
+            folder = train_one(name, model, options, args, vocabulary.byte_lengths())
+            rows = measure(folder, model, args, vocabulary)
+            results[name] = {"parameters": parameter_count(model), "tokens": args.steps * args.batch_tokens, "rows": rows}
+            write_atomically(Path(args.out) / "results.json", json.dumps(results, indent=1).encode())
+    except TrainError as error:
+        print(f"train.quality: {error}", file=sys.stderr)
+        return 1
+    write_atomically(Path(args.out) / "results.md", (table(results) + "\n").encode())
+    print(table(results))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
