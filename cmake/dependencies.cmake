@@ -3,6 +3,8 @@
 find_package(Threads REQUIRED)
 find_package(TBB REQUIRED)
 find_package(xsimd REQUIRED)
+# Debian's target asks for xtl, which only xsimd's complex numbers need and which is no dependency of the package.
+set_property(TARGET xsimd PROPERTY INTERFACE_LINK_LIBRARIES "")
 find_package(nlohmann_json 3.11 REQUIRED)
 find_package(fmt REQUIRED)
 find_package(ICU REQUIRED COMPONENTS uc)
