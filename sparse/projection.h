@@ -40,7 +40,7 @@ class Projection {
 
   Projection() = default;
   /// Throws Error{kBadArgument} for a convolution over time.
-  Projection(Map map);  // NOLINT(google-explicit-constructor): every map is a projection
+  explicit Projection(Map map);
 
   std::size_t d_in() const noexcept;
   std::size_t d_out() const noexcept;
