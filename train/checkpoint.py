@@ -30,7 +30,9 @@ def write_atomically(path, data):
             temporary.unlink(missing_ok=True)
         except OSError:
             pass  # what matters is the error below and the previous file
-        raise TrainError(f"{path}: cannot save {len(data)} bytes: {error.strerror}; the previous file is kept") from error
+        raise TrainError(
+            f"{path}: cannot save {len(data)} bytes: {error.strerror}; the previous file is kept"
+        ) from error
 
 
 def save_checkpoint(path, config, model, optimizers, progress):
@@ -58,7 +60,15 @@ def load_checkpoint(path, map_location="cpu"):
         state = torch.load(path, map_location=map_location, weights_only=True)
         for key in ("config", "progress"):
             state[key] = json.loads(state[key])
-    except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError, json.JSONDecodeError) as error:
+    except (
+        OSError,
+        RuntimeError,
+        KeyError,
+        TypeError,
+        EOFError,
+        pickle.UnpicklingError,
+        json.JSONDecodeError,
+    ) as error:
         raise TrainError(f"{path}: no checkpoint of this trainer: {error}") from error
     return state
 

@@ -49,7 +49,9 @@ def _digest(data):
     try:
         import xxhash
     except ImportError as error:
-        raise TrainError("the Python package 'xxhash' is not installed: needed for the checksums of a model file") from error
+        raise TrainError(
+            "the Python package 'xxhash' is not installed: needed for the checksums of a model file"
+        ) from error
     return xxhash.xxh3_64_hexdigest(data)
 
 
@@ -68,7 +70,9 @@ def write_container(path, tensors, metadata):
             body.append(bytes(gap))
             paddings, at = paddings + 1, at + gap
     metadata = {"format": "terrace", "format_version": "1", **metadata, "checksums": json.dumps(checksums)}
-    header = json.dumps({"__metadata__": metadata, **entries}, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    header = json.dumps({"__metadata__": metadata, **entries}, ensure_ascii=False, separators=(",", ":")).encode(
+        "utf-8"
+    )
     header += b" " * (-(8 + len(header)) % ALIGNMENT)
     if len(header) > MAX_HEADER:
         raise TrainError(f"{path}: a header of {len(header)} bytes: at most {MAX_HEADER} are allowed")
@@ -87,7 +91,9 @@ def read_container(path):
     (length,) = struct.unpack_from("<Q", data)
     begin = 8 + length
     if length > MAX_HEADER or begin > len(data) or begin % ALIGNMENT:
-        raise TrainError(f"{path}: header of {length} bytes in a file of {len(data)}: too long or not aligned to {ALIGNMENT}")
+        raise TrainError(
+            f"{path}: header of {length} bytes in a file of {len(data)}: too long or not aligned to {ALIGNMENT}"
+        )
     header = json.loads(data[8:begin].decode("utf-8"), object_pairs_hook=_unique)
     metadata = header.pop("__metadata__", {})
     if metadata.get("format") != "terrace" or metadata.get("format_version") != "1":
@@ -98,7 +104,9 @@ def read_container(path):
         first, last = entry["data_offsets"]
         count = int(np.prod(entry["shape"], dtype=np.int64))
         if dtype is None or first != next_at or last - first != count * dtype.itemsize or begin + last > len(data):
-            raise TrainError(f"{path}: tensor '{name}': {entry} leaves a hole, overlaps, or does not fit shape and file")
+            raise TrainError(
+                f"{path}: tensor '{name}': {entry} leaves a hole, overlaps, or does not fit shape and file"
+            )
         next_at = last
         if name.startswith("pad."):
             if any(data[begin + first : begin + last]) or last % ALIGNMENT or last - first >= ALIGNMENT:

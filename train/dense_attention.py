@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Dot-product attention with ordinary projections, grouped-query heads and rotary positions.
 
-    q [H*dh], k and v [H_kv*dh] = projections of norm(x);  query head h reads key/value head h / (H / H_kv)
+q [H*dh], k and v [H_kv*dh] = projections of norm(x);  query head h reads key/value head h / (H / H_kv)
 """
 
 import torch
@@ -14,7 +14,7 @@ from train.projections import build_projection
 
 
 def rotate(x, base, interleaved):
-    """Rotary positions on [batch, H, time, dh]: pair j turns by p * base^(-2j/dh); pairs are (j, j+dh/2) or (2j, 2j+1)."""
+    """Rotary positions on [batch, H, time, dh]: pair j, (j, j+dh/2) or (2j, 2j+1), turns by p * base^(-2j/dh)."""
     half = x.shape[-1] // 2
     rate = base ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
     angle = torch.arange(x.shape[2], device=x.device, dtype=torch.float32)[:, None] * rate

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Scores a text with a checkpoint by the rule of `terrace perplexity`, so that both figures can be compared.
 
-    python3 -m train.evaluate --checkpoint runs/default/best.pt --tokenizer runs/data/tokenizer.model --file held-out.txt
+    python3 -m train.evaluate --checkpoint runs/default/best.pt --tokenizer runs/data/tokenizer.model \
+        --file held-out.txt
 
 Every token is scored once. A window is the start token and up to context - 1 tokens of text; the first window scores
 `context` tokens, every later one its last `stride`.

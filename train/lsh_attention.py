@@ -31,7 +31,12 @@ class SelfAttention(nn.Module):
 
     def __init__(self, model, stack, config, causal=True):
         super().__init__()
-        d, self.n_heads, self.share_qk, self.causal = model["d_model"], model["n_heads"], config.get("share_qk", False), causal
+        d, self.n_heads, self.share_qk, self.causal = (
+            model["d_model"],
+            model["n_heads"],
+            config.get("share_qk", False),
+            causal,
+        )
         if config.get("chunk_len", 0):
             raise TrainError("self attention: chunk_len cannot be trained: expected 0")
         d_head = config.get("d_head", d // self.n_heads)
@@ -82,7 +87,9 @@ class LshAttention(nn.Module):
     def forward(self, x, mode, key_mask=None):
         length = x.shape[1]
         if self.n_hashes * length % self.chunk_len:
-            raise TrainError(f"lsh attention: {length} positions: n_hashes * length must be a multiple of {self.chunk_len}")
+            raise TrainError(
+                f"lsh attention: {length} positions: n_hashes * length must be a multiple of {self.chunk_len}"
+            )
         x = self.norm(x)
         qk, v = split_heads(self.qk(x), self.n_heads), split_heads(self.v(x), self.n_heads)
         rotations = self.rotations

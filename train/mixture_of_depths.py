@@ -8,7 +8,7 @@ A token that does not run is neither query nor key in the block, and the convolu
 tokens that ran. The predictor learns beside the model: its input is detached and its loss (binary cross-entropy
 against top-k membership) goes to `mode.losses`. Configuration of a stack:
 
-    "mixture_of_depths": {"every": 2, "capacity": 0.125, "predictor_width": 32, "update": "update", "gate": "raw"}
+    "mixture_of_depths": {"every": 2, "capacity": 0.125, "predictor_width": 32}
 
 routes blocks every-1, 2*every-1, ...
 """

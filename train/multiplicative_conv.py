@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Multiplicative convolutional attention: the sparse QKV of Scaling Transformers (Jaszczur et al. 2021, section 4.2).
 
-    m = FactoredDense_S(x);  q = Conv_q(m), k = Conv_k(m) (Km 3);  v = Conv_v(m) (Km 1);  y = causal core(q, k, v)
-    then optionally a FactoredDense and/or a Conv on y. Parameters S*d + d*d/S + 7*Kl*(d/S)^2 without the output part.
+m = FactoredDense_S(x);  q = Conv_q(m), k = Conv_k(m) (Km 3);  v = Conv_v(m) (Km 1);  y = causal core(q, k, v)
+then optionally a FactoredDense and/or a Conv on y. Parameters S*d + d*d/S + 7*Kl*(d/S)^2 without the output part.
 """
 
 from torch import nn
@@ -23,7 +23,9 @@ class MultiplicativeConvAttention(nn.Module):
         if config.get("v_concat", "none") != "none":
             raise TrainError(f"multiplicative_conv: v_concat '{config['v_concat']}' cannot be trained: expected none")
         if d % modules or d % self.n_heads:
-            raise TrainError(f"multiplicative_conv: d_model {d} is no multiple of n_modules {modules} and n_heads {self.n_heads}")
+            raise TrainError(
+                f"multiplicative_conv: d_model {d} is no multiple of n_modules {modules} and n_heads {self.n_heads}"
+            )
         self.norm = Norm(d, model.get("norm", {}), stack.get("center_norm", True))
         self.shared = FactoredDense(d, d, modules)
         self.q = LocallyConvDense(d, d, modules, 3, time_kernel)

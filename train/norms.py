@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """LayerNorm and RMSNorm as the engine computes them.
 
-    layer_norm            c = x - mean(x);  y = c / sqrt(mean(c^2) + eps) * scale + bias
-    layer_norm, no centre                   y = x / sqrt(mean(x^2) + eps) * scale        (bias stored, not applied)
-    rms_norm                                y = x / sqrt(mean(x^2) + eps) * scale        (no bias)
+layer_norm            c = x - mean(x);  y = c / sqrt(mean(c^2) + eps) * scale + bias
+layer_norm, no centre                   y = x / sqrt(mean(x^2) + eps) * scale        (bias stored, not applied)
+rms_norm                                y = x / sqrt(mean(x^2) + eps) * scale        (no bias)
 """
 
 import torch

@@ -47,12 +47,12 @@ class Muon(torch.optim.Optimizer):
 
 
 def uses_muon(name, parameter):
-    """Matrices inside the blocks that mix channels; not the controllers, whose scale decides how sharply they choose."""
+    """Matrices inside the blocks that mix channels; not controllers, whose scale decides how sharply they choose."""
     if parameter.dim() < 2 or ".blocks." not in name:
         return False
-    return not any(part in name for part in (".controller.", ".router", ".norm.", ".predictor.", ".gate", ".rotations")) or (
-        name.endswith(".ff.gate.weight")
-    )
+    return not any(
+        part in name for part in (".controller.", ".router", ".norm.", ".predictor.", ".gate", ".rotations")
+    ) or (name.endswith(".ff.gate.weight"))
 
 
 def build_optimizers(model, settings):

@@ -120,7 +120,9 @@ def main(argv=None):
     parser = argparse.ArgumentParser(prog="train.prepare", description=__doc__.split("\n")[0])
     parser.add_argument("--out", required=True, help="output folder")
     parser.add_argument("--source", action="append", required=True, help="name=path[,path..]; may be repeated")
-    parser.add_argument("--separator", action="append", default=[], help="[name=]text between documents; default: two blank lines")
+    parser.add_argument(
+        "--separator", action="append", default=[], help="[name=]text between documents; default: two blank lines"
+    )
     parser.add_argument("--vocab-size", type=int, default=4096)
     parser.add_argument("--vocabulary", help="use this SentencePiece model instead of training one")
     parser.add_argument("--held-out", type=float, default=0.01, help="share of documents for valid and for test")

@@ -86,9 +86,13 @@ def plot_curves(folder):
     rows = [json.loads(line) for line in (Path(folder) / "log.jsonl").read_text().splitlines()]
     figure, axes = pyplot.subplots(figsize=(8, 5))
     train = [row for row in rows if row["kind"] == "train"]
-    axes.plot([row["step"] for row in train], [row["bits_per_byte"] for row in train], lw=0.8, alpha=0.5, label="training")
+    axes.plot(
+        [row["step"] for row in train], [row["bits_per_byte"] for row in train], lw=0.8, alpha=0.5, label="training"
+    )
     for width in sorted({row["width"] for row in rows if row["kind"] == "valid"}):
-        points = [(row["step"], row["bits_per_byte"]) for row in rows if row["kind"] == "valid" and row["width"] == width]
+        points = [
+            (row["step"], row["bits_per_byte"]) for row in rows if row["kind"] == "valid" and row["width"] == width
+        ]
         axes.plot(*zip(*points), marker=".", label=f"held out, width {width}")
     if not rows:
         return None

@@ -87,7 +87,9 @@ def comparisons(vocab_size):
     for width in widths:
         models[f"widths/alone {width}"] = language_model(vocab_size, SPARSE_ATTENTION, SPARSE_FF, sparse_logits, width)
     hashed = {"kind": "lsh", "chunk_len": 32, "n_chunks_before": 1, "n_chunks_after": 0, "n_hashes": 2, "n_buckets": 8}
-    models["attention/exact shared QK"] = language_model(vocab_size, {"kind": "self", "share_qk": True}, DENSE_FF, dense_logits)
+    models["attention/exact shared QK"] = language_model(
+        vocab_size, {"kind": "self", "share_qk": True}, DENSE_FF, dense_logits
+    )
     models["attention/LSH"] = language_model(vocab_size, hashed, DENSE_FF, dense_logits)
     depths = {"every": 2, "capacity": 0.125, "predictor_width": 32}
     models["depth/routed"] = language_model(
@@ -100,7 +102,9 @@ def train_one(name, model, options, arguments, byte_lengths):
     """Trains unless its run is finished; returns the folder."""
     folder = Path(arguments.out) / name.replace("/", "-").replace(" ", "-")
     sources = {source: 1.0 for source, entry in load_report(arguments.data)["sources"].items() if not entry["paired"]}
-    config = complete_settings({"model": model, "data": {"folder": arguments.data, "sources": sources}, "train": options})
+    config = complete_settings(
+        {"model": model, "data": {"folder": arguments.data, "sources": sources}, "train": options}
+    )
     trainer = Trainer(config, folder, byte_lengths, arguments.device, resume=True, workers=arguments.workers)
     if trainer.share_done() < 1.0:
         trainer.run()
@@ -168,7 +172,11 @@ def main(argv=None):
                 continue
             folder = train_one(name, model, options, args, vocabulary.byte_lengths())
             rows = measure(folder, model, args, vocabulary)
-            results[name] = {"parameters": parameter_count(model), "tokens": args.steps * args.batch_tokens, "rows": rows}
+            results[name] = {
+                "parameters": parameter_count(model),
+                "tokens": args.steps * args.batch_tokens,
+                "rows": rows,
+            }
             write_atomically(Path(args.out) / "results.json", json.dumps(results, indent=1).encode())
     except TrainError as error:
         print(f"train.quality: {error}", file=sys.stderr)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trains a model.
 
-    python3 -m train.run --config train/configs/default.json --out runs/default [--resume] [--minutes 90]
+python3 -m train.run --config train/configs/default.json --out runs/default [--resume] [--minutes 90]
 """
 
 import argparse
@@ -39,7 +39,9 @@ def main(argv=None):
         if args.threads:
             torch.set_num_threads(args.threads)
         vocabulary = load_vocabulary(Path(config["data"]["folder"]) / "tokenizer.model")
-        trainer = Trainer(config, args.out, vocabulary.byte_lengths(), args.device, args.resume, args.tensorboard, args.workers)
+        trainer = Trainer(
+            config, args.out, vocabulary.byte_lengths(), args.device, args.resume, args.tensorboard, args.workers
+        )
         state = trainer.run()
     except TrainError as error:
         print(f"train.run: {error}", file=sys.stderr)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The recurrent path beside a feed-forward layer: Simple Recurrent Units (Lei et al. 2018) as Trax wires them.
 
-    r, f = sigmoid(.), y linear thirds of W x + b;  c_t = f c_{t-1} + y (1 - f);  h_t = c_t r + x_t (1 - r) sqrt(3)
-    path(x) = out( cells( in( norm(x) ) ) )
+r, f = sigmoid(.), y linear thirds of W x + b;  c_t = f c_{t-1} + y (1 - f);  h_t = c_t r + x_t (1 - r) sqrt(3)
+path(x) = out( cells( in( norm(x) ) ) )
 """
 
 import math

@@ -43,7 +43,8 @@ class TokenMix:
         for name, tokens in self.sources.items():
             if len(tokens) < context + 1:
                 raise TrainError(
-                    f"source '{name}' ({self.split}): {len(tokens)} tokens: a context of {context} needs {context + 1}; "
+                    f"source '{name}' ({self.split}): {len(tokens)} tokens: "
+                    f"a context of {context} needs {context + 1}; "
                     "use more text or a shorter context"
                 )
 
@@ -65,7 +66,9 @@ class TokenMix:
         tokens = self.sources[name]
         available = (len(tokens) - 1) // context
         if available < 1:
-            raise TrainError(f"source '{name}' ({self.split}): {len(tokens)} tokens: less than one context of {context}")
+            raise TrainError(
+                f"source '{name}' ({self.split}): {len(tokens)} tokens: less than one context of {context}"
+            )
         places = np.unique(np.linspace(0, available - 1, min(rows, available)).astype(np.int64)) * context
         windows = np.stack([tokens[p : p + context + 1] for p in places]).astype(np.int64)
         windows[:, 0] = START

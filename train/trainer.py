@@ -76,7 +76,9 @@ class Trainer:
     def _width_weights(self):
         weights = self.options["width_probability"] or [1.0] * len(self.widths)
         if len(weights) != len(self.widths):
-            raise TrainError(f"train.width_probability has {len(weights)} entries: expected {len(self.widths)}, one per width")
+            raise TrainError(
+                f"train.width_probability has {len(weights)} entries: expected {len(self.widths)}, one per width"
+            )
         return np.array(weights) / sum(weights)
 
     def share_done(self):

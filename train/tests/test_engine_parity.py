@@ -26,7 +26,9 @@ def trained(request, corpus, byte_lengths, tmp_path_factory):
     config = tiny.settings(tiny.ENGINE_FAMILIES[request.param], corpus, steps=6)
     trainer = Trainer(config, folder / "run", byte_lengths)
     trainer.run()
-    export_model(folder / "model.terrace", trainer.model.state_dict(), config["model"], "f32", corpus / "tokenizer.model")
+    export_model(
+        folder / "model.terrace", trainer.model.state_dict(), config["model"], "f32", corpus / "tokenizer.model"
+    )
     return request.param, trainer.model.eval(), folder
 
 
@@ -92,6 +94,15 @@ def test_mixture_of_depths_is_refused_clearly(terrace, corpus, byte_lengths, tmp
     trainer = Trainer(config, tmp_path / "run", byte_lengths)
     export_model(tmp_path / "model.terrace", trainer.model.state_dict(), config["model"])
     (tmp_path / "ids.txt").write_text("0 5 6")
-    command = [terrace, "logits", "-m", tmp_path / "model.terrace", "--tokens", tmp_path / "ids.txt", "--out", tmp_path / "o.npy"]
+    command = [
+        terrace,
+        "logits",
+        "-m",
+        tmp_path / "model.terrace",
+        "--tokens",
+        tmp_path / "ids.txt",
+        "--out",
+        tmp_path / "o.npy",
+    ]
     result = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     assert result.returncode == 1 and "mixture_of_depths" in result.stderr

@@ -116,7 +116,9 @@ def test_multiplicative_conv_attention(share_qk, output):
     config = {"kind": "multiplicative_conv", "n_modules": 4, "share_qk": share_qk, "output": output}
     module, x = MultiplicativeConvAttention(MODEL, {}, config), rows()
     w = weights(module)
-    after = [layers.DenseLayer(lambda y: layers.factored_dense(y, *factored(w, "out_mult")))] if output != "none" else []
+    after = (
+        [layers.DenseLayer(lambda y: layers.factored_dense(y, *factored(w, "out_mult")))] if output != "none" else []
+    )
     after += [conv(w, "out_conv", 4, 3)] if output == "multconv" else []
     q = conv(w, "q", 4, 3)
     k = q if share_qk else conv(w, "k", 4, 3)
@@ -139,7 +141,14 @@ def test_self_attention(share_qk):
 
 @pytest.mark.parametrize("buckets", [4, [4, 6]])
 def test_lsh_attention(buckets):
-    config = {"kind": "lsh", "chunk_len": 4, "n_chunks_before": 1, "n_chunks_after": 1, "n_hashes": 2, "n_buckets": buckets}
+    config = {
+        "kind": "lsh",
+        "chunk_len": 4,
+        "n_chunks_before": 1,
+        "n_chunks_after": 1,
+        "n_hashes": 2,
+        "n_buckets": buckets,
+    }
     module, x = LshAttention(MODEL, {}, config), rows()
     w = weights(module)
     rotations = [head.transpose(2, 0, 1) for head in w["rotations"]]

@@ -49,8 +49,12 @@ def terraformer(reversible):
     config["family"] = "terraformer"
     config["shared_embedding"] = True
     config["encoder"] = {
-        **stack, "n_attention": 1, "attention": [DENSE], "vocab_size": VOCABULARY,
-        "two_swaps": True, "reversible": reversible,
+        **stack,
+        "n_attention": 1,
+        "attention": [DENSE],
+        "vocab_size": VOCABULARY,
+        "two_swaps": True,
+        "reversible": reversible,
     }
     config["decoder"] = {**stack, "n_attention": 2, "attention": [SPARSE_QKV]}
     return config
@@ -82,14 +86,20 @@ ENGINE_FAMILIES = {
     "terraformer_reversible": terraformer(reversible=True),
 }
 # Trained and exported, not yet run by the engine.
-DEPTHS = language_model(
-    SPARSE_QKV, SPARSE_FF, mixture_of_depths={"every": 2, "capacity": 0.25, "predictor_width": 8}
-)
+DEPTHS = language_model(SPARSE_QKV, SPARSE_FF, mixture_of_depths={"every": 2, "capacity": 0.25, "predictor_width": 8})
 ALL_FAMILIES = {**ENGINE_FAMILIES, "mixture_of_depths": DEPTHS}
 
 OPTIONS = {
-    "steps": 4, "batch_tokens": 128, "micro_tokens": 64, "contexts": {"32": 1.0}, "encoder_context": 32,
-    "eval_every": 100, "eval_rows": 2, "eval_context": 32, "lr": 1e-2, "quant_prob": 0.5,
+    "steps": 4,
+    "batch_tokens": 128,
+    "micro_tokens": 64,
+    "contexts": {"32": 1.0},
+    "encoder_context": 32,
+    "eval_every": 100,
+    "eval_rows": 2,
+    "eval_context": 32,
+    "lr": 1e-2,
+    "quant_prob": 0.5,
 }
 
 
@@ -106,7 +116,9 @@ def settings(model, folder, **options):
 def write_corpus(folder):
     """words.txt (documents parted by two blank lines) and pairs.jsonl from a small random grammar."""
     generator = np.random.default_rng(7)
-    words = "the a old young red quick river house stone bird sees finds carries loves and then because under over".split()
+    words = (
+        "the a old young red quick river house stone bird sees finds carries loves and then because under over".split()
+    )
 
     def sentence():
         return " ".join(generator.choice(words, size=12)).capitalize() + ".\n"
