@@ -49,16 +49,18 @@ double time_once(Session& session, std::span<const TokenId> tokens, const BenchT
 
 }  // namespace
 
-Timings measure(std::vector<Session>& sessions, Runtime& runtime, const BenchTest& test, std::size_t repetitions,
-                const std::function<void()>& tick) {
+Timings measure(std::vector<Session>& sessions, Runtime& runtime, const BenchTest& test,
+                std::size_t repetitions, const std::function<void()>& tick) {
   const auto tokens = random_tokens(test.context(), sessions.front().model().config().vocab_size);
   const auto probe = [&] { return measure_read_bandwidth(runtime) / 1e9; };
 
   for (Session& session : sessions) time_once(session, tokens, test);
-  Timings timings{.tokens_per_s = std::vector<std::vector<double>>(sessions.size()), .read_bw_gb_per_s = {probe()}};
+  Timings timings{.tokens_per_s = std::vector<std::vector<double>>(sessions.size()),
+                  .read_bw_gb_per_s = {probe()}};
   for (std::size_t i = 0; i < repetitions; ++i) {
     for (std::size_t s = 0; s < sessions.size(); ++s) {
-      timings.tokens_per_s[s].push_back(static_cast<double>(test.n_tokens) / time_once(sessions[s], tokens, test));
+      timings.tokens_per_s[s].push_back(static_cast<double>(test.n_tokens) /
+                                        time_once(sessions[s], tokens, test));
     }
     timings.read_bw_gb_per_s.push_back(probe());
     tick();

@@ -29,12 +29,12 @@ struct Timings {
   std::vector<double> read_bw_gb_per_s;           ///< [repetition + 1]
 };
 
-/// Times `test` on all sessions in turn (A B A B ...), so that a change of the machine's speed meets all of them, with
-/// a bandwidth probe before, between and after the repetitions. One untimed repetition comes first: it reads the
-/// weights into memory and fills the context up to the depth. `tick` is called after every repetition.
-/// Throws Error{kCancelled} after an interrupt.
-Timings measure(std::vector<Session>& sessions, Runtime& runtime, const BenchTest& test, std::size_t repetitions,
-                const std::function<void()>& tick);
+/// Times `test` on all sessions in turn (A B A B ...), so that a change of the machine's speed meets all of
+/// them, with a bandwidth probe before, between and after the repetitions. One untimed repetition comes
+/// first: it reads the weights into memory and fills the context up to the depth. `tick` is called after
+/// every repetition. Throws Error{kCancelled} after an interrupt.
+Timings measure(std::vector<Session>& sessions, Runtime& runtime, const BenchTest& test,
+                std::size_t repetitions, const std::function<void()>& tick);
 
 /// The middle value; the mean of the two middle ones for an even number. `values` is not empty.
 double median(std::vector<double> values);

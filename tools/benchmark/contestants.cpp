@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/benchmark/contestants.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <optional>
+
+#include "engine/error.h"
+#include "models/init.h"
+#include "models/token_cost.h"
+#include "tools/common/interrupt.h"
+#include "tools/common/progress.h"
+
+namespace terrace::tools {
+namespace {
+
+/// Scratch memory of a session, the bandwidth probe's buffer, the program itself.
+constexpr std::uint64_t kOverheadBytes = 512U << 20;
+
+void check_room(const std::vector<PlannedModel>& planned, DType dtype, const std::string& name,
+                const std::string& folder, std::size_t context) {
+  std::uint64_t file_bytes = 0;
+  std::uint64_t session_bytes = 0;
+  std::string parts;
+  for (const PlannedModel& model : planned) {
+    const std::uint64_t bytes = predicted_file_bytes(model.config, dtype);
+    file_bytes += bytes;
+    session_bytes += predicted_session_bytes(model.config, context);
+    parts += fmt::format("{}{} {}", parts.empty() ? "" : ", ", model.variant, format_bytes(bytes));
+  }
+  const std::uint64_t needed = file_bytes + session_bytes + kOverheadBytes;
+  const std::uint64_t memory = available_memory_bytes();
+  TERRACE_CHECK(
+      needed <= memory, kOutOfMemory,
+      fmt::format("{} in {} needs {} of memory (weights: {}; sessions of {} positions: {}) and {} are "
+                  "available; a smaller --dtype, or --variant for one model at a time, needs less",
+                  name, dtype_name(dtype), format_bytes(needed), parts, context, format_bytes(session_bytes),
+                  format_bytes(memory)));
+  const std::uint64_t disk = free_disk_bytes(folder);
+  TERRACE_CHECK(file_bytes <= disk, kIo,
+                fmt::format("{} in {} needs {} on the disk of {} and {} are free; --dir names another folder",
+                            name, dtype_name(dtype), format_bytes(file_bytes), folder, format_bytes(disk)));
+}
+
+}  // namespace
+
+std::uint64_t predicted_file_bytes(const ModelConfig& config, DType dtype) {
+  std::uint64_t bytes = 0;
+  for (const PlannedTensor& tensor : tensor_plan(config))
+    bytes += stored_bytes(tensor, stored_dtype(tensor, dtype));
+  return bytes;
+}
+
+std::uint64_t predicted_session_bytes(const ModelConfig& config, std::size_t context) {
+  const std::uint64_t layers = std::uint64_t{config.decoder.n_layers} * config.decoder.n_attention;
+  return layers * context * 2 * config.d_model * sizeof(float);
+}
+
+std::vector<Contestant> make_contestants(const std::vector<PlannedModel>& planned, DType dtype,
+                                         const std::string& name, const std::string& folder,
+                                         std::size_t context) {
+  check_room(planned, dtype, name, folder, context);
+  const TemporaryFolder temporary(folder);
+  std::vector<Contestant> contestants;
+  for (const PlannedModel& model : planned) {
+    constexpr std::uint64_t kMega = 1'000'000;
+    std::optional<Progress> bar;
+    InitOptions init;
+    init.dtype = dtype;
+    init.seed = 1;
+    init.n_threads = Runtime::default_threads();
+    init.progress = [&](std::uint64_t done, std::uint64_t total) {
+      if (!bar) bar.emplace(fmt::format("{} {}", model.variant, dtype_name(dtype)), total / kMega, "MB");
+      bar->update(done / kMega);
+      return !Interrupt::requested();
+    };
+    const std::string path = temporary.file(model.variant);
+    init_model(model.config, path, init);
+    contestants.push_back({model.variant, Model::load(path)});
+  }
+  return contestants;
+}
+
+}  // namespace terrace::tools

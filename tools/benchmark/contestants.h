@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "models/model.h"
+#include "tools/benchmark/measure.h"
+#include "tools/common/resources.h"
+
+namespace terrace::tools {
+
+/// A model that is to be made with random weights: one side of a comparison.
+struct PlannedModel {
+  std::string variant;  ///< "sparse" or "dense"
+  ModelConfig config;
+};
+
+/// One side of a comparison, loaded.
+struct Contestant {
+  std::string variant;
+  std::shared_ptr<const Model> model;
+};
+
+/// Bytes of the model file that a configuration makes, up to its header.
+std::uint64_t predicted_file_bytes(const ModelConfig& config, DType dtype);
+/// Bytes that a session with so many positions grows to, at most.
+std::uint64_t predicted_session_bytes(const ModelConfig& config, std::size_t context);
+
+/// Makes the models in a temporary folder inside `folder`, loads them, and removes the names at once: the
+/// files live as long as they are mapped, whatever ends the process. Throws Error{kOutOfMemory} or Error{kIo}
+/// with the figures when weights and sessions of `context` positions would not fit into the memory or the
+/// disk that is free now.
+std::vector<Contestant> make_contestants(const std::vector<PlannedModel>& planned, DType dtype,
+                                         const std::string& name, const std::string& folder,
+                                         std::size_t context);
+
+}  // namespace terrace::tools
