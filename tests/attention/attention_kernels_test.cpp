@@ -1,0 +1,362 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "attention/kernels/attention_kernels.h"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include "engine/error.h"
+#include "tests/support/expect_error.h"
+#include "tests/support/naive_attention.h"
+#include "tests/support/stored_weight.h"
+
+namespace terrace::test {
+namespace {
+
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+constexpr double kHidden = -std::numeric_limits<double>::infinity();
+
+std::vector<Isa> vector_isas() {
+  std::vector<Isa> isas = available_isas();
+  isas.erase(isas.begin());
+  if (isas.empty()) MESSAGE("no vector instruction set on this CPU: only the scalar kernels were tested");
+  return isas;
+}
+
+/// A page of one head with its queries, and what a kernel says about it.
+struct Page {
+  std::size_t d_k, d_v;
+  std::vector<float> keys, values;              // as in kv_page.h
+  std::vector<std::uint16_t> keys16, values16;  // the same numbers, exactly, as bf16
+  Matrix k, v;                                  // [kPageSlots, d]
+  std::vector<float> q;
+  std::vector<PageSpan> spans;
+  std::vector<float> query_position, key_position;
+  bool penalties = false;
+
+  Page(std::size_t d_k_, std::size_t d_v_, std::vector<PageSpan> spans_, std::uint32_t seed)
+      : d_k(d_k_),
+        d_v(d_v_),
+        keys(kPageSlots * d_k_),
+        values(kPageSlots * padded_width(d_v_)),
+        keys16(keys.size()),
+        values16(values.size()),
+        k(kPageSlots, d_k_),
+        v(kPageSlots, d_v_),
+        q(random_floats(spans_.size() * d_k_, seed, 3.0F)),
+        spans(std::move(spans_)) {
+    const auto key_numbers = random_floats(kPageSlots * d_k, seed + 1);
+    const auto value_numbers = random_floats(kPageSlots * d_v, seed + 2);
+    for (std::size_t s = 0; s < kPageSlots; ++s) {
+      for (std::size_t d = 0; d < d_k; ++d) {
+        put(rounded_to_bf16(key_numbers[s * d_k + d]), key_index(s, d, d_k), keys, keys16);
+        k(s, d) = keys[key_index(s, d, d_k)];
+      }
+      for (std::size_t d = 0; d < d_v; ++d) {
+        put(rounded_to_bf16(value_numbers[s * d_v + d]), s * padded_width(d_v) + d, values, values16);
+        v(s, d) = values[s * padded_width(d_v) + d];
+      }
+    }
+  }
+
+  static void put(float x, std::size_t at, std::vector<float>& wide, std::vector<std::uint16_t>& narrow) {
+    wide[at] = x;
+    narrow[at] = static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(x) >> 16);
+  }
+
+  std::vector<float> attend(Isa isa, bool bf16) const {
+    std::vector<const float*> rows;
+    for (std::size_t r = 0; r < spans.size(); ++r) rows.push_back(q.data() + r * d_k);
+    std::vector<float> states(spans.size() * state_floats(d_v), kNan);
+    PageTask task;
+    task.keys = bf16 ? static_cast<const void*>(keys16.data()) : keys.data();
+    task.values = bf16 ? static_cast<const void*>(values16.data()) : values.data();
+    task.d_k = d_k;
+    task.d_v = d_v;
+    task.q = rows.data();
+    task.spans = spans.data();
+    task.n_rows = spans.size();
+    task.scale = 0.5F;
+    if (penalties) {
+      task.query_position = query_position.data();
+      task.key_position = key_position.data();
+      task.future_penalty = 1e9F;
+      task.self_penalty = 1e5F;
+      task.pad_penalty = 1e9F;
+    }
+    task.states = states.data();
+    const AttentionKernels& kernels = attention_kernels(isa);
+    (bf16 ? kernels.attend_page_bf16 : kernels.attend_page_f32)(task);
+    for (std::size_t r = 0; r < spans.size(); ++r) {  // the header is two numbers; the rest is free
+      std::fill_n(states.begin() + static_cast<std::ptrdiff_t>(r * state_floats(d_v) + 2), kStateHeader - 2,
+                  0.0F);
+    }
+    return states;
+  }
+};
+
+std::vector<PageSpan> random_spans(std::size_t n, std::uint32_t seed) {
+  std::vector<PageSpan> spans(n);
+  const auto numbers = random_floats(2 * n, seed, 0.5F);
+  for (std::size_t r = 0; r < n; ++r) {
+    const auto begin = static_cast<std::uint16_t>((numbers[2 * r] + 0.5F) * 127);
+    const auto length =
+        static_cast<std::uint16_t>((numbers[2 * r + 1] + 0.5F) * static_cast<float>(127 - begin));
+    spans[r] = {begin, static_cast<std::uint16_t>(begin + 1 + length)};
+  }
+  return spans;
+}
+
+std::vector<float> finished(Isa isa, const std::vector<float>& states, std::size_t n, std::size_t d_v) {
+  std::vector<float> y(n * d_v);
+  for (std::size_t r = 0; r < n; ++r) {
+    attention_kernels(isa).finish(states.data() + r * state_floats(d_v), d_v, y.data() + r * d_v);
+  }
+  return y;
+}
+
+TEST_CASE("attend_page: agrees with a double version for any span, width and number of rows") {
+  for (const Isa isa : available_isas()) {
+    for (const auto& [d_k, d_v] : {std::pair{1, 1}, {3, 5}, {8, 16}, {64, 64}, {33, 100}}) {
+      for (std::size_t n = 1; n <= 9; ++n) {
+        const auto spans = random_spans(n, static_cast<std::uint32_t>(n + 100));
+        const Page page(d_k, d_v, spans, static_cast<std::uint32_t>(7 * n));
+        const Matrix q(n, page.d_k, page.q);
+        const Matrix expected =
+            naive_attention_head(q, page.k, page.v, 0.5, [&](std::size_t t, std::size_t s) {
+              return s >= spans[t].begin && s < spans[t].end ? 0.0 : kHidden;
+            });
+        for (const bool bf16 : {false, true}) {
+          CAPTURE(isa_name(isa));
+          CAPTURE(n);
+          CAPTURE(d_v);
+          CHECK(relative_difference(finished(isa, page.attend(isa, bf16), n, page.d_v), expected) < 5e-6);
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("attend_page: every instruction set gives the bits of the scalar kernel") {
+  for (const Isa isa : vector_isas()) {
+    for (const auto& [d_k, d_v] : {std::pair{1, 1}, {5, 3}, {64, 64}, {7, 130}}) {
+      for (std::size_t n = 1; n <= 7; ++n) {
+        Page page(d_k, d_v, random_spans(n, static_cast<std::uint32_t>(n)),
+                  static_cast<std::uint32_t>(11 * n));
+        page.query_position.assign(n, 0);
+        page.key_position.assign(kPageSlots, 0);
+        for (std::size_t r = 0; r < n; ++r) page.query_position[r] = static_cast<float>(20 * r);
+        for (std::size_t s = 0; s < kPageSlots; ++s)
+          page.key_position[s] = s < 100 ? static_cast<float>(s) : -1.0F;
+        for (const bool bf16 : {false, true}) {
+          for (const bool penalties : {false, true}) {
+            page.penalties = penalties;
+            CHECK(same_bits(page.attend(isa, bf16), page.attend(Isa::kScalar, bf16)));
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("attend_page: a row has the same bits alone and beside others") {
+  for (const Isa isa : available_isas()) {
+    const auto spans = random_spans(11, 5);
+    const Page all(24, 40, spans, 9);
+    const auto together = all.attend(isa, true);
+    for (std::size_t r = 0; r < spans.size(); ++r) {
+      Page one = all;
+      one.spans = {spans[r]};
+      one.q.assign(all.q.begin() + static_cast<std::ptrdiff_t>(r * 24),
+                   all.q.begin() + static_cast<std::ptrdiff_t>((r + 1) * 24));
+      const auto alone = one.attend(isa, true);
+      const auto at = together.begin() + static_cast<std::ptrdiff_t>(r * state_floats(40));
+      CHECK(same_bits(alone, std::vector<float>(at, at + static_cast<std::ptrdiff_t>(state_floats(40)))));
+    }
+  }
+}
+
+TEST_CASE("attend_page: slots outside a row's span may hold anything") {
+  for (const Isa isa : available_isas()) {
+    Page page(6, 10, {{20, 50}, {21, 70}, {40, 41}, {1, 70}, {69, 70}}, 3);
+    const auto expected = page.attend(isa, false);
+    for (std::size_t s = 0; s < kPageSlots; ++s) {
+      if (s >= 1 && s < 70) continue;
+      for (std::size_t d = 0; d < 6; ++d) page.keys[key_index(s, d, 6)] = kNan;
+      for (std::size_t d = 0; d < 10; ++d) page.values[s * padded_width(10) + d] = kNan;
+    }
+    CHECK(same_bits(page.attend(isa, false), expected));
+    // Slot 69 belongs to rows 1, 3 and 4 only: an infinity there leaves rows 0 and 2 alone.
+    page.values[69 * padded_width(10)] = std::numeric_limits<float>::infinity();
+    const auto touched = page.attend(isa, false);
+    const std::size_t stride = state_floats(10);
+    CHECK(touched[kStateHeader] == expected[kStateHeader]);
+    CHECK(touched[2 * stride + kStateHeader] == expected[2 * stride + kStateHeader]);
+    CHECK(std::isinf(touched[4 * stride + kStateHeader]));
+  }
+}
+
+TEST_CASE("attend_page: penalties are subtracted where positions say so") {
+  for (const Isa isa : available_isas()) {
+    Page page(4, 4, std::vector<PageSpan>(3, {0, 20}), 17);
+    page.penalties = true;
+    page.query_position = {1, 9, 15};
+    page.key_position.assign(kPageSlots, 0);
+    for (std::size_t s = 0; s < 20; ++s)
+      page.key_position[s] = s < 16 ? static_cast<float>(s + 1) : -static_cast<float>(s);
+    const Matrix q(3, 4, page.q);
+    const Matrix expected = naive_attention_head(q, page.k, page.v, 0.5, [&](std::size_t t, std::size_t s) {
+      const float at = page.query_position[t], key = page.key_position[s];
+      return s >= 20 ? kHidden : -(key > at ? 1e9 : 0.0) - (key == at ? 1e5 : 0.0) - (key < 0 ? 1e9 : 0.0);
+    });
+    CHECK(relative_difference(finished(isa, page.attend(isa, false), 3, 4), expected) < 5e-6);
+  }
+}
+
+TEST_CASE("merge: states of two sets of slots are the state of their union") {
+  for (const Isa isa : available_isas()) {
+    const Page page(5, 21, {{0, 30}, {30, 128}, {0, 128}}, 8);
+    Page same_query = page;
+    for (std::size_t i = 0; i < 15; ++i) same_query.q[i] = page.q[i % 5];
+    auto states = same_query.attend(isa, false);
+    const std::size_t stride = state_floats(21);
+    attention_kernels(isa).merge(states.data(), states.data() + stride, 21);
+    CHECK(states[0] == states[2 * stride]);
+    CHECK(states[1] == doctest::Approx(states[2 * stride + 1]).epsilon(1e-6));
+    const auto y = finished(isa, states, 3, 21);
+    for (std::size_t c = 0; c < 21; ++c) CHECK(y[c] == doctest::Approx(y[42 + c]).epsilon(1e-5));
+    auto scalar = same_query.attend(Isa::kScalar, false);
+    attention_kernels(Isa::kScalar).merge(scalar.data(), scalar.data() + stride, 21);
+    CHECK(same_bits(states, scalar));
+  }
+}
+
+TEST_CASE("exp: at most 1.1 ulp off, exact at 0, zero far below, NaN stays NaN") {
+  std::vector<float> x;
+  for (double at = -87.0; at < 88.0; at += 0.0009765432) x.push_back(static_cast<float>(at));
+  std::vector<float> scalar(x.size()), y(x.size());
+  attention_kernels(Isa::kScalar).exp(x.data(), x.size(), scalar.data());
+  double worst = 0;
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    const double exact = std::exp(static_cast<double>(x[i]));
+    const double ulp = std::ldexp(1.0, std::ilogb(exact) - 23);
+    worst = std::max(worst, std::abs(scalar[i] - exact) / ulp);
+  }
+  MESSAGE("largest error: " << worst << " ulp");
+  CHECK(worst <= 1.1);
+  for (const Isa isa : available_isas()) {
+    attention_kernels(isa).exp(x.data(), x.size(), y.data());
+    CHECK(same_bits(y, scalar));
+    std::vector<float> edges{0.0F, -0.0F, -88.0F, -1e9F, -std::numeric_limits<float>::infinity(),
+                             kNan, -1e30F};
+    attention_kernels(isa).exp(edges.data(), edges.size(), edges.data());
+    CHECK(edges[0] == 1.0F);
+    CHECK(edges[1] == 1.0F);
+    CHECK(edges[2] == 0.0F);
+    CHECK(edges[3] == 0.0F);
+    CHECK(edges[4] == 0.0F);
+    CHECK(std::isnan(edges[5]));
+    CHECK(edges[6] == 0.0F);
+  }
+}
+
+TEST_CASE("softmax_weights: same bits on every instruction set, sums to the returned number") {
+  for (const Isa isa : available_isas()) {
+    for (std::size_t n = 1; n <= 70; ++n) {
+      CAPTURE(n);
+      auto x = random_floats(n, static_cast<std::uint32_t>(n), 8.0F);
+      auto expected = x;
+      const auto raw = x;
+      const float sum = attention_kernels(isa).softmax_weights(x.data(), n);
+      CHECK(sum == attention_kernels(Isa::kScalar).softmax_weights(expected.data(), n));
+      CHECK(same_bits(x, expected));
+      const float top = *std::max_element(raw.begin(), raw.end());
+      double exact = 0;
+      for (std::size_t i = 0; i < n; ++i) {
+        exact += std::exp(static_cast<double>(raw[i]) - top);
+        CHECK(x[i] == doctest::Approx(std::exp(static_cast<double>(raw[i]) - top)).epsilon(1e-6));
+      }
+      CHECK(sum == doctest::Approx(exact).epsilon(1e-6));
+    }
+  }
+}
+
+TEST_CASE("dot_rows and weighted_sum: same bits on every instruction set, close to double, for all tails") {
+  for (const Isa isa : available_isas()) {
+    for (std::size_t d = 1; d <= 131; d += d < 40 ? 1 : 13) {
+      for (const std::size_t n : {1UL, 2UL, 5UL, 12UL}) {
+        CAPTURE(d);
+        CAPTURE(n);
+        const auto q = random_floats(d, 1), data = random_floats(n * d, 2), w = random_floats(n, 3);
+        std::vector<const float*> rows;
+        for (std::size_t r = 0; r < n; ++r) rows.push_back(data.data() + r * d);
+        std::vector<float> dots(n), scalar_dots(n), sum(d), scalar_sum(d);
+        attention_kernels(isa).dot_rows(q.data(), rows.data(), n, d, 0.7F, dots.data());
+        attention_kernels(Isa::kScalar).dot_rows(q.data(), rows.data(), n, d, 0.7F, scalar_dots.data());
+        CHECK(same_bits(dots, scalar_dots));
+        attention_kernels(isa).weighted_sum(w.data(), rows.data(), n, d, 0.7F, sum.data());
+        attention_kernels(Isa::kScalar).weighted_sum(w.data(), rows.data(), n, d, 0.7F, scalar_sum.data());
+        CHECK(same_bits(sum, scalar_sum));
+        for (std::size_t r = 0; r < n; ++r) {
+          double exact = 0, size = 0;
+          for (std::size_t i = 0; i < d; ++i) {
+            exact += 0.7 * q[i] * rows[r][i];
+            size += std::abs(0.7 * q[i] * rows[r][i]);
+          }
+          CHECK(std::abs(dots[r] - exact) <= 1e-6 * size);
+        }
+        for (std::size_t i = 0; i < d; ++i) {
+          double exact = 0, size = 0;
+          for (std::size_t r = 0; r < n; ++r) {
+            exact += 0.7 * w[r] * rows[r][i];
+            size += std::abs(0.7 * w[r] * rows[r][i]);
+          }
+          CHECK(std::abs(sum[i] - exact) <= 1e-6 * size);
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("linear_attention: updates, reads, or both") {
+  for (const Isa isa : available_isas()) {
+    const std::size_t m = 7, d = 32;
+    const auto key = random_floats(m, 1), value = random_floats(d, 2), query = random_floats(m, 3);
+    const auto start = random_floats(m * d, 4);
+    auto both = start, updated = start;
+    std::vector<float> y(d), read(d);
+    const AttentionKernels& kernels = attention_kernels(isa);
+    kernels.linear_attention(key.data(), value.data(), query.data(), m, d, both.data(), y.data());
+    kernels.linear_attention(key.data(), value.data(), nullptr, m, d, updated.data(), nullptr);
+    CHECK(same_bits(both, updated));
+    kernels.linear_attention(nullptr, nullptr, query.data(), m, d, updated.data(), read.data());
+    CHECK(same_bits(y, read));
+    auto scalar = start;
+    attention_kernels(Isa::kScalar)
+        .linear_attention(key.data(), value.data(), query.data(), m, d, scalar.data(), read.data());
+    CHECK(same_bits(scalar, both));
+    CHECK(same_bits(read, y));
+    for (std::size_t c = 0; c < d; ++c) {
+      double exact = 0;
+      for (std::size_t r = 0; r < m; ++r) {
+        exact += query[r] * (static_cast<double>(start[r * d + c]) + static_cast<double>(key[r]) * value[c]);
+      }
+      CHECK(y[c] == doctest::Approx(exact).epsilon(1e-5));
+    }
+  }
+}
+
+TEST_CASE("attention_kernels: an instruction set this CPU lacks is refused") {
+  for (const Isa isa : {Isa::kNeon, Isa::kAvx2}) {
+    if (isa_available(isa)) continue;
+    expect_error(ErrorCode::kUnsupported, isa_name(isa), [&] { attention_kernels(isa); });
+  }
+}
+
+}  // namespace
+}  // namespace terrace::test
