@@ -1,50 +1,178 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <immintrin.h>
 
-#include <xsimd/xsimd.hpp>
-
 #include "engine/kernels/dense_impl.h"
+#include "engine/kernels/xsimd_lanes.h"
 
 namespace terrace {
 namespace {
 
-struct Avx2 {
-  using F32 = xsimd::batch<float, xsimd::fma3<xsimd::avx2>>;
+/// Byte order of a shuffle that moves each 16-bit word to the upper half of a 32-bit lane.
+alignas(32) constexpr std::int8_t kWordsToUpperHalves[32] = {
+    -1, -1, 0, 1, -1, -1, 2,  3,  -1, -1, 4,  5,  -1, -1, 6,  7,
+    -1, -1, 8, 9, -1, -1, 10, 11, -1, -1, 12, 13, -1, -1, 14, 15,
+};
+
+__m256i load_bytes(const void* p) noexcept { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+
+/// Sums of four neighbouring products: u (0..127) * s (-127..127), and twice 127 * 127 still fits 16 bits.
+__m256i dot4(__m256i u, __m256i s) noexcept {
+  return _mm256_madd_epi16(_mm256_maddubs_epi16(u, s), _mm256_set1_epi16(1));
+}
+
+struct Avx2 : XsimdLanes<xsimd::fma3<xsimd::avx2>> {
+  // 2 x 3 outputs of two registers each, three registers of activations and one of weights: all sixteen.
   static constexpr std::size_t kRows = 2;
   static constexpr std::size_t kTokens = 3;
-  static constexpr std::size_t kRowsOneToken = 4;
+  static constexpr std::size_t kStreams = 4;
+  static constexpr std::size_t kPrefetch = 0;
 
-  static F32 fma(F32 a, F32 b, F32 c) noexcept { return _mm256_fmadd_ps(a, b, c); }
-
-  // Both halves of the register get the same 16 bytes by the load; one shuffle then moves each word to the
-  // upper half of its lane: one shuffle per 8 weights where widening and shifting would take two operations.
-  static F32 widen_bf16(const std::uint16_t* p) noexcept {
-    const __m256i order = _mm256_setr_epi8(-1, -1, 0, 1, -1, -1, 2, 3, -1, -1, 4, 5, -1, -1, 6, 7,  //
-                                           -1, -1, 8, 9, -1, -1, 10, 11, -1, -1, 12, 13, -1, -1, 14, 15);
-    const __m256i twice = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-    return _mm256_castsi256_ps(_mm256_shuffle_epi8(twice, order));
+  static F fma(F a, F b, F c) noexcept { return _mm256_fmadd_ps(a, b, c); }
+  static F keep(F v) noexcept {
+    asm("" : "+x"(v.data));
+    return v;
   }
 
-  static float fold(const F32* parts) noexcept {
+  using XsimdLanes::load;
+  // Both halves of the register get the same 16 bytes from the load itself; one shuffle puts every word in
+  // its place. Widening and shifting would be two operations.
+  static F load(const std::uint16_t* p) noexcept {
+    return _mm256_castsi256_ps(_mm256_shuffle_epi8(twice(p), load_bytes(kWordsToUpperHalves)));
+  }
+  static F load(const std::int8_t* p) noexcept {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+  }
+  static F load_tight(const float* p) noexcept { return load(p); }
+  static F load_tight(const std::uint16_t* p) noexcept {
+    __m256i wide;  // the compiler would keep the byte order in a register and spill an accumulator for it
+    asm("vpshufb %2, %1, %0" : "=x"(wide) : "x"(twice(p)), "m"(kWordsToUpperHalves));
+    return _mm256_castsi256_ps(wide);
+  }
+
+  static F times_power(F p, F n) noexcept {
+    const __m256i exponent = _mm256_slli_epi32(_mm256_castps_si256(n), 23);
+    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), exponent));
+  }
+  static float fold(const F* parts) noexcept {
     const __m256 eight = _mm256_add_ps(parts[0], parts[1]);
     const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
     const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
   }
+
+  static void store_i8(std::int8_t* q, const F* parts) noexcept {
+    const __m256i words = _mm256_packs_epi32(_mm256_cvtps_epi32(parts[0]), _mm256_cvtps_epi32(parts[1]));
+    const __m256i in_order = _mm256_permute4x64_epi64(words, 0xd8);  // packing works in each half by itself
+    const __m128i low = _mm256_castsi256_si128(in_order);
+    const __m128i high = _mm256_extracti128_si256(in_order, 1);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(q), _mm_packs_epi16(low, high));
+  }
+  static void unpack_q4(const std::uint8_t* p, std::int8_t* out) noexcept {
+    const Q4::W w = Q4::load_w(p);
+    const __m256i eight = _mm256_set1_epi8(8);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm256_sub_epi8(w.even, eight));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + kQ4Group), _mm256_sub_epi8(w.odd, eight));
+  }
+
+  // There is an unsigned by signed product only: |x| times w with the sign of x.
+  struct Q8 {
+    static constexpr std::size_t kBytes = 32;
+    static constexpr std::size_t kRows = 4;
+    static constexpr std::size_t kTokens = 2;
+    static constexpr std::size_t kStreams = 4;
+    using Sum = __m256i;
+    struct X {
+      __m256i signs;
+      __m256i magnitudes;
+    };
+    static Sum zero() noexcept { return _mm256_setzero_si256(); }
+    static X load_x(const std::int8_t* q) noexcept {
+      const __m256i x = load_bytes(q);
+      return {x, _mm256_abs_epi8(x)};
+    }
+    static __m256i load_w(const std::int8_t* p) noexcept { return load_bytes(p); }
+    static Sum add(Sum sum, __m256i w, X x) noexcept {
+      return _mm256_add_epi32(sum, dot4(x.magnitudes, _mm256_sign_epi8(w, x.signs)));
+    }
+    static std::int32_t total(Sum sum, std::int32_t /*x_sum*/) noexcept {
+      const __m128i four = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
+      const __m128i two = _mm_add_epi32(four, _mm_unpackhi_epi64(four, four));
+      return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 1)));
+    }
+  };
+
+  // (n - 8) x = n x - 8 x: the nibbles n are unsigned as they are, and 8 x is the same for all rows.
+  struct Q4 {
+    static constexpr std::size_t kRows = 2;
+    static constexpr std::size_t kTokens = 2;
+    static constexpr std::size_t kStreams = 4;
+    struct X {
+      __m256i even, odd;              // columns 0..31 and 32..63
+      __m256i even_eight, odd_eight;  // 8 x, in pairs of columns
+    };
+    struct W {
+      __m256i even, odd;
+    };
+    static X load_x(const std::int8_t* q) noexcept {
+      const __m256i eight = _mm256_set1_epi8(8);
+      const __m256i even = load_bytes(q);
+      const __m256i odd = load_bytes(q + kQ4Group);
+      return {even, odd, _mm256_maddubs_epi16(eight, even), _mm256_maddubs_epi16(eight, odd)};
+    }
+    static W load_w(const std::uint8_t* p) noexcept {
+      const __m256i low = _mm256_set1_epi8(15);
+      const __m256i bytes = load_bytes(p);
+      return {_mm256_and_si256(bytes, low), _mm256_and_si256(_mm256_srli_epi16(bytes, 4), low)};
+    }
+    static void lanes(const W& w, const X& x, F* out) noexcept {
+      out[0] = sums(w.even, x.even, x.even_eight);
+      out[1] = sums(w.odd, x.odd, x.odd_eight);
+    }
+    static void scales(const std::uint16_t* p, F* out) noexcept {
+      std::int32_t two;
+      std::memcpy(&two, p, sizeof two);
+      const __m256i both = _mm256_set1_epi32(two);
+      out[0] = _mm256_castsi256_ps(_mm256_slli_epi32(both, 16));
+      out[1] = _mm256_castsi256_ps(_mm256_and_si256(both, _mm256_set1_epi32(static_cast<int>(0xffff0000U))));
+    }
+
+   private:
+    static __m256 sums(__m256i w, __m256i x, __m256i x_eight) noexcept {
+      const __m256i pairs = _mm256_sub_epi16(_mm256_maddubs_epi16(w, x), x_eight);
+      return _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    }
+  };
+
+  // Four streams, as the dot kernels have.
+  static std::uint64_t read(const void* data, std::size_t n) noexcept {
+    constexpr std::size_t kLine = 64;
+    const char* const p = static_cast<const char*>(data);
+    const std::size_t part = n / kLine / 4 * kLine;
+    __m256i sum[4] = {};
+    for (std::size_t i = 0; i < part; i += kLine) {
+      TERRACE_UNROLL
+      for (std::size_t k = 0; k < 4; ++k) {
+        const char* const line = p + k * part + i;
+        sum[k] = _mm256_xor_si256(sum[k], _mm256_xor_si256(load_bytes(line), load_bytes(line + kLine / 2)));
+      }
+    }
+    for (std::size_t i = 4 * part; i < n; i += kLine / 2)
+      sum[0] = _mm256_xor_si256(sum[0], load_bytes(p + i));
+    const __m256i all = _mm256_xor_si256(_mm256_xor_si256(sum[0], sum[1]), _mm256_xor_si256(sum[2], sum[3]));
+    const __m128i two = _mm_xor_si128(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
+    return static_cast<std::uint64_t>(_mm_cvtsi128_si64(_mm_xor_si128(two, _mm_unpackhi_epi64(two, two))));
+  }
+
+ private:
+  static __m256i twice(const std::uint16_t* p) noexcept {
+    return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
 };
+
+constexpr DenseKernels kTable = make_dense_kernels<Avx2>(Isa::kAvx2, "avx2");
 
 }  // namespace
 
-const DenseKernels& dense_kernels_avx2() noexcept {
-  static const DenseKernels table = [] {
-    DenseKernels t = dense_kernels_scalar();
-    t.isa = Isa::kAvx2;
-    t.name = "avx2";
-    t.dot_f32 = dot<Avx2, float>;
-    t.dot_bf16 = dot<Avx2, std::uint16_t>;
-    return t;
-  }();
-  return table;
-}
+const DenseKernels& dense_kernels_avx2() noexcept { return kTable; }
 
 }  // namespace terrace

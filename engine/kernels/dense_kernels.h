@@ -6,9 +6,11 @@
 
 #include "engine/isa.h"
 
-// Kernels of linear maps: plain functions over pointers, one table per instruction set, chosen once when a model is
-// built. Every dot product has ONE reduction order per table: it depends on d only, never on how many rows or tokens a
-// call handles, so prefill, decode, any thread count and any nested width agree bit for bit.
+// Kernels of linear maps: plain functions over pointers, one table per instruction set, chosen once when a
+// model is built. Every dot product has ONE reduction order, the same in every table (dense_scalar.cpp states
+// it): it depends on d only, never on how many rows or tokens a call handles, so prefill, decode, any thread
+// count, any nested width and any instruction set agree bit for bit. Only gelu, fast_gelu, silu and sigmoid
+// differ between kScalar, which calls the C library, and the others, which agree among themselves.
 
 namespace terrace {
 
@@ -34,24 +36,27 @@ struct DenseKernels {
   void (*dot_q8)(const std::int8_t* w, std::size_t row_stride, const float* w_scale, std::size_t n_rows,
                  const QuantizedRow* x, std::size_t n_tokens, std::size_t d, float* y,
                  std::size_t y_stride) noexcept;
-  /// Groups of 32: integer sums exact, then f32 over the groups in order. row_stride and d are multiples of 64.
-  void (*dot_q4)(const std::uint8_t* w, std::size_t row_stride, const std::uint16_t* w_scale, std::size_t n_rows,
-                 const QuantizedRow* x, std::size_t n_tokens, std::size_t d, float* y,
+  /// Sums of four products are exact integers, scaled and added in f32 in the order of dense_scalar.cpp.
+  /// row_stride and d are multiples of 64.
+  void (*dot_q4)(const std::uint8_t* w, std::size_t row_stride, const std::uint16_t* w_scale,
+                 std::size_t n_rows, const QuantizedRow* x, std::size_t n_tokens, std::size_t d, float* y,
                  std::size_t y_stride) noexcept;
 
-  // y[i] += sum over k, in order, of a[k] * row_k[i], for i in [0, d). `rows[k]` points at element 0 of the range.
-  // Each element is one chain of fused multiply-adds over k: the same bits however columns are split.
+  // y[i] += sum over k, in order, of a[k] * row_k[i], for i in [0, d). `rows[k]` points at element 0 of the
+  // range. Each element is one chain of fused multiply-adds over k: the same bits however columns are split.
   void (*axpy_f32)(const float* a, const float* const* rows, std::size_t n, float* y, std::size_t d) noexcept;
   void (*axpy_bf16)(const float* a, const std::uint16_t* const* rows, std::size_t n, float* y,
                     std::size_t d) noexcept;
   /// a[k] already holds the row's scale.
-  void (*axpy_q8)(const float* a, const std::int8_t* const* rows, std::size_t n, float* y, std::size_t d) noexcept;
+  void (*axpy_q8)(const float* a, const std::int8_t* const* rows, std::size_t n, float* y,
+                  std::size_t d) noexcept;
   /// scales[k] points at the scales of the row's groups; d is a multiple of 64.
   void (*axpy_q4)(const float* a, const std::uint8_t* const* rows, const std::uint16_t* const* scales,
                   std::size_t n, float* y, std::size_t d) noexcept;
 
-  /// q = round-to-nearest-even(x / scale), scale = max|x| / 127 (scale 0 and q = 0 for an all-zero row); q is padded
-  /// with zeros to a multiple of 64. NaN counts as 0 for the maximum and is stored as 0. Returns scale and sum.
+  /// q = round-to-nearest-even(x / scale), scale = max|x| / 127 (scale 0 and q = 0 for an all-zero row); q is
+  /// padded with zeros to a multiple of 64. NaN counts as 0 for the maximum and is stored as 0. Returns scale
+  /// and sum.
   QuantizedRow (*quantize)(const float* x, std::size_t d, std::int8_t* q) noexcept;
 
   /// Widens one weight row to f32 (embedding lookup): y[i] = w[i] (times scale).
@@ -68,8 +73,8 @@ struct DenseKernels {
   void (*fast_gelu)(float* x, std::size_t n) noexcept;  ///< tanh form
   void (*silu)(float* x, std::size_t n) noexcept;       ///< x * sigmoid(x)
   void (*sigmoid)(float* x, std::size_t n) noexcept;
-  void (*multiply)(float* x, const float* y, std::size_t n) noexcept;           ///< x *= y
-  void (*add)(float* x, const float* y, std::size_t n) noexcept;                ///< x += y
+  void (*multiply)(float* x, const float* y, std::size_t n) noexcept;                     ///< x *= y
+  void (*add)(float* x, const float* y, std::size_t n) noexcept;                          ///< x += y
   void (*multiply_to)(const float* a, const float* b, float* y, std::size_t n) noexcept;  ///< y = a * b
 
   /// Reads n bytes (a multiple of 64) and returns something that depends on them: the bandwidth probe.

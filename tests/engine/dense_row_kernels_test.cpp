@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+// Norms, quantisation and elementwise kernels of every instruction set.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include "engine/dtype.h"
+#include "engine/float_mode.h"
+#include "engine/kernels/dense_kernels.h"
+#include "tests/support/kernel_tables.h"
+#include "tests/support/random.h"
+#include "tests/support/tolerance.h"
+
+namespace terrace::test {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+constexpr std::size_t kLongest = 131;
+
+const DenseKernels& scalar() { return dense_kernels(Isa::kScalar); }
+
+struct Quantized {
+  std::vector<std::int8_t> q;
+  float scale;
+  std::int32_t sum;
+  bool operator==(const Quantized&) const = default;
+};
+
+Quantized run_quantize(const DenseKernels& kernels, const std::vector<float>& x) {
+  constexpr std::int8_t kUntouched = 99;
+  const std::size_t padded = (x.size() + 63) / 64 * 64;
+  std::vector<std::int8_t> q(padded + 1, kUntouched);
+  const QuantizedRow row = kernels.quantize(x.data(), x.size(), q.data());
+  CHECK(row.q == q.data());
+  CHECK(q.back() == kUntouched);
+  for (std::size_t i = x.size(); i < padded; ++i) CHECK(q[i] == 0);
+  q.pop_back();
+  return {q, row.scale, row.sum};
+}
+
+TEST_CASE("quantize: every instruction set agrees with the specification") {
+  Random random(1);
+  for (std::size_t d = 1; d <= kLongest; ++d) {
+    const std::vector<float> x = random.floats(d, -5.0F, 5.0F);
+    const Quantized expected = run_quantize(scalar(), x);
+    std::int32_t sum = 0;
+    for (std::size_t i = 0; i < d; ++i) {
+      CHECK(std::abs(expected.q[i] * expected.scale - x[i]) <= 0.5001F * expected.scale);
+      sum += expected.q[i];
+    }
+    CHECK(sum == expected.sum);
+    CHECK(std::abs(*std::max_element(expected.q.begin(), expected.q.end(),
+                                     [](int a, int b) { return std::abs(a) < std::abs(b); })) == 127);
+    for (const DenseKernels* kernels : available_dense_kernels()) {
+      CAPTURE(kernels->name);
+      CAPTURE(d);
+      CHECK((run_quantize(*kernels, x) == expected));
+    }
+  }
+}
+
+TEST_CASE("quantize: ties go to even") {
+  const std::vector<float> x = {127.0F, 0.5F, 1.5F, 2.5F, -0.5F, -1.5F, -2.5F, 126.5F};
+  for (const DenseKernels* kernels : available_dense_kernels()) {
+    CAPTURE(kernels->name);
+    const Quantized result = run_quantize(*kernels, x);
+    CHECK(result.scale == 1.0F);
+    const std::vector<std::int8_t> expected = {127, 0, 2, 2, 0, -2, -2, 126};
+    CHECK(std::equal(expected.begin(), expected.end(), result.q.begin()));
+  }
+}
+
+TEST_CASE("quantize: zeros, NaN, infinities and denormal numbers") {
+  for (const DenseKernels* kernels : available_dense_kernels()) {
+    CAPTURE(kernels->name);
+    for (const std::size_t d : {1, 16, 40}) {
+      const Quantized zero = run_quantize(*kernels, std::vector<float>(d, 0.0F));
+      CHECK(zero.scale == 0.0F);
+      CHECK(zero.sum == 0);
+    }
+    const Quantized nan = run_quantize(*kernels, {1.0F, kNan, -2.0F});
+    CHECK(nan.scale == 2.0F / 127.0F);
+    CHECK(nan.q[1] == 0);
+    CHECK(nan.q[2] == -127);
+    CHECK(run_quantize(*kernels, {kNan, kNan}).scale == 0.0F);
+
+    // The scale keeps the infinity, so the output will not look healthy.
+    const Quantized infinite = run_quantize(*kernels, {1.0F, kInfinity, -2.0F});
+    CHECK(infinite.scale == kInfinity);
+    CHECK(infinite.sum == 0);
+
+    for (const float tiny : {1e-45F, 3e-44F, 2.66e-43F, 1e-40F, 1e-37F}) {
+      CAPTURE(tiny);
+      std::vector<float> x(40, tiny);
+      x[3] = -tiny;
+      CHECK((run_quantize(*kernels, x) == run_quantize(scalar(), x)));
+      const FlushDenormals mode;
+      CHECK((run_quantize(*kernels, x) == run_quantize(scalar(), x)));
+    }
+  }
+}
+
+TEST_CASE("norm: the bits of the specification, and close to the formula in double") {
+  Random random(2);
+  constexpr float kEpsilon = 1e-6F;
+  for (std::size_t d = 1; d <= kLongest; ++d) {
+    const std::vector<float> x = random.floats(d, -2.0F, 4.0F);
+    const std::vector<float> scale = random.floats(d);
+    const std::vector<float> bias = random.floats(d);
+    for (const bool center : {false, true}) {
+      for (const float* b : {static_cast<const float*>(nullptr), bias.data()}) {
+        double mean = 0;
+        for (const float v : x) mean += v / static_cast<double>(d);
+        if (!center) mean = 0;
+        double variance = 0;
+        for (const float v : x) variance += (v - mean) * (v - mean) / static_cast<double>(d);
+        std::vector<float> expected(d);
+        scalar().norm(x.data(), d, scale.data(), b, center, kEpsilon, expected.data());
+        for (std::size_t i = 0; i < d; ++i) {
+          const double y =
+              (x[i] - mean) / std::sqrt(variance + kEpsilon) * scale[i] + (center && b ? b[i] : 0.0F);
+          // A single value minus its mean is rounding noise over sqrt(epsilon).
+          CHECK(std::abs(expected[i] - y) <= 2e-5);
+        }
+        for (const DenseKernels* kernels : available_dense_kernels()) {
+          CAPTURE(kernels->name);
+          CAPTURE(d);
+          std::vector<float> y(d);
+          kernels->norm(x.data(), d, scale.data(), b, center, kEpsilon, y.data());
+          CHECK(same_bits(y, expected));
+          y = x;
+          kernels->norm(y.data(), d, scale.data(), b, center, kEpsilon, y.data());
+          CHECK(same_bits(y, expected));
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("widen_bf16: exact") {
+  std::vector<std::uint16_t> all(65536);
+  for (std::size_t i = 0; i < all.size(); ++i) all[i] = static_cast<std::uint16_t>(i);
+  for (const DenseKernels* kernels : available_dense_kernels()) {
+    CAPTURE(kernels->name);
+    for (const std::size_t d : {std::size_t{1}, std::size_t{13}, std::size_t{65533}}) {
+      std::vector<float> y(d + 1, -77.0F);
+      kernels->widen_bf16(all.data(), d, y.data());
+      std::size_t wrong = 0;
+      for (std::size_t i = 0; i < d; ++i)
+        wrong += std::bit_cast<std::uint32_t>(y[i]) != std::uint32_t{all[i]} << 16;
+      CHECK(wrong == 0);
+      CHECK(y[d] == -77.0F);
+    }
+  }
+}
+
+TEST_CASE("multiply, add, multiply_to, relu: the bits of the specification, nothing behind the end") {
+  Random random(3);
+  for (std::size_t n = 1; n <= kLongest; ++n) {
+    const std::vector<float> a = random.floats(n + 1);
+    const std::vector<float> b = random.floats(n);
+    for (const DenseKernels* kernels : available_dense_kernels()) {
+      CAPTURE(kernels->name);
+      CAPTURE(n);
+      std::vector<float> product = a, sum = a, positive = a, to = a;
+      kernels->multiply(product.data(), b.data(), n);
+      kernels->add(sum.data(), b.data(), n);
+      kernels->relu(positive.data(), n);
+      kernels->multiply_to(a.data(), b.data(), to.data(), n);
+      for (std::size_t i = 0; i < n; ++i) {
+        CHECK(product[i] == a[i] * b[i]);
+        CHECK(to[i] == a[i] * b[i]);
+        CHECK(sum[i] == a[i] + b[i]);
+        CHECK(positive[i] == std::max(a[i], 0.0F));
+      }
+      for (const auto& v : {product, sum, positive, to}) CHECK(v[n] == a[n]);
+    }
+  }
+}
+
+TEST_CASE("relu keeps NaN") {
+  for (const DenseKernels* kernels : available_dense_kernels()) {
+    CAPTURE(kernels->name);
+    std::vector<float> x(21, kNan);
+    kernels->relu(x.data(), x.size());
+    for (const float v : x) CHECK(std::isnan(v));
+  }
+}
+
+TEST_CASE("gelu, fast_gelu, silu, sigmoid: close to the formulas in double over the whole range") {
+  struct Activation {
+    const char* name;
+    void (*DenseKernels::*kernel)(float*, std::size_t) noexcept;
+    double (*exact)(double);
+  };
+  const Activation activations[] = {
+      {"gelu", &DenseKernels::gelu, [](double x) { return 0.5 * x * std::erfc(-x / std::sqrt(2.0)); }},
+      {"fast_gelu", &DenseKernels::fast_gelu,
+       [](double x) { return 0.5 * x * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x))); }},
+      {"silu", &DenseKernels::silu, [](double x) { return x / (1 + std::exp(-x)); }},
+      {"sigmoid", &DenseKernels::sigmoid, [](double x) { return 1 / (1 + std::exp(-x)); }},
+  };
+  std::vector<float> x;
+  for (int i = -12000; i <= 12000; ++i) x.push_back(static_cast<float>(i) / 1000.0F);
+  for (const float v : {-1e30F, -1000.0F, -150.0F, -90.0F, -40.0F, 40.0F, 90.0F, 150.0F, 1000.0F, 1e30F}) {
+    x.push_back(v);
+  }
+  std::vector<float> agreed;
+  for (const Activation& activation : activations) {
+    agreed.clear();
+    for (const DenseKernels* kernels : available_dense_kernels()) {
+      CAPTURE(activation.name);
+      CAPTURE(kernels->name);
+      std::vector<float> y = x;
+      (kernels->*activation.kernel)(y.data(), y.size());
+      double worst = 0;
+      for (std::size_t i = 0; i < x.size(); ++i) {
+        const double error = std::abs(y[i] - activation.exact(x[i])) / std::max(1.0, std::abs(double{x[i]}));
+        if (!(error <= worst)) worst = error;  // NaN too
+      }
+      CHECK(worst <= 2.5e-7);
+      float nan = kNan;
+      (kernels->*activation.kernel)(&nan, 1);
+      CHECK(std::isnan(nan));
+      if (kernels->isa == Isa::kScalar) continue;
+      if (agreed.empty()) agreed = y;
+      CHECK(same_bits(y, agreed));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace terrace::test
