@@ -7,6 +7,7 @@ target_compile_options(
             -Wextra
             -Wpedantic
             -Wshadow
+            -Wno-missing-field-initializers # designated initialisers leave defaults on purpose
             # A compiler that fuses a*b+c where it likes would break "same bits for any split": FMA only where written.
             -ffp-contract=off)
 target_include_directories(terrace_options INTERFACE $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>)
