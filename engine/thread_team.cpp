@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/thread_team.h"
 
+#include <tbb/info.h>
 #include <tbb/task_arena.h>
 #include <tbb/task_group.h>
 
+#include <algorithm>
 #include <string>
 #include <thread>
 
@@ -24,8 +26,9 @@ inline void cpu_pause() noexcept {
 #endif
 }
 
-// Polls before a waiting thread offers its core to others. With more threads than cores pure spinning would starve the
-// very thread that is waited for; sched_yield costs about 0.5 us, so it starts only after ~20 us of polling.
+// Polls before a waiting thread offers its core to others. With more threads than cores pure spinning would
+// starve the very thread that is waited for; sched_yield costs about 0.5 us, so it starts only after ~20 us
+// of polling.
 constexpr unsigned kSpinsBeforeYield = 1024;
 
 class Backoff {
@@ -46,7 +49,12 @@ class Backoff {
 }  // namespace
 
 struct ThreadTeam::Impl {
-  explicit Impl(unsigned n_threads) : arena(static_cast<int>(n_threads), 1) {}
+  // TBB has no more workers than the process has cores and prints a warning when asked for more. A team may
+  // be larger; its chunks are then shared by those who come.
+  explicit Impl(unsigned n_threads)
+      : concurrency(std::min(static_cast<int>(n_threads), tbb::info::default_concurrency())),
+        arena(concurrency, 1) {}
+  int concurrency;
   tbb::task_arena arena;
   tbb::task_group group;
 };
@@ -63,7 +71,7 @@ ThreadTeam::Region::Region(ThreadTeam& team) : team_(team) {
   if (team_.depth_++ > 0 || !team_.impl_) return;
   team_.stop_.store(false, std::memory_order_relaxed);
   team_.impl_->arena.execute([&] {
-    for (unsigned i = 1; i < team_.n_threads_; ++i) team_.impl_->group.run([&team] { team.serve(); });
+    for (int i = 1; i < team_.impl_->concurrency; ++i) team_.impl_->group.run([&team] { team.serve(); });
   });
   team_.open_ = true;
 }
@@ -88,7 +96,8 @@ void ThreadTeam::publish_and_wait(std::uint32_t n_chunks) noexcept {
 void ThreadTeam::work(std::uint32_t epoch) noexcept {
   std::uint64_t t = ticket_.load(std::memory_order_acquire);
   while (t >> 32 == epoch && (t & 0xffff) < (t >> 16 & 0xffff)) {
-    if (!ticket_.compare_exchange_weak(t, t + 1, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
+    if (!ticket_.compare_exchange_weak(t, t + 1, std::memory_order_acq_rel, std::memory_order_acquire))
+      continue;
     call_(context_, static_cast<std::uint32_t>(t & 0xffff));
     done_.fetch_add(1, std::memory_order_release);
     t = ticket_.load(std::memory_order_acquire);
