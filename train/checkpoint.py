@@ -3,36 +3,15 @@
 
 import io
 import json
-import os
 import pickle
-from pathlib import Path
 
 import torch
 
+from train.atomic_file import write_atomically
 from train.errors import TrainError
 from train.settings import TRAIN_DEFAULTS
 
 LIMITS = {"steps", "minutes"}  # a run may be prolonged
-
-
-def write_atomically(path, data):
-    """Replaces `path` by `data`; on any failure the previous file is untouched. Errors: disk full, no permission."""
-    path = Path(path)
-    temporary = path.with_name(path.name + ".part")
-    try:
-        with open(temporary, "wb") as out:
-            out.write(data)
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        try:
-            temporary.unlink(missing_ok=True)
-        except OSError:
-            pass  # what matters is the error below and the previous file
-        raise TrainError(
-            f"{path}: cannot save {len(data)} bytes: {error.strerror}; the previous file is kept"
-        ) from error
 
 
 def save_checkpoint(path, config, model, optimizers, progress):

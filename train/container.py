@@ -9,7 +9,7 @@ import struct
 
 import numpy as np
 
-from train.checkpoint import write_atomically
+from train.atomic_file import open_atomically
 from train.errors import TrainError
 
 ALIGNMENT = 64
@@ -55,28 +55,64 @@ def _digest(data):
     return xxhash.xxh3_64_hexdigest(data)
 
 
+class ContainerWriter:
+    """Writes a model file tensor by tensor, so that only one of them need be in memory.
+
+    `layout`: {name: (stored type, shape)}, all tensors in their order in the file. The header comes first and holds the
+    checksums, which are of fixed length: it is written twice, the second time by finish().
+    """
+
+    def __init__(self, out, layout, metadata):
+        self._out, self._layout, self._metadata = out, layout, metadata
+        self._names = list(layout)
+        self._checksums = {}
+        self._entries, at, paddings = {}, 0, 0
+        for name, (stored, shape) in layout.items():
+            size = int(np.prod(shape, dtype=np.int64)) * STORED[stored].itemsize
+            self._entries[name] = {"dtype": stored, "shape": list(shape), "data_offsets": [at, at + size]}
+            at += size
+            gap = -at % ALIGNMENT
+            if gap:
+                self._entries[f"pad.{paddings}"] = {"dtype": "U8", "shape": [gap], "data_offsets": [at, at + gap]}
+                paddings, at = paddings + 1, at + gap
+        self._out.write(self._header())
+
+    def add(self, name, array):
+        """Writes the next tensor of the layout."""
+        expected = self._names[len(self._checksums)]
+        stored, shape = self._layout[expected]
+        if name != expected or stored_name(array) != stored or tuple(array.shape) != tuple(shape):
+            raise ValueError(f"{name} {array.dtype} {array.shape} is not {expected} {stored} {shape}, the next tensor")
+        data = np.ascontiguousarray(array).tobytes()
+        self._checksums[name] = _digest(data)
+        self._out.write(data)
+        self._out.write(bytes(-len(data) % ALIGNMENT))
+
+    def finish(self):
+        if len(self._checksums) != len(self._names):
+            raise ValueError(f"{len(self._checksums)} of {len(self._names)} tensors were written")
+        self._out.seek(0)
+        self._out.write(self._header())
+
+    def _header(self):
+        checksums = {name: self._checksums.get(name, "0" * 16) for name in self._names}
+        metadata = {"format": "terrace", "format_version": "1", **self._metadata, "checksums": json.dumps(checksums)}
+        content = {"__metadata__": metadata, **self._entries}
+        header = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+        header += b" " * (-(8 + len(header)) % ALIGNMENT)
+        if len(header) > MAX_HEADER:
+            raise TrainError(f"a header of {len(header)} bytes: at most {MAX_HEADER} are allowed")
+        return struct.pack("<Q", len(header)) + header
+
+
 def write_container(path, tensors, metadata):
     """Writes {name: array} in order; adds paddings and checksums. All or nothing: the file appears complete."""
-    entries, body, checksums, at, paddings = {}, [], {}, 0, 0
-    for name, array in tensors.items():
-        data = np.ascontiguousarray(array).tobytes()
-        checksums[name] = _digest(data)
-        entries[name] = {"dtype": stored_name(array), "shape": list(array.shape), "data_offsets": [at, at + len(data)]}
-        body.append(data)
-        at += len(data)
-        gap = -at % ALIGNMENT
-        if gap:
-            entries[f"pad.{paddings}"] = {"dtype": "U8", "shape": [gap], "data_offsets": [at, at + gap]}
-            body.append(bytes(gap))
-            paddings, at = paddings + 1, at + gap
-    metadata = {"format": "terrace", "format_version": "1", **metadata, "checksums": json.dumps(checksums)}
-    header = json.dumps({"__metadata__": metadata, **entries}, ensure_ascii=False, separators=(",", ":")).encode(
-        "utf-8"
-    )
-    header += b" " * (-(8 + len(header)) % ALIGNMENT)
-    if len(header) > MAX_HEADER:
-        raise TrainError(f"{path}: a header of {len(header)} bytes: at most {MAX_HEADER} are allowed")
-    write_atomically(path, struct.pack("<Q", len(header)) + header + b"".join(body))
+    layout = {name: (stored_name(array), array.shape) for name, array in tensors.items()}
+    with open_atomically(path) as out:
+        writer = ContainerWriter(out, layout, metadata)
+        for name, array in tensors.items():
+            writer.add(name, array)
+        writer.finish()
 
 
 def read_container(path):
