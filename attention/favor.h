@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <vector>
 
 #include "attention/kernels/attention_kernels.h"
 #include "engine/exec.h"
@@ -12,8 +13,9 @@ namespace terrace {
 /// FAVOR+ linear attention (reference section 6.10) on projected rows q, k, v, y [n, n_heads * d_head].
 ///
 ///   relu features (default):  f(x) = relu(x) + 1e-3
-///   softmax features W [m, d_head]:  a = W x / d_head^(1/4),  b = |x|^2 / (2 sqrt(d_head))
-///     f_q = (exp(a - b - max_m a) + 1e-4) / sqrt(m),  f_k = (exp(a - b - max_{m, keys} a) + 1e-4) / sqrt(m)
+///   softmax features W [m, d_head]:  a = W x,  b = |x|^2 / 2
+///     f_q = (exp(a - b - max_m a) + 1e-4) / sqrt(m),  f_k = (exp(a - b - max_{m, real keys} a) + 1e-4) /
+///     sqrt(m)
 ///   causal:         P += f_k v^T, z += f_k, y = (f_q P) / (f_q . z)
 ///   bidirectional:  the same with P and z summed over all keys
 ///
@@ -38,16 +40,19 @@ class FavorAttention {
   /// Bidirectional form over the first `n_real` keys; all rows of q are answered.
   void full(const Exec& exec, ConstRows q, ConstRows k, ConstRows v, std::size_t n_real, Rows y) const;
 
-  std::size_t workspace_bytes(std::size_t max_rows, unsigned n_threads) const noexcept;
+  /// Workspace that either form takes.
+  std::size_t workspace_bytes() const noexcept;
 
  private:
-  std::size_t width() const noexcept { return features_ ? n_features_ : d_head_; }
+  std::size_t width() const noexcept { return feature_rows_.empty() ? d_head_ : feature_rows_.size(); }
   std::size_t head_state_floats() const noexcept;
+  void add_key(const float* features, const float* value, float* sums) const noexcept;
+  void answer(const float* features, const float* sums, float* scratch, float* y) const noexcept;
+  void softmax_features(const float* x, float top, float* features) const noexcept;
 
   const AttentionKernels* kernels_ = nullptr;
   std::size_t n_heads_ = 0, d_head_ = 0;
-  const float* features_ = nullptr;
-  std::size_t n_features_ = 0;
+  std::vector<const float*> feature_rows_;  // empty: relu features
 };
 
 }  // namespace terrace

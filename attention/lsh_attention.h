@@ -75,6 +75,8 @@ class LshAttention {
   std::size_t workspace_bytes(std::size_t max_rows, unsigned n_threads) const noexcept;
 
  private:
+  LshHash make_hash(LshBuckets buckets) const;
+
   const AttentionKernels* kernels_ = nullptr;
   LshConfig config_;
   MemoryWindow window_;

@@ -9,6 +9,9 @@
 
 namespace terrace {
 
+/// Most buckets of one round: bucket numbers of all rounds must fit 32 bits.
+inline constexpr std::uint64_t kMostBuckets = std::uint64_t{1} << 24;
+
 /// How many buckets a hash round has: the product of even factors, one digit of the bucket number per factor.
 struct LshBuckets {
   std::vector<std::uint32_t> factors;
@@ -33,9 +36,10 @@ class LshHash {
  public:
   LshHash() = default;
   /// `rotations` [n_heads, n_hashes, n_rotations, d_k], one row per rotation vector; a view.
-  /// Throws Error{kBadConfig} unless every factor is even and positive.
-  LshHash(const AttentionKernels& kernels, LshBuckets buckets, std::size_t n_hashes, std::size_t d_k,
-          const float* rotations);
+  /// Throws Error{kBadConfig} unless every factor is even and positive
+  /// and there are at most kMostBuckets buckets.
+  LshHash(const AttentionKernels& kernels, LshBuckets buckets, std::size_t n_heads, std::size_t n_hashes,
+          std::size_t d_k, const float* rotations);
 
   const LshBuckets& buckets() const noexcept { return buckets_; }
   std::size_t n_hashes() const noexcept { return n_hashes_; }
@@ -48,7 +52,7 @@ class LshHash {
   const AttentionKernels* kernels_ = nullptr;
   LshBuckets buckets_;
   std::size_t n_hashes_ = 0, n_rotations_ = 0, d_k_ = 0;
-  const float* rotations_ = nullptr;
+  std::vector<const float*> rotations_;  // [n_heads, n_hashes, n_rotations] rows of d_k
 };
 
 }  // namespace terrace

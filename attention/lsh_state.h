@@ -58,13 +58,10 @@ class LshState {
   void set_length(std::size_t length) noexcept { length_ = length; }
 
  private:
-  struct Place {
-    std::size_t page;
-    std::size_t offset;  // bytes, of the head's part of the page
-    std::size_t slot;    // inside the page
-  };
-  Place place(std::size_t head, std::size_t slot) const noexcept;
-  void rebuild_lists();
+  const float* row(std::size_t head, std::size_t slot) const noexcept;            // key, then value
+  const std::uint32_t* links(std::size_t head, std::size_t slot) const noexcept;  // buckets, then previous
+  std::uint32_t& newest_of(std::size_t head, std::size_t round, std::uint32_t bucket) noexcept;
+  void relink(std::size_t begin, std::size_t end) noexcept;
 
   std::size_t n_heads_ = 0, d_k_ = 0, d_v_ = 0, n_hashes_ = 0;
   std::uint32_t n_buckets_ = 0;  // of one round

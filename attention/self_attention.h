@@ -7,6 +7,7 @@
 #include "attention/kernels/attention_kernels.h"
 #include "attention/kv_cache.h"
 #include "attention/memory_window.h"
+#include "attention/paged_attention.h"
 #include "engine/exec.h"
 #include "engine/tensor.h"
 
@@ -65,6 +66,7 @@ class SelfAttention {
   const AttentionKernels* kernels_ = nullptr;
   SelfAttentionConfig config_;
   MemoryWindow window_;
+  PagedAttention core_;
 };
 
 }  // namespace terrace

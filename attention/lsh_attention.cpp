@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "attention/lsh_attention.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "attention/chunked_attention.h"
+#include "attention/lsh_select.h"
+#include "attention/shared_qk.h"
+#include "engine/error.h"
+
+namespace terrace {
+namespace {
+
+constexpr std::size_t ceil_div(std::size_t a, std::size_t b) noexcept { return (a + b - 1) / b; }
+
+/// Memory of one head while it makes steps.
+struct StepScratch {
+  float* key;            // [d_k]
+  std::uint32_t* ids;    // [n_hashes]
+  float* hash;           // of LshHash
+  std::uint32_t* slots;  // see select_slots
+  const float** keys;    // [budget]
+  const float** values;  // [budget]
+  float* weights;        // [budget]
+
+  static std::size_t bytes(std::size_t d_k, std::size_t n_hashes, std::size_t hash_floats,
+                           std::size_t budget) noexcept {
+    return (d_k + 2 * n_hashes + hash_floats + 3 * budget) * sizeof(float) +
+           2 * budget * sizeof(const float*) + 7 * kCacheLine;
+  }
+  StepScratch(Workspace& ws, std::size_t d_k, std::size_t n_hashes, std::size_t hash_floats,
+              std::size_t budget)
+      : key(ws.take<float>(d_k)),
+        ids(ws.take<std::uint32_t>(n_hashes)),
+        hash(ws.take<float>(hash_floats)),
+        slots(ws.take<std::uint32_t>(2 * budget + n_hashes)),
+        keys(ws.take<const float*>(budget)),
+        values(ws.take<const float*>(budget)),
+        weights(ws.take<float>(budget)) {}
+};
+
+float inverse_root(std::size_t d) noexcept {
+  return static_cast<float>(1.0 / std::sqrt(static_cast<double>(d)));
+}
+
+}  // namespace
+
+LshAttention::LshAttention(const AttentionKernels& kernels, const LshConfig& config, const float* rotations,
+                           std::size_t n_rotations)
+    : kernels_(&kernels),
+      config_(config),
+      window_{config.mem_len, config.drop_len},
+      rotations_(rotations),
+      n_rotations_(n_rotations) {
+  TERRACE_CHECK(config.n_heads > 0 && config.d_k > 0 && config.d_v > 0, kBadConfig,
+                "LSH attention needs heads");
+  TERRACE_CHECK(config.chunk_len > 0 && config.n_hashes > 0, kBadConfig,
+                "LSH attention needs a chunk_len and at least one hash round");
+  TERRACE_CHECK(config.mem_len > 0 && config.drop_len > 0 && config.drop_len <= config.mem_len, kBadConfig,
+                "LSH attention: drop_len (" + std::to_string(config.drop_len) +
+                    ") must lie between 1 and mem_len (" + std::to_string(config.mem_len) + ")");
+  if (!config.n_buckets.empty()) hash_ = make_hash({config.n_buckets});
+}
+
+LshHash LshAttention::make_hash(LshBuckets buckets) const {
+  TERRACE_CHECK(buckets.n_rotations() == n_rotations_, kBadConfig,
+                "LSH attention: " + std::to_string(buckets.total()) + " buckets need " +
+                    std::to_string(buckets.n_rotations()) + " rotation vectors per round, found " +
+                    std::to_string(n_rotations_));
+  return LshHash(*kernels_, std::move(buckets), config_.n_heads, config_.n_hashes, config_.d_k, rotations_);
+}
+
+LshState LshAttention::make_state(std::size_t max_length) const {
+  TERRACE_CHECK(
+      hash_.has_value(), kBadConfig,
+      "LSH attention needs an explicit n_buckets to decode: Trax would derive the number from the length of "
+      "each call");
+  return LshState(config_.n_heads, config_.d_k, config_.d_v, config_.n_hashes, hash_->buckets().total(),
+                  max_length);
+}
+
+void LshAttention::step(const Exec& exec, LshState& state, ConstRows qk, ConstRows v, Rows y) const {
+  TERRACE_DCHECK(hash_.has_value() && state.length() + qk.n <= state.max_length());
+  const Workspace::Scope scope(exec.ws);
+  const std::size_t d_k = config_.d_k;
+  const std::size_t d_v = config_.d_v;
+  auto* const scratch = exec.ws.take<StepScratch>(config_.n_heads);
+  for (std::size_t h = 0; h < config_.n_heads; ++h) {
+    std::construct_at(scratch + h, exec.ws, d_k, config_.n_hashes, hash_->scratch_floats(), budget());
+  }
+  const std::size_t first = state.length();
+  const float scale = inverse_root(d_k);
+  exec.team.run(static_cast<std::uint32_t>(config_.n_heads), [&](std::uint32_t h) {
+    const StepScratch& mine = scratch[h];
+    for (std::size_t t = 0; t < qk.n; ++t) {
+      const float* q = qk.row(t) + h * d_k;
+      float* out = y.row(t) + h * d_v;
+      const std::size_t slot = first + t;
+      hash_->hash(h, q, mine.ids, mine.hash);
+      write_shared_key(*kernels_, q, d_k, mine.key);
+      state.write(h, slot, mine.key, v.row(t) + h * d_v, mine.ids);
+      const std::size_t n = select_slots(state, h, slot, config_.n_hashes, window_, budget(), mine.slots);
+      for (std::size_t i = 0; i < n; ++i) {
+        mine.keys[i] = state.key(h, mine.slots[i]);
+        mine.values[i] = state.value(h, mine.slots[i]);
+      }
+      if (n == 0) {
+        std::fill_n(out, d_v, 0.0F);  // the empty slot was all that was chosen; its value is zero
+        continue;
+      }
+      kernels_->dot_rows(q, mine.keys, n, d_k, scale, mine.weights);
+      const float sum = kernels_->softmax_weights(mine.weights, n);
+      kernels_->weighted_sum(mine.weights, mine.values, n, d_v, 1.0F / sum, out);
+    }
+  });
+  state.set_length(first + qk.n);
+}
+
+std::vector<std::uint32_t> LshAttention::selected(const LshState& state, std::size_t head,
+                                                  std::size_t t) const {
+  std::vector<std::uint32_t> slots(2 * budget() + config_.n_hashes);
+  slots.resize(select_slots(state, head, t, config_.n_hashes, window_, budget(), slots.data()));
+  return slots;
+}
+
+void LshAttention::full(const Exec& exec, ConstRows qk, ConstRows v, std::size_t n_real, bool causal, Rows y,
+                        const std::atomic<bool>* stop) const {
+  const std::size_t n = qk.n;
+  if (n == 0) return;
+  const std::size_t n_entries = config_.n_hashes * n;
+  TERRACE_CHECK(n_entries % config_.chunk_len == 0, kBadArgument,
+                "LSH attention: hash rounds times rows (" + std::to_string(n_entries) +
+                    ") must be a multiple of chunk_len (" + std::to_string(config_.chunk_len) + ")");
+  const LshHash hash = hash_ ? *hash_ : make_hash(LshBuckets::from_length(n, config_.chunk_len));
+  const Workspace::Scope scope(exec.ws);
+  const std::size_t d_k = config_.d_k;
+  const std::size_t stride = state_floats(config_.d_v);
+  float* const key_factor = exec.ws.take<float>(n);
+  auto* const ids = exec.ws.take<std::uint32_t>(n_entries);
+  auto* const order = exec.ws.take<std::uint32_t>(n_entries);
+  float* const states = exec.ws.take<float>(n_entries * stride);  // [round, row]
+  auto* const counts = exec.ws.take<std::uint32_t>(std::size_t{hash.buckets().total()} + 2);
+
+  ChunkedHead head;
+  head.d_k = d_k;
+  head.d_v = config_.d_v;
+  head.key_factor = key_factor;
+  head.order = order;
+  head.n_entries = n_entries;
+  head.chunk_len = config_.chunk_len;
+  head.n_chunks_before = config_.n_chunks_before;
+  head.n_chunks_after = config_.n_chunks_after;
+  head.n_real = n_real;
+  head.scale = inverse_root(d_k);
+  head.causal = causal;
+  head.share_qk = true;
+
+  const std::size_t blocks_per_chunk = ceil_div(config_.chunk_len, kChunkedQueries);
+  const std::size_t n_blocks = n_entries / config_.chunk_len * blocks_per_chunk;
+  const std::size_t n_lanes =
+      std::min<std::size_t>(n_blocks, exec.team.size() == 1 ? 1 : 4 * exec.team.size());
+  const std::size_t scratch_floats = chunked_scratch_floats(d_k, config_.d_v);
+  const std::size_t lane_floats =
+      scratch_floats + kChunkedQueries * stride + padded_width(hash.scratch_floats() + config_.n_hashes);
+  float* const memory = exec.ws.take<float>(n_lanes * lane_floats);
+
+  for (std::size_t h = 0; h < config_.n_heads; ++h) {
+    TERRACE_CHECK(!stop || !stop->load(std::memory_order_relaxed), kCancelled, "LSH attention was cancelled");
+    head.q = head.k = {qk.data + h * d_k, qk.stride};
+    head.v = {v.data + h * config_.d_v, v.stride};
+
+    exec.team.run(static_cast<std::uint32_t>(n_lanes), [&](std::uint32_t lane) {
+      float* const scratch = memory + lane * lane_floats;
+      auto* const of_row = reinterpret_cast<std::uint32_t*>(scratch + hash.scratch_floats());
+      for (std::size_t t = lane * n / n_lanes; t < (lane + 1) * n / n_lanes; ++t) {
+        key_factor[t] = shared_key_factor(*kernels_, head.q.row(t), d_k);
+        hash.hash(h, head.q.row(t), of_row, scratch);
+        for (std::size_t round = 0; round < config_.n_hashes; ++round) {
+          ids[round * n + t] =
+              t < n_real ? of_row[round] : hash.buckets().total();  // padding: a bucket of its own
+        }
+      }
+    });
+    for (std::size_t round = 0; round < config_.n_hashes; ++round) {
+      sort_by_bucket(ids + round * n, n, hash.buckets().total() + 1, counts, order + round * n);
+    }
+    exec.team.run(static_cast<std::uint32_t>(n_lanes), [&](std::uint32_t lane) {
+      float* const scratch = memory + lane * lane_floats;
+      float* const found = scratch + scratch_floats;
+      for (std::size_t block = lane; block < n_blocks; block += n_lanes) {
+        const std::size_t in_chunk = block % blocks_per_chunk * kChunkedQueries;
+        const std::size_t first = block / blocks_per_chunk * config_.chunk_len + in_chunk;
+        const std::size_t n_queries = std::min(kChunkedQueries, config_.chunk_len - in_chunk);
+        attend_entries(*kernels_, head, first, n_queries, scratch, found);
+        for (std::size_t i = 0; i < n_queries; ++i) {
+          const std::size_t round = (first + i) / n;
+          std::memcpy(states + (round * n + order[first + i]) * stride, found + i * stride,
+                      stride * sizeof(float));
+        }
+      }
+    });
+    // Weighting the rounds by softmax(logsumexp) is one softmax over the keys of all rounds: a merge of the
+    // states.
+    exec.for_range(n, 1, config_.n_hashes * stride, [&](std::size_t begin, std::size_t end) {
+      for (std::size_t t = begin; t < end; ++t) {
+        float* const state = states + t * stride;
+        for (std::size_t round = 1; round < config_.n_hashes; ++round) {
+          kernels_->merge(state, states + (round * n + t) * stride, config_.d_v);
+        }
+        kernels_->finish(state, config_.d_v, y.row(t) + h * config_.d_v);
+      }
+    });
+  }
+}
+
+std::size_t LshAttention::workspace_bytes(std::size_t max_rows, unsigned n_threads) const noexcept {
+  const std::size_t hash_floats = config_.n_hashes * n_rotations_;
+  const std::size_t step =
+      config_.n_heads *
+      (sizeof(StepScratch) + StepScratch::bytes(config_.d_k, config_.n_hashes, hash_floats, budget()));
+  const std::size_t n_lanes = n_threads == 1 ? 1 : std::size_t{4} * n_threads;
+  const std::size_t n_entries = config_.n_hashes * max_rows;
+  const std::size_t n_buckets = hash_ ? hash_->buckets().total() : 2 * max_rows;
+  const std::size_t stride = state_floats(config_.d_v);
+  const std::size_t lane_floats = chunked_scratch_floats(config_.d_k, config_.d_v) +
+                                  kChunkedQueries * stride + padded_width(hash_floats + config_.n_hashes);
+  const std::size_t full =
+      (max_rows + n_entries * (2 + stride) + n_buckets + 2 + n_lanes * lane_floats) * sizeof(float);
+  return std::max(step, full) + 8 * kCacheLine;
+}
+
+}  // namespace terrace

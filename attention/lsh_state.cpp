@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "attention/lsh_state.h"
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+
+#include "attention/kernels/kv_page.h"
+#include "engine/error.h"
+
+namespace terrace {
+namespace {
+
+constexpr std::uint64_t kStateTag = 0x31'6873'6C72'74;  // "trlsh1"
+
+constexpr std::size_t pages_for(std::size_t n_slots) noexcept {
+  return (n_slots + kPageSlots - 1) / kPageSlots;
+}
+
+}  // namespace
+
+// The part of one head in one page:
+//   float rows[kPageSlots][padded d_k | padded d_v]        key and value side by side: both are read for a
+//   chosen slot u32   buckets[n_hashes][kPageSlots], previous[n_hashes][kPageSlots]
+
+LshState::LshState(std::size_t n_heads, std::size_t d_k, std::size_t d_v, std::size_t n_hashes,
+                   std::uint32_t n_buckets, std::size_t max_length)
+    : n_heads_(n_heads),
+      d_k_(d_k),
+      d_v_(d_v),
+      n_hashes_(n_hashes),
+      n_buckets_(n_buckets),
+      max_length_(max_length) {
+  TERRACE_CHECK(n_heads > 0 && d_k > 0 && d_v > 0 && n_hashes > 0 && n_buckets > 0, kBadArgument,
+                "an LSH state needs heads, channels, hash rounds and buckets");
+  TERRACE_CHECK(max_length < kNone, kBadArgument,
+                "an LSH state holds fewer than 2^32 - 1 slots, asked for " + std::to_string(max_length));
+  row_floats_ = padded_width(d_k) + padded_width(d_v);
+  head_bytes_ = kPageSlots * (row_floats_ * sizeof(float) + 2 * n_hashes * sizeof(std::uint32_t));
+  pages_ = PageStore(n_heads * head_bytes_, pages_for(max_length), "the LSH attention state");
+  newest_.assign(n_heads * n_hashes * n_buckets, kNone);
+}
+
+std::size_t LshState::bytes() const noexcept {
+  return pages_for(length_) * pages_.page_bytes() + newest_.size() * sizeof(std::uint32_t);
+}
+
+const float* LshState::row(std::size_t head, std::size_t slot) const noexcept {
+  const auto* rows = reinterpret_cast<const float*>(pages_.page(slot / kPageSlots) + head * head_bytes_);
+  return rows + slot % kPageSlots * row_floats_;
+}
+
+const std::uint32_t* LshState::links(std::size_t head, std::size_t slot) const noexcept {
+  const std::byte* part = pages_.page(slot / kPageSlots) + head * head_bytes_;
+  return reinterpret_cast<const std::uint32_t*>(part + kPageSlots * row_floats_ * sizeof(float)) +
+         slot % kPageSlots;
+}
+
+const float* LshState::key(std::size_t head, std::size_t slot) const noexcept { return row(head, slot); }
+
+const float* LshState::value(std::size_t head, std::size_t slot) const noexcept {
+  return row(head, slot) + padded_width(d_k_);
+}
+
+std::uint32_t LshState::bucket(std::size_t head, std::size_t slot, std::size_t round) const noexcept {
+  return links(head, slot)[round * kPageSlots];
+}
+
+std::uint32_t LshState::previous(std::size_t head, std::size_t slot, std::size_t round) const noexcept {
+  return links(head, slot)[(n_hashes_ + round) * kPageSlots];
+}
+
+std::uint32_t& LshState::newest_of(std::size_t head, std::size_t round, std::uint32_t bucket) noexcept {
+  return newest_[(head * n_hashes_ + round) * n_buckets_ + bucket];
+}
+
+std::uint32_t LshState::newest(std::size_t head, std::size_t round, std::uint32_t bucket) const noexcept {
+  return newest_[(head * n_hashes_ + round) * n_buckets_ + bucket];
+}
+
+void LshState::write(std::size_t head, std::size_t slot, const float* key, const float* value,
+                     const std::uint32_t* buckets) noexcept {
+  std::byte* part = pages_.writable_page(slot / kPageSlots) + head * head_bytes_;
+  float* to = reinterpret_cast<float*>(part) + slot % kPageSlots * row_floats_;
+  std::copy_n(key, d_k_, to);
+  std::copy_n(value, d_v_, to + padded_width(d_k_));
+  auto* link =
+      reinterpret_cast<std::uint32_t*>(part + kPageSlots * row_floats_ * sizeof(float)) + slot % kPageSlots;
+  for (std::size_t round = 0; round < n_hashes_; ++round) {
+    link[round * kPageSlots] = buckets[round];
+    std::uint32_t& first = newest_of(head, round, buckets[round]);
+    link[(n_hashes_ + round) * kPageSlots] = first;
+    first = static_cast<std::uint32_t>(slot);
+  }
+}
+
+void LshState::truncate(std::size_t length) {
+  if (length >= length_) return;
+  for (std::size_t slot = length_; slot-- > length;) {
+    for (std::size_t head = 0; head < n_heads_; ++head) {
+      for (std::size_t round = 0; round < n_hashes_; ++round) {
+        newest_of(head, round, bucket(head, slot, round)) = previous(head, slot, round);
+      }
+    }
+  }
+  try {
+    pages_.truncate(length / kPageSlots, length % kPageSlots != 0);
+  } catch (...) {
+    relink(length, length_);
+    throw;
+  }
+  length_ = length;
+}
+
+void LshState::relink(std::size_t begin, std::size_t end) noexcept {
+  for (std::size_t slot = begin; slot < end; ++slot) {
+    for (std::size_t head = 0; head < n_heads_; ++head) {
+      for (std::size_t round = 0; round < n_hashes_; ++round) {
+        newest_of(head, round, bucket(head, slot, round)) = static_cast<std::uint32_t>(slot);
+      }
+    }
+  }
+}
+
+LshState LshState::fork() const {
+  LshState child;
+  child.n_heads_ = n_heads_;
+  child.d_k_ = d_k_;
+  child.d_v_ = d_v_;
+  child.n_hashes_ = n_hashes_;
+  child.n_buckets_ = n_buckets_;
+  child.max_length_ = max_length_;
+  child.length_ = length_;
+  child.row_floats_ = row_floats_;
+  child.head_bytes_ = head_bytes_;
+  child.newest_ = newest_;
+  child.pages_ = pages_.fork(length_ / kPageSlots, length_ % kPageSlots != 0);
+  return child;
+}
+
+void LshState::save(ByteSink& sink) const {
+  for (const std::uint64_t value :
+       {kStateTag, std::uint64_t{n_heads_}, std::uint64_t{d_k_}, std::uint64_t{d_v_},
+        std::uint64_t{n_hashes_}, std::uint64_t{n_buckets_}, std::uint64_t{length_}}) {
+    write_u64(sink, value);
+  }
+  for (std::size_t begin = 0; begin < length_; begin += kPageSlots) {
+    const std::size_t n = std::min(kPageSlots, length_ - begin);
+    for (std::size_t head = 0; head < n_heads_; ++head) {
+      write_array(sink, row(head, begin), n * row_floats_);
+      for (std::size_t round = 0; round < n_hashes_; ++round) {
+        write_array(sink, links(head, begin) + round * kPageSlots, n);
+      }
+    }
+  }
+}
+
+void LshState::load(ByteSource& source) {
+  truncate(0);
+  expect_u64(source, kStateTag, "kind of the LSH state");
+  expect_u64(source, n_heads_, "number of LSH heads");
+  expect_u64(source, d_k_, "width of an LSH key");
+  expect_u64(source, d_v_, "width of an LSH value");
+  expect_u64(source, n_hashes_, "number of hash rounds");
+  expect_u64(source, n_buckets_, "number of buckets");
+  const auto length =
+      static_cast<std::size_t>(read_u64(source, max_length_, "number of remembered positions"));
+  std::vector<float> rows(kPageSlots * row_floats_);
+  std::vector<std::uint32_t> ids(n_hashes_ * kPageSlots), of_slot(n_hashes_);
+  try {
+    for (std::size_t begin = 0; begin < length; begin += kPageSlots) {
+      const std::size_t n = std::min(kPageSlots, length - begin);
+      for (std::size_t head = 0; head < n_heads_; ++head) {
+        read_array(source, rows.data(), n * row_floats_);
+        for (std::size_t round = 0; round < n_hashes_; ++round)
+          read_array(source, ids.data() + round * kPageSlots, n);
+        for (std::size_t i = 0; i < n; ++i) {
+          for (std::size_t round = 0; round < n_hashes_; ++round) {
+            of_slot[round] = ids[round * kPageSlots + i];
+            TERRACE_CHECK(of_slot[round] < n_buckets_, kBadFile,
+                          "state: LSH bucket " + std::to_string(of_slot[round]) + " of position " +
+                              std::to_string(begin + i) + ", expected less than " +
+                              std::to_string(n_buckets_));
+          }
+          const float* key = rows.data() + i * row_floats_;
+          write(head, begin + i, key, key + padded_width(d_k_), of_slot.data());
+        }
+      }
+    }
+  } catch (...) {
+    std::fill(newest_.begin(), newest_.end(), kNone);
+    throw;
+  }
+  length_ = length;
+}
+
+}  // namespace terrace
