@@ -22,9 +22,9 @@ struct LshConfig {
   std::size_t chunk_len = 128;
   std::size_t n_chunks_before = 1, n_chunks_after = 0;
   std::size_t n_hashes = 1;
-  std::vector<std::uint32_t> n_buckets;  ///< factors; empty: derived from the length (full form only)
-  std::size_t mem_len = 2048;            ///< rows remembered while decoding
-  std::size_t drop_len = 256;            ///< rows forgotten at once
+  std::vector<std::uint32_t> n_buckets = {};  ///< factors; empty: derived from the length (full form only)
+  std::size_t mem_len = 2048;                 ///< rows remembered while decoding
+  std::size_t drop_len = 256;                 ///< rows forgotten at once
 };
 
 /// LSH attention of Reformer as Trax defines it, on projected shared-QK rows (reference sections 6.8
