@@ -5,15 +5,19 @@ from .attention import (BidirectionalAttention, CausalFavor, ConfigurableCausalA
                         MultConvCausalAttention)
 from .feed_forward import SRU, block_sparse_ff, dense_ff, sparse_ff_eval, sparse_ff_predict
 from .hashed_attention import LSHCore, LSHSelfAttention, PureLSHAttention, SelfAttention
-from .layers import (ACTIVATIONS, DenseLayer, LocallyConvDense, dense, einsum_dense, factored_dense, layer_norm,
+from .layers import (ACTIVATIONS, CausalDepthwiseConv, DenseLayer, LocallyConvDense, dense, einsum_dense, factored_dense, layer_norm,
                      locally_connected_dense, low_rank_dense, mult_modular_dense)
 from .manifest import _as_dict, sru_sizes
-from .positions import pos_axial, pos_fixed_base, pos_infinite, pos_learned, pos_sincos
+from .positions import pos_axial, pos_fixed_base, pos_infinite, pos_learned, pos_sincos, pos_time_bin
 
 
 def _dense_of(p, n):
     w, b = p[n + ".w"], p.get(n + ".b")
     return DenseLayer(lambda x: dense(x, w, b))
+
+
+def _dense_and_dconv_of(p, n):
+    return CausalDepthwiseConv(_dense_of(p, n), p[n + ".dconv"]) if n + ".dconv" in p else _dense_of(p, n)
 
 
 def _factored_of(p, n):
@@ -30,7 +34,7 @@ def build_attention(p, n, a, cfg, causal=True):
     kind, s = a["kind"], a.get("sparsity") or cfg.n_heads
     qkvo = lambda f: [f("%s.%s" % (n, r)) for r in "qkvo"]
     if kind == "causal":
-        return ConfigurableCausalAttention(*qkvo(lambda m: _dense_of(p, m)), h)
+        return ConfigurableCausalAttention(*qkvo(lambda m: _dense_and_dconv_of(p, m)), h)
     if kind == "attention":
         return BidirectionalAttention(*qkvo(lambda m: _dense_of(p, m)), h)
     if kind == "favor":
@@ -143,6 +147,8 @@ def add_position(x, p, n, cfg, start):
         return pos_fixed_base(x, w, p[n + ".start_vec"], start)
     if pos[0] == "axial":
         return pos_axial(x, [p["%s.axis%d" % (n, i)] for i in range(len(pos[1]))], start)
+    if pos[0] == "time-bin":
+        return pos_time_bin(x, pos[1], start)
     assert pos == "no"
     return x
 

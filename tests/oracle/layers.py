@@ -148,3 +148,27 @@ class DenseLayer:
 
     def reset(self):
         pass
+
+
+class CausalDepthwiseConv:
+    """y[t] = sum_i z[t - i] w[i] per channel, w [3, d], row 0 = the current step; z = the layer before it."""
+
+    def __init__(self, before, w):
+        self.before, self.w = before, w
+        self.reset()
+
+    def reset(self):
+        self.tail = np.zeros((2, self.w.shape[1]))
+
+    def _run(self, z, tail):
+        padded = np.concatenate([tail, z])
+        return sum(padded[2 - i : 2 - i + len(z)] * self.w[i] for i in range(3))
+
+    def full(self, x):
+        return self._run(self.before.full(x), np.zeros((2, self.w.shape[1])))
+
+    def feed(self, x):
+        z = self.before.feed(x)
+        y = self._run(z, self.tail)
+        self.tail = np.concatenate([self.tail, z])[-2:]
+        return y

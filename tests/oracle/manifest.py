@@ -20,7 +20,7 @@ class Cfg:
     d_head: object = None             # 'selfattn'/'lsh' only; default d_model // n_heads
     max_len: int = 2048
     pos: object = "learned"           # 'learned' | ('lowrank', k) | 'sin-cos' | 'fixed-base' |
-    #                                   'infinite' | ('axial', shape, dims) | 'no'
+    #                                   'infinite' | ('axial', shape, dims) | ('time-bin', length) | 'no'
     attn: object = "causal"           # see attention_manifest(); str or dict(kind=..., ...) or list
     enc_attn: object = "attention"
     n_attn: int = 1                   # attention layers per decoder block (Terraformer: 2)
@@ -38,6 +38,56 @@ class Cfg:
     center_ln: bool = True
     n_layers_forget: int = 0
     forget_dense: bool = True
+    half_before: int = 0              # terraformer: embeddings, encoder and decoder blocks before this one at half width
+    double_after: int = 0             # terraformer: decoder blocks after this one at double width
+    d_input: int = 0                  # terraformer, transformer: the encoder's input is rows of this width, not tokens
+    cross_sparsity: object = 0        # transformer: 0 | s | (sq, so), as enc_dec_attention_sparsity
+
+
+def at_width(cfg, block=None):
+    """The description at the width of a decoder block; None: of embeddings and encoder (section 8)."""
+    halves = 1 if cfg.half_before and (block is None or block < cfg.half_before) else 2
+    if cfg.double_after and block is not None and block > cfg.double_after:
+        halves = 4
+    return dataclasses.replace(cfg, d_model=cfg.d_model * halves // 2, d_ff=cfg.d_ff * halves // 2)
+
+
+def final_width(cfg):
+    return cfg.d_model * (2 if cfg.double_after else 1)
+
+
+def cross_parts(cfg):
+    """(modules of q, modules of the output or None where there is no output layer); 0 = dense."""
+    c = cfg.cross_sparsity
+    q, o = c if isinstance(c, tuple) else (c, "noop" if c else 0)
+    return q or 0, None if o == "noop" else o or 0
+
+
+def decoder_elements(cfg):
+    """Blocks of the decoder and the concatenations between them, as ("block", i) and ("concat", i)."""
+    out = []
+    for i in range(cfg.n_layers):
+        out.append(("block", i))
+        if cfg.half_before and i == cfg.half_before - 1 or cfg.double_after and i == cfg.double_after:
+            out.append(("concat", i))
+    return out
+
+
+def with_forgetting(elements, every):
+    """Inserts ("forget", i) as section 8 says; i numbers the element behind which it stands."""
+    out = []
+    points = _forget_points(len(elements), every)
+    for i, element in enumerate(elements):
+        out.append(element)
+        if i in points:
+            out.append(("forget", i))
+    return out
+
+
+def forget_width(cfg, elements, i):
+    """Width of the streams behind element i of the decoder."""
+    kind, block = elements[i]
+    return at_width(cfg, block).d_model * (2 if kind == "concat" else 1)
 
 
 def _as_dict(a):
@@ -81,7 +131,9 @@ def attention_manifest(n, a, cfg):
     a, d, h = _as_dict(a), cfg.d_model, cfg.n_heads
     kind = a["kind"]
     if kind in ("causal", "attention", "favor", "causal_favor", "qkv"):
-        return sum([m_dense("%s.%s" % (n, r), d, d) for r in "qkvo"], [])
+        dconv = [(".dconv", (3, d))] if a.get("use_dconv") else []
+        return sum([m_dense("%s.%s" % (n, r), d, d) + [("%s.%s%s" % (n, r, e), z) for e, z in dconv if r != "o"]
+                    for r in "qkvo"], [])
     s = a.get("sparsity") or h
     if kind == "mult":
         return sum([m_factored("%s.%s" % (n, r), s, d, d) for r in "qkvo"], [])
@@ -179,6 +231,17 @@ def pos_manifest(n, cfg):
     return []
 
 
+def cross_manifest(n, cfg):
+    d = cfg.d_model
+    q, o = cross_parts(cfg)
+
+    def part(r, s):
+        if not s:
+            return m_dense("%s.%s" % (n, r), d, d)
+        return m_factored("%s.%s" % (n, r), s, d, d) + m_conv("%s.%s_conv" % (n, r), s, d, d // s, 3, 3)
+    return part("q", q) + m_dense(n + ".k", d, d) + m_dense(n + ".v", d, d) + ([] if o is None else part("o", o))
+
+
 def loss_manifest(n, cfg, d_in):
     v = cfg.out_vocab or cfg.vocab
 
@@ -233,7 +296,7 @@ def manifest(cfg):
             m += ff_manifest("dec%d.ff" % i, cfg)
         return m + m_ln("ln_f", 2 * d) + m_dense("loss", 2 * d, cfg.vocab)
     if cfg.model == "transformer":
-        m = [("emb", (cfg.vocab, d))] + pos_manifest("pos_e", cfg)
+        m = _input_manifest(cfg, d) + pos_manifest("pos_e", cfg)
         for i in range(cfg.n_enc):
             m += m_ln("enc%d.ln0" % i, d) + attention_manifest("enc%d.attn" % i, cfg.enc_attn, cfg)
             m += ff_manifest("enc%d.ff" % i, cfg)
@@ -243,31 +306,40 @@ def manifest(cfg):
         m += pos_manifest("pos_d", cfg)
         for i in range(cfg.n_layers):
             m += m_ln("dec%d.ln0" % i, d) + attention_manifest("dec%d.attn0" % i, cfg.attn, cfg)
-            m += m_ln("dec%d.lnx" % i, d) + attention_manifest("dec%d.xattn" % i, "qkv", cfg)
+            m += m_ln("dec%d.lnx" % i, d) + cross_manifest("dec%d.xattn" % i, cfg)
             m += ff_manifest("dec%d.ff" % i, cfg)
         return m + m_ln("ln_f", d) + loss_manifest("loss", cfg, d)
     assert cfg.model == "terraformer"
-    m = [("emb", (cfg.vocab, d))] + pos_manifest("pos_e", cfg)
+    first = at_width(cfg)
+    d = first.d_model
+    m = _input_manifest(cfg, d) + pos_manifest("pos_e", first)
     if cfg.out_vocab:
         m += [("emb_d", (cfg.out_vocab, d))]
-    m += pos_manifest("pos_d", cfg)
-    forget = _forget_points(cfg.n_enc, cfg.n_layers_forget)
-    for i in range(cfg.n_enc):
-        m += m_ln("enc%d.ln0" % i, d) + attention_manifest("enc%d.attn" % i, cfg.enc_attn, cfg)
-        m += ff_manifest("enc%d.ff" % i, cfg)
-        if i in forget and cfg.forget_dense:
+    m += pos_manifest("pos_d", first)
+    for kind, i in with_forgetting([("block", i) for i in range(cfg.n_enc)], cfg.n_layers_forget):
+        if kind == "block":
+            m += m_ln("enc%d.ln0" % i, d) + attention_manifest("enc%d.attn" % i, cfg.enc_attn, first)
+            m += ff_manifest("enc%d.ff" % i, first)
+        elif cfg.forget_dense:
             m += m_dense("enc%d.forget" % i, d, d)
     if not cfg.reversible_encoder:
         m += m_dense("enc_out", d, d) + m_ln("enc_ln", d)
-    forget = _forget_points(cfg.n_layers, cfg.n_layers_forget)
-    for i in range(cfg.n_layers):
-        for j in range(cfg.n_attn):
-            m += m_ln("dec%d.ln%d" % (i, j), d)
-            m += attention_manifest("dec%d.attn%d" % (i, j), _attn_of(cfg, i), cfg)
-        m += ff_manifest("dec%d.ff" % i, cfg)
-        if i in forget and cfg.forget_dense:
-            m += m_dense("dec%d.forget" % i, d, d)
-    return m + m_ln("ln_f", d) + loss_manifest("loss", cfg, d)
+    elements = decoder_elements(cfg)
+    for kind, i in with_forgetting(elements, cfg.n_layers_forget):
+        if kind == "block":
+            c = at_width(cfg, i)
+            for j in range(cfg.n_attn):
+                m += m_ln("dec%d.ln%d" % (i, j), c.d_model)
+                m += attention_manifest("dec%d.attn%d" % (i, j), _attn_of(cfg, i), c)
+            m += ff_manifest("dec%d.ff" % i, c)
+        elif kind == "forget" and cfg.forget_dense:
+            width = forget_width(cfg, elements, i)
+            m += m_dense("dec.forget%d" % i, width, width)
+    return m + m_ln("ln_f", final_width(cfg)) + loss_manifest("loss", cfg, final_width(cfg))
+
+
+def _input_manifest(cfg, d):
+    return m_dense("input", cfg.d_input, d) if cfg.d_input else [("emb", (cfg.vocab, d))]
 
 
 def bind(cfg, flat):

@@ -3,10 +3,10 @@
 
 import numpy as np
 
-from .attention import _heads, _unheads, attend_where, concat_with_padding, strip_concatenated
-from .building import FeedForward, _dense_of, _ln, add_position, build_attention, loss_layer
+from .attention import _heads, _unheads, attend_where, concat_with_padding
+from .building import (FeedForward, _conv_of, _dense_of, _factored_of, _ln, add_position, build_attention, loss_layer)
 from .layers import dense, embedding
-from .manifest import _attn_of, _forget_points, bind
+from .manifest import _attn_of, at_width, bind, cross_parts, decoder_elements, with_forgetting
 
 
 class TransformerLM:
@@ -72,65 +72,87 @@ class ReformerLM:
     feed = TransformerLM.feed
 
 
+def _embed_inputs(inputs, p):
+    """(rows, mask): token ids, where 0 is padding, or rows that are embedded already, where there is none."""
+    inputs = np.asarray(inputs)
+    if inputs.ndim == 2:
+        return dense(inputs, p["input.w"], p["input.b"]), np.ones(len(inputs), bool)
+    return embedding(inputs, p["emb"]), inputs != 0
+
+
 class Transformer:
     """ConfigurableTransformer (encoder-decoder with cross attention); eval mode only."""
 
     def __init__(self, cfg, flat):
         self.cfg, self.p = cfg, bind(cfg, flat)
 
-    def full(self, tok_e, tok_d):
+    def full(self, inputs, tok_d):
         cfg, p = self.cfg, self.p
-        mask = np.asarray(tok_e) != 0
-        e = add_position(embedding(tok_e, p["emb"]), p, "pos_e", cfg, 0)
+        e, mask = _embed_inputs(inputs, p)
+        e = add_position(e, p, "pos_e", cfg, 0)
         for i in range(cfg.n_enc):
             a = build_attention(p, "enc%d.attn" % i, cfg.enc_attn, cfg, causal=False)
             e = e + a.full(_ln(e, p, "enc%d.ln0" % i), mask)
             e = e + FeedForward(p, "enc%d.ff" % i, cfg).full(e)
         e = _ln(e, p, "enc_ln")
         ids = np.concatenate([[0], np.asarray(tok_d)[:-1]])
-        x = add_position(embedding(ids, p.get("emb_d", p["emb"])), p, "pos_d", cfg, 0)
+        x = add_position(embedding(ids, p["emb_d"] if "emb_d" in p else p["emb"]), p, "pos_d", cfg, 0)
         for i in range(cfg.n_layers):
             a = build_attention(p, "dec%d.attn0" % i, cfg.attn, cfg)
             x = x + a.full(_ln(x, p, "dec%d.ln0" % i))
-            q, k, v, o = [_dense_of(p, "dec%d.xattn.%s" % (i, r)).full for r in "qkvo"]
-            h, y = cfg.n_heads, _ln(x, p, "dec%d.lnx" % i)
-            y = attend_where(_heads(q(y), h), _heads(k(e), h), _heads(v(e), h), mask[None, None])
-            x = x + o(_unheads(y))
+            x = x + self._cross("dec%d.xattn" % i, _ln(x, p, "dec%d.lnx" % i), e, mask)
             x = x + FeedForward(p, "dec%d.ff" % i, cfg).full(x)
         return loss_layer(_ln(x, p, "ln_f"), p, cfg)
+
+    def _cross(self, n, x, e, mask):
+        cfg, p, h = self.cfg, self.p, self.cfg.n_heads
+        modules_q, modules_o = cross_parts(cfg)
+
+        def part(r, modules, y):
+            if not modules:
+                return _dense_of(p, "%s.%s" % (n, r)).full(y)
+            y = _factored_of(p, "%s.%s" % (n, r)).full(y)
+            return _conv_of(p, "%s.%s_conv" % (n, r), modules).full(y)
+        q = part("q", modules_q, x)
+        k, v = [_dense_of(p, "%s.%s" % (n, r)).full(e) for r in "kv"]
+        y = _unheads(attend_where(_heads(q, h), _heads(k, h), _heads(v, h), mask[None, None]))
+        return y if modules_o is None else part("o", modules_o, y)
 
 
 class Terraformer:
     """ConfigurableTerraformer.
 
-    full(tok_e, tok_d)   eval mode with Trax's padded layout (tok_e may end in zeros)
-    start(tok_e); feed() engine layout: only the n real encoder tokens are processed, they
-                         are pushed through the decoder together with the first input token.
+    full(inputs, tok_d)   eval mode with Trax's padded layout (token ids may end in zeros)
+    start(inputs); feed() engine layout: only the n real encoder rows are processed, they are pushed through the decoder
+                          together with the first input token.
     """
 
     def __init__(self, cfg, flat):
         self.cfg, self.p = cfg, bind(cfg, flat)
-        p = self.p
-        self.enc_attn = [build_attention(p, "enc%d.attn" % i, cfg.enc_attn, cfg, causal=False)
+        p, first = self.p, at_width(cfg)
+        widths = [at_width(cfg, i) for i in range(cfg.n_layers)]
+        self.first = first
+        self.enc_attn = [build_attention(p, "enc%d.attn" % i, cfg.enc_attn, first, causal=False)
                          for i in range(cfg.n_enc)]
-        self.enc_ff = [FeedForward(p, "enc%d.ff" % i, cfg) for i in range(cfg.n_enc)]
-        self.attn = [[build_attention(p, "dec%d.attn%d" % (i, j), _attn_of(cfg, i), cfg)
+        self.enc_ff = [FeedForward(p, "enc%d.ff" % i, first) for i in range(cfg.n_enc)]
+        self.attn = [[build_attention(p, "dec%d.attn%d" % (i, j), _attn_of(cfg, i), widths[i])
                       for j in range(cfg.n_attn)] for i in range(cfg.n_layers)]
-        self.ff = [FeedForward(p, "dec%d.ff" % i, cfg) for i in range(cfg.n_layers)]
+        self.ff = [FeedForward(p, "dec%d.ff" % i, widths[i]) for i in range(cfg.n_layers)]
 
-    def encode(self, tok_e):
+    def encode(self, inputs):
         cfg, p = self.cfg, self.p
-        mask = np.asarray(tok_e) != 0
-        x1 = x2 = add_position(embedding(tok_e, p["emb"]), p, "pos_e", cfg, 0)
-        forget = _forget_points(cfg.n_enc, cfg.n_layers_forget)
-        for i in range(cfg.n_enc):
+        x, mask = _embed_inputs(inputs, p)
+        x1 = x2 = add_position(x, p, "pos_e", self.first, 0)
+        for kind, i in with_forgetting([("block", i) for i in range(cfg.n_enc)], cfg.n_layers_forget):
+            if kind == "forget":
+                if cfg.forget_dense:
+                    x1 = x2 = dense((x1 + x2) / 2, p["enc%d.forget.w" % i], p["enc%d.forget.b" % i])
+                continue
             x1 = x1 + self.enc_attn[i].full(_ln(x2, p, "enc%d.ln0" % i, cfg.center_ln), mask)
             x1, x2 = x2, x1
             x1 = x1 + self.enc_ff[i].full(x2)
             if cfg.two_swaps:
                 x1, x2 = x2, x1
-            if i in forget and cfg.forget_dense:
-                x1 = x2 = dense((x1 + x2) / 2, p["enc%d.forget.w" % i], p["enc%d.forget.b" % i])
         if not cfg.reversible_encoder:
             y = dense((x1 + x2) / 2.0, p["enc_out.w"], p["enc_out.b"])
             x1 = x2 = _ln(y, p, "enc_ln")
@@ -138,30 +160,35 @@ class Terraformer:
 
     def _decode(self, x1, x2, how):
         cfg, p = self.cfg, self.p
-        forget = _forget_points(cfg.n_layers, cfg.n_layers_forget)
-        for i in range(cfg.n_layers):
-            for j in range(cfg.n_attn):
-                x1 = x1 + getattr(self.attn[i][j], how)(_ln(x2, p, "dec%d.ln%d" % (i, j), cfg.center_ln))
+        for kind, i in with_forgetting(decoder_elements(cfg), cfg.n_layers_forget):
+            if kind == "concat":
+                x1 = x2 = np.concatenate([x1, x2], -1)
+            elif kind == "forget":
+                if cfg.forget_dense:
+                    x1 = x2 = dense((x1 + x2) / 2, p["dec.forget%d.w" % i], p["dec.forget%d.b" % i])
+            else:
+                for j in range(cfg.n_attn):
+                    x1 = x1 + getattr(self.attn[i][j], how)(_ln(x2, p, "dec%d.ln%d" % (i, j), cfg.center_ln))
+                    x1, x2 = x2, x1
+                x1 = x1 + getattr(self.ff[i], how)(x2)
                 x1, x2 = x2, x1
-            x1 = x1 + getattr(self.ff[i], how)(x2)
-            x1, x2 = x2, x1
-            if i in forget and cfg.forget_dense:
-                x1 = x2 = dense((x1 + x2) / 2, p["dec%d.forget.w" % i], p["dec%d.forget.b" % i])
         return _ln((x1 + x2) / 2.0, p, "ln_f")
 
     def _embed_dec(self, ids, start):
         p = self.p
-        return add_position(embedding(ids, p.get("emb_d", p["emb"])), p, "pos_d", self.cfg, start)
+        rows = embedding(ids, p["emb_d"] if "emb_d" in p else p["emb"])
+        return add_position(rows, p, "pos_d", self.first, start)
 
-    def full(self, tok_e, tok_d):
-        e1, e2, mask = self.encode(tok_e)
+    def full(self, inputs, tok_d):
+        e1, e2, mask = self.encode(inputs)
         vd = self._embed_dec(np.concatenate([[0], np.asarray(tok_d)[:-1]]), 0)
         y = self._decode(concat_with_padding(e1, vd, mask), concat_with_padding(e2, vd, mask), "full")
-        return loss_layer(strip_concatenated(y, tok_e, len(tok_d)), self.p, self.cfg)
+        n = int(np.sum(mask))
+        return loss_layer(y[n : n + len(tok_d)], self.p, self.cfg)
 
-    def start(self, tok_e):
-        tok_e = np.asarray(tok_e)
-        e1, e2, _ = self.encode(tok_e[tok_e != 0])
+    def start(self, inputs):
+        inputs = np.asarray(inputs)
+        e1, e2, _ = self.encode(inputs if inputs.ndim == 2 else inputs[inputs != 0])
         self.pending, self.pos = (e1, e2), 0
         for l in sum(self.attn, []) + self.ff:
             l.reset()

@@ -270,3 +270,23 @@ def test_files():
     np.save(buf, np.array([0x3F80, 0xC000], np.uint16))
     buf.seek(0)
     close(read_npy_stream(buf)[0], [1.0, -2.0])
+
+
+def test_options_beside_the_published_models():
+    """Widths that change along the depth, embedded input, time bins, depthwise convolutions: full() and feed() agree."""
+    r = np.random.default_rng(9)
+    base = dict(vocab=23, d_model=16, d_ff=24, n_enc=3, n_heads=2, max_len=64, enc_attn="attention", n_attn=1)
+    for k in (dict(n_layers=4, half_before=2), dict(n_layers=4, half_before=1, double_after=2, n_layers_forget=1),
+              dict(n_layers=3, double_after=1), dict(n_layers=2, d_input=5, out_vocab=23), dict(n_layers=2, pos=("time-bin", 3))):
+        c = Cfg("terraformer", attn="causal", **base, **k)
+        m = Terraformer(c, random_weights(c))
+        inputs = r.normal(size=(6, 5)) if c.d_input else r.integers(1, 22, size=6)
+        td = r.integers(1, 22, size=7)
+        y = m.full(inputs, td)
+        m.start(inputs)
+        s = np.concatenate([[0], td[:-1]])
+        close(np.concatenate([m.feed(s[:2]), m.feed(s[2:3]), m.feed(s[3:])]), y, 1e-8, k)
+    c = _lm(dict(kind="causal", use_dconv=True))
+    m = TransformerLM(c, random_weights(c))
+    toks = r.integers(1, 18, size=9)
+    close(fed(m, np.concatenate([[0], toks[:-1]]), [4, 1, 1, 3]), m.full(toks), 1e-8, "dconv")
