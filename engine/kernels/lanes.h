@@ -12,7 +12,7 @@
 //   S::store(p, x)               kWidth floats, any alignment
 //   S::set(a)                    a in every lane
 //   S::fma(a, b, c)              a * b + c, rounded once
-//   S::add, S::sub, S::mul, S::div, S::sqrt, S::abs
+//   S::add, S::sub, S::mul, S::div, S::abs
 //   S::min(a, b), S::max(a, b)   a < b ? a : b;  a > b ? a : b
 //   S::if_less(a, b, yes, no)    lane by lane
 //   S::times_power(p, n)         p * 2^k, where k is the integer in the low bits of the float n = 1.5 * 2^23

@@ -22,7 +22,6 @@ struct XsimdLanes {
   static F sub(F a, F b) noexcept { return a - b; }
   static F mul(F a, F b) noexcept { return a * b; }
   static F div(F a, F b) noexcept { return a / b; }
-  static F sqrt(F a) noexcept { return xsimd::sqrt(a); }
   static F abs(F a) noexcept { return xsimd::abs(a); }
   static F min(F a, F b) noexcept { return xsimd::select(a < b, a, b); }
   static F max(F a, F b) noexcept { return xsimd::select(a > b, a, b); }

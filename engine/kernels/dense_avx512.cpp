@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/kernels/dense_avx512.h"
+
+namespace terrace {
+namespace {
+
+/// Sums of four neighbouring products: u (0..127) * s (-127..127), and twice 127 * 127 still fits 16 bits.
+__m512i dot4(__m512i u, __m512i s) noexcept {
+  return _mm512_madd_epi16(_mm512_maddubs_epi16(u, s), _mm512_set1_epi16(1));
+}
+
+struct Avx512 : Avx512Common {
+  // There is an unsigned by signed product only: |x| times w with the sign of x.
+  struct Q8 {
+    static constexpr std::size_t kBytes = 64;
+    static constexpr std::size_t kRows = 4;
+    static constexpr std::size_t kTokens = 4;
+    static constexpr std::size_t kStreams = 4;
+    using Sum = __m512i;
+    struct X {
+      __mmask64 negative;
+      __m512i magnitudes;
+    };
+    static Sum zero() noexcept { return _mm512_setzero_si512(); }
+    static X load_x(const std::int8_t* q) noexcept {
+      const __m512i x = load_bytes(q);
+      return {_mm512_movepi8_mask(x), _mm512_abs_epi8(x)};
+    }
+    static __m512i load_w(const std::int8_t* p) noexcept { return load_bytes(p); }
+    static Sum add(Sum sum, __m512i w, X x) noexcept {
+      const __m512i signed_w = _mm512_mask_sub_epi8(w, x.negative, _mm512_setzero_si512(), w);
+      return _mm512_add_epi32(sum, dot4(x.magnitudes, signed_w));
+    }
+    static std::int32_t total(Sum sum, std::int32_t /*x_sum*/) noexcept { return sum_of_lanes(sum); }
+  };
+
+  // (n - 8) x = n x - 8 x: the nibbles n are unsigned as they are, and 8 x is the same for all rows.
+  struct Q4 {
+    static constexpr std::size_t kRows = 4;
+    static constexpr std::size_t kTokens = 4;
+    static constexpr std::size_t kStreams = 4;
+    using W = __m512i;
+    struct X {
+      __m512i x;
+      __m512i eight;  // 8 x, in pairs of columns
+    };
+    static X load_x(const std::int8_t* q) noexcept {
+      const __m512i x = load_bytes(q);
+      return {x, _mm512_maddubs_epi16(_mm512_set1_epi8(8), x)};
+    }
+    static W load_w(const std::uint8_t* p) noexcept { return nibbles(p); }
+    static void lanes(W w, const X& x, F* out) noexcept {
+      const __m512i pairs = _mm512_sub_epi16(_mm512_maddubs_epi16(w, x.x), x.eight);
+      out[0] = _mm512_cvtepi32_ps(_mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
+    }
+    static void scales(const std::uint16_t* p, F* out) noexcept { q4_scales(p, out); }
+  };
+};
+
+constexpr DenseKernels kTable = make_dense_kernels<Avx512>(Isa::kAvx512, "avx512");
+
+}  // namespace
+
+const DenseKernels& dense_kernels_avx512() noexcept { return kTable; }
+
+}  // namespace terrace

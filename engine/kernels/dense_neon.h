@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <arm_neon.h>
+
+#include "engine/kernels/dense_impl.h"
+#include "engine/kernels/xsimd_lanes.h"
+
+// What the two NEON tables share: everything but the products of bytes.
+
+namespace terrace {
+namespace {
+
+struct NeonCommon : XsimdLanes<xsimd::neon64> {
+  // 2 x 3 outputs of four registers each, three of activations and one of weights: 28 of 32.
+  static constexpr std::size_t kRows = 2;
+  static constexpr std::size_t kTokens = 3;
+  static constexpr std::size_t kStreams = 4;
+  static constexpr std::size_t kPrefetch = 0;
+
+  static F fma(F a, F b, F c) noexcept { return vfmaq_f32(c, a, b); }
+  // xsimd 8.1 divides floats by a reciprocal estimate, which is not always the nearest float.
+  static F div(F a, F b) noexcept { return vdivq_f32(a, b); }
+  static F keep(F v) noexcept { return v; }  // NEON arithmetic has no memory operands
+
+  using XsimdLanes::load;
+  static F load(const std::uint16_t* p) noexcept {
+    return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16));
+  }
+  static F load(const std::int8_t* p) noexcept {
+    std::uint32_t four;
+    std::memcpy(&four, p, sizeof four);
+    const int16x8_t words = vmovl_s8(vcreate_s8(four));
+    return vcvtq_f32_s32(vmovl_s16(vget_low_s16(words)));
+  }
+  template <class T>
+  static F load_tight(const T* p) noexcept {
+    return load(p);
+  }
+
+  static F times_power(F p, F n) noexcept {
+    const uint32x4_t exponent = vshlq_n_u32(vreinterpretq_u32_f32(n), 23);
+    return vreinterpretq_f32_u32(vaddq_u32(vreinterpretq_u32_f32(p), exponent));
+  }
+  static float fold(const F* parts) noexcept {
+    const float32x4_t four = vaddq_f32(vaddq_f32(parts[0], parts[2]), vaddq_f32(parts[1], parts[3]));
+    const float32x2_t two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
+    return vget_lane_f32(two, 0) + vget_lane_f32(two, 1);
+  }
+
+  static void store_i8(std::int8_t* q, const F* parts) noexcept {
+    const int16x8_t low =
+        vcombine_s16(vmovn_s32(vcvtq_s32_f32(parts[0])), vmovn_s32(vcvtq_s32_f32(parts[1])));
+    const int16x8_t high =
+        vcombine_s16(vmovn_s32(vcvtq_s32_f32(parts[2])), vmovn_s32(vcvtq_s32_f32(parts[3])));
+    vst1q_s8(q, vcombine_s8(vmovn_s16(low), vmovn_s16(high)));
+  }
+
+  /// A run of 64 q4 weights as -8..7, in the order of the columns.
+  struct Run {
+    int8x16_t part[4];
+  };
+  static Run load_run(const std::uint8_t* p) noexcept {
+    const uint8x16_t a = vld1q_u8(p);
+    const uint8x16_t b = vld1q_u8(p + 16);
+    const uint8x16_t low = vdupq_n_u8(15);
+    const int8x16_t eight = vdupq_n_s8(8);
+    const auto centred = [eight](uint8x16_t nibbles) {
+      return vsubq_s8(vreinterpretq_s8_u8(nibbles), eight);
+    };
+    return {{centred(vandq_u8(a, low)), centred(vandq_u8(b, low)), centred(vshrq_n_u8(a, 4)),
+             centred(vshrq_n_u8(b, 4))}};
+  }
+  static void unpack_q4(const std::uint8_t* p, std::int8_t* out) noexcept {
+    const Run run = load_run(p);
+    for (std::size_t i = 0; i < 4; ++i) vst1q_s8(out + 16 * i, run.part[i]);
+  }
+
+  /// q8 and q4 products. dot4(sum, w, x): sum + sums of four neighbouring products, in order.
+  template <class Dot4>
+  struct Quantized {
+    static constexpr std::size_t kBytes = 16;
+    static constexpr std::size_t kRows = 4;
+    static constexpr std::size_t kTokens = 4;
+    static constexpr std::size_t kStreams = 4;
+    using Sum = int32x4_t;
+    using X = int8x16_t;
+    static Sum zero() noexcept { return vdupq_n_s32(0); }
+    static X load_x(const std::int8_t* q) noexcept { return vld1q_s8(q); }
+    static int8x16_t load_w(const std::int8_t* p) noexcept { return vld1q_s8(p); }
+    static Sum add(Sum sum, int8x16_t w, X x) noexcept { return Dot4::add(sum, w, x); }
+    static std::int32_t total(Sum sum, std::int32_t /*x_sum*/) noexcept { return vaddvq_s32(sum); }
+  };
+  template <class Dot4>
+  struct FourBit {
+    static constexpr std::size_t kRows = 2;
+    static constexpr std::size_t kTokens = 1;
+    static constexpr std::size_t kStreams = 4;
+    using X = Run;
+    using W = Run;
+    static X load_x(const std::int8_t* q) noexcept {
+      return {{vld1q_s8(q), vld1q_s8(q + 16), vld1q_s8(q + 32), vld1q_s8(q + 48)}};
+    }
+    static W load_w(const std::uint8_t* p) noexcept { return load_run(p); }
+    static void lanes(const W& w, const X& x, F* out) noexcept {
+      TERRACE_UNROLL
+      for (std::size_t i = 0; i < 4; ++i) {
+        out[i] = vcvtq_f32_s32(Dot4::add(vdupq_n_s32(0), w.part[i], x.part[i]));
+      }
+    }
+    static void scales(const std::uint16_t* p, F* out) noexcept {
+      out[0] = out[1] = set(bf16_to_f32(p[0]));
+      out[2] = out[3] = set(bf16_to_f32(p[1]));
+    }
+  };
+
+  // Four streams, as the dot kernels have.
+  static std::uint64_t read(const void* data, std::size_t n) noexcept {
+    constexpr std::size_t kLine = 64;
+    const auto* const p = static_cast<const std::uint8_t*>(data);
+    const std::size_t part = n / kLine / 4 * kLine;
+    const auto line_sum = [](const std::uint8_t* line) {
+      return veorq_u8(veorq_u8(vld1q_u8(line), vld1q_u8(line + 16)),
+                      veorq_u8(vld1q_u8(line + 32), vld1q_u8(line + 48)));
+    };
+    uint8x16_t sum[4] = {vdupq_n_u8(0), vdupq_n_u8(0), vdupq_n_u8(0), vdupq_n_u8(0)};
+    for (std::size_t i = 0; i < part; i += kLine) {
+      TERRACE_UNROLL
+      for (std::size_t k = 0; k < 4; ++k) sum[k] = veorq_u8(sum[k], line_sum(p + k * part + i));
+    }
+    for (std::size_t i = 4 * part; i < n; i += kLine) sum[0] = veorq_u8(sum[0], line_sum(p + i));
+    const uint64x2_t all = vreinterpretq_u64_u8(veorq_u8(veorq_u8(sum[0], sum[1]), veorq_u8(sum[2], sum[3])));
+    return vgetq_lane_u64(all, 0) ^ vgetq_lane_u64(all, 1);
+  }
+};
+
+}  // namespace
+}  // namespace terrace
