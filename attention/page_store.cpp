@@ -19,15 +19,16 @@ struct PageStore::Reservation {
 };
 
 PageStore::PageStore(std::size_t page_bytes, std::size_t n_pages, std::string what)
-    : page_bytes_(page_bytes), what_(std::move(what)), pages_(n_pages) {
+    : page_bytes_(page_bytes), what_(std::move(what)) {
+  TERRACE_CHECK(n_pages <= kMostPages && page_bytes <= SIZE_MAX / kMostPages, kOutOfMemory,
+                "cannot reserve " + std::to_string(n_pages) + " pages of " + std::to_string(page_bytes) +
+                    " bytes for " + what_);
+  pages_.resize(n_pages);
   segments_.push_back({0, reserve()});
   point_pages_from(0);
 }
 
 std::shared_ptr<PageStore::Reservation> PageStore::reserve() const {
-  TERRACE_CHECK(page_bytes_ == 0 || pages_.size() <= SIZE_MAX / page_bytes_, kOutOfMemory,
-                "cannot reserve " + std::to_string(pages_.size()) + " pages of " +
-                    std::to_string(page_bytes_) + " bytes for " + what_);
   return std::make_shared<Reservation>(page_bytes_ * pages_.size(), what_);
 }
 

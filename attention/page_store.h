@@ -23,6 +23,9 @@ namespace terrace {
 /// A page below a fork point is immutable while more than one store can read it.
 class PageStore {
  public:
+  /// 2^31 slots of 128: more than any context, and the table of pages stays small beside them.
+  static constexpr std::size_t kMostPages = std::size_t{1} << 24;
+
   PageStore() = default;
   /// `what` names the purpose when memory cannot be had. Throws Error{kOutOfMemory}.
   PageStore(std::size_t page_bytes, std::size_t n_pages, std::string what);

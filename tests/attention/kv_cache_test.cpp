@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "attention/kv_cache.h"
+
+#include <doctest/doctest.h>
+
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "tests/support/expect_error.h"
+#include "tests/support/layer_runs.h"
+#include "tests/support/naive_attention.h"
+#include "tests/support/stored_weight.h"
+
+namespace terrace::test {
+namespace {
+
+constexpr std::size_t kHeads = 2, kDk = 3, kDv = 5;
+
+/// A cache and, beside it, what it should hold.
+struct Checked {
+  KvCache cache;
+  std::vector<std::vector<float>> rows;  // key, then value, of every slot
+
+  Checked(KvType type, std::size_t max_length) : cache(kHeads, kDk, kDv, type, max_length) {}
+  Checked(KvCache c, std::vector<std::vector<float>> r) : cache(std::move(c)), rows(std::move(r)) {}
+
+  void append(const Exec& exec, std::size_t n, std::uint32_t seed) {
+    const auto k = random_floats(n * kHeads * kDk, seed), v = random_floats(n * kHeads * kDv, seed + 1);
+    cache.append(exec, rows_of(k, kHeads * kDk), rows_of(v, kHeads * kDv));
+    for (std::size_t t = 0; t < n; ++t) {
+      std::vector<float> row(rows_of(k, kHeads * kDk).row(t), rows_of(k, kHeads * kDk).row(t) + kHeads * kDk);
+      row.insert(row.end(), rows_of(v, kHeads * kDv).row(t), rows_of(v, kHeads * kDv).row(t) + kHeads * kDv);
+      rows.push_back(std::move(row));
+    }
+  }
+  void truncate(std::size_t n) {
+    cache.truncate(n);
+    rows.resize(std::min(n, rows.size()));
+  }
+  Checked fork() const { return {cache.fork(), rows}; }
+
+  float stored(const std::byte* at, std::size_t i) const {
+    if (cache.type() == KvType::kF32) return reinterpret_cast<const float*>(at)[i];
+    return std::bit_cast<float>(std::uint32_t{reinterpret_cast<const std::uint16_t*>(at)[i]} << 16);
+  }
+  /// True if every slot holds what was appended.
+  bool holds() const {
+    if (cache.length() != rows.size()) return false;
+    const auto kept = [&](float x) { return cache.type() == KvType::kF32 ? x : rounded_to_bf16(x); };
+    for (std::size_t s = 0; s < rows.size(); ++s) {
+      for (std::size_t h = 0; h < kHeads; ++h) {
+        const std::byte* keys = cache.keys(s / kPageSlots, h);
+        const std::byte* values = cache.values(s / kPageSlots, h);
+        for (std::size_t d = 0; d < kDk; ++d) {
+          if (stored(keys, key_index(s % kPageSlots, d, kDk)) != kept(rows[s][h * kDk + d])) return false;
+        }
+        for (std::size_t d = 0; d < kDv; ++d) {
+          if (stored(values, s % kPageSlots * padded_width(kDv) + d) !=
+              kept(rows[s][kHeads * kDk + h * kDv + d])) {
+            return false;
+          }
+        }
+      }
+    }
+    return true;
+  }
+  std::vector<std::byte> saved() const {
+    MemorySink sink;
+    cache.save(sink);
+    return {sink.bytes().begin(), sink.bytes().end()};
+  }
+};
+
+TEST_CASE("a cache holds what was appended, in calls of any size") {
+  TestExec exec(2);
+  for (const KvType type : {KvType::kF32, KvType::kBf16}) {
+    Checked checked(type, 700);
+    for (const std::size_t n : {1UL, 5UL, 121UL, 1UL, 1UL, 300UL, 128UL, 127UL, 16UL}) {
+      checked.append(exec.get(), n, static_cast<std::uint32_t>(n));
+    }
+    CHECK(checked.cache.length() == 700);
+    CHECK(checked.holds());
+    CHECK(checked.cache.bytes() == 6 * kHeads * kPageSlots * (kDk + padded_width(kDv)) * kv_type_bytes(type));
+  }
+}
+
+TEST_CASE("bf16 rounds to nearest even and keeps NaN and infinity") {
+  TestExec exec(1);
+  KvCache cache(1, 1, 1, KvType::kBf16, 8);
+  const auto nan = std::numeric_limits<float>::quiet_NaN(), inf = std::numeric_limits<float>::infinity();
+  const std::vector<float> x{1.00390625F, 1.01171875F, std::bit_cast<float>(0x7FFFFFFFU), nan,
+                             inf,         -inf,        std::bit_cast<float>(0x7F800001U), -0.0F};
+  cache.append(exec.get(), rows_of(x, 1), rows_of(x, 1));
+  const auto* k = reinterpret_cast<const std::uint16_t*>(cache.keys(0, 0));
+  CHECK(k[0] == 0x3F80);  // half way: to even
+  CHECK(k[1] == 0x3F82);
+  for (const std::size_t i : {2U, 3U, 6U}) CHECK(std::isnan(std::bit_cast<float>(std::uint32_t{k[i]} << 16)));
+  CHECK(k[4] == 0x7F80);
+  CHECK(k[5] == 0xFF80);
+  CHECK(k[7] == 0x8000);
+}
+
+TEST_CASE("fork and truncate in any order leave every cache with its own content") {
+  TestExec exec(1);
+  std::mt19937 random(7);
+  for (const KvType type : {KvType::kF32, KvType::kBf16}) {
+    for (int round = 0; round < 20; ++round) {
+      std::vector<std::unique_ptr<Checked>> all;
+      all.push_back(std::make_unique<Checked>(type, 640));
+      for (std::uint32_t step = 0; step < 40; ++step) {
+        Checked& one = *all[random() % all.size()];
+        switch (random() % 5) {
+          case 0:
+          case 1:
+            one.append(exec.get(), random() % std::min<std::size_t>(200, 641 - one.rows.size()), step);
+            break;
+          case 2:
+            one.truncate(random() % (one.rows.size() + 1));
+            break;
+          case 3:
+            one.truncate(one.rows.size() / kPageSlots * kPageSlots);  // exactly to the end of a page
+            break;
+          default:
+            if (all.size() < 6) {
+              all.push_back(std::make_unique<Checked>(one.fork()));
+            } else {
+              all.erase(all.begin() + static_cast<std::ptrdiff_t>(random() % all.size()));
+            }
+        }
+        for (const auto& each : all) REQUIRE(each->holds());
+      }
+    }
+  }
+}
+
+TEST_CASE("a fork shares the full pages") {
+  TestExec exec(1);
+  Checked parent(KvType::kF32, 400);
+  parent.append(exec.get(), 300, 1);
+  Checked child = parent.fork();
+  CHECK(child.cache.keys(0, 0) == parent.cache.keys(0, 0));
+  CHECK(child.cache.keys(1, 1) == parent.cache.keys(1, 1));
+  CHECK(child.cache.keys(2, 0) != parent.cache.keys(2, 0));
+  const std::byte* parents_page = parent.cache.keys(1, 0);
+  child.truncate(200);  // the child leaves the shared page...
+  CHECK(child.cache.keys(1, 0) != parents_page);
+  parent.truncate(290);  // ...the parent stays on its own tail
+  CHECK(parent.cache.keys(1, 0) == parents_page);
+  CHECK(child.holds());
+  CHECK(parent.holds());
+}
+
+TEST_CASE("a state comes back as it was saved, and equal states are equal bytes") {
+  TestExec exec(1);
+  for (const KvType type : {KvType::kF32, KvType::kBf16}) {
+    for (const std::size_t n : {0UL, 1UL, 128UL, 333UL}) {
+      Checked checked(type, 400), longer(type, 400);
+      checked.append(exec.get(), n, 3);
+      longer.append(exec.get(), n, 3);
+      longer.append(exec.get(), 60, 9);
+      longer.truncate(n);
+      const auto bytes = checked.saved();
+      CHECK(longer.saved() == bytes);
+      Checked loaded(type, 400);
+      loaded.append(exec.get(), 77, 5);
+      MemorySource source(bytes);
+      loaded.cache.load(source);
+      loaded.rows = checked.rows;
+      CHECK(source.left() == 0);
+      CHECK(loaded.holds());
+      loaded.append(exec.get(), 10, 11);
+      CHECK(loaded.holds());
+    }
+  }
+}
+
+TEST_CASE("loading into a fork leaves the parent alone") {
+  TestExec exec(1);
+  Checked parent(KvType::kF32, 300), other(KvType::kF32, 300);
+  parent.append(exec.get(), 200, 1);
+  other.append(exec.get(), 250, 2);
+  Checked child = parent.fork();
+  const auto bytes = other.saved();
+  MemorySource source(bytes);
+  child.cache.load(source);
+  child.rows = other.rows;
+  CHECK(child.holds());
+  CHECK(parent.holds());
+}
+
+TEST_CASE("a state of another shape, too long, or cut off is refused and leaves the cache empty") {
+  TestExec exec(1);
+  Checked checked(KvType::kF32, 300);
+  checked.append(exec.get(), 200, 3);
+  const auto bytes = checked.saved();
+  const auto load_into = [&](KvCache cache, std::span<const std::byte> from) {
+    MemorySource source(from);
+    try {
+      cache.load(source);
+    } catch (...) {
+      CHECK(cache.length() == 0);
+      throw;
+    }
+  };
+  expect_error(ErrorCode::kBadFile, "number of K/V heads is 2, expected 3",
+               [&] { load_into(KvCache(3, kDk, kDv, KvType::kF32, 300), bytes); });
+  expect_error(ErrorCode::kBadFile, "width of a key",
+               [&] { load_into(KvCache(2, 4, kDv, KvType::kF32, 300), bytes); });
+  expect_error(ErrorCode::kBadFile, "width of a value",
+               [&] { load_into(KvCache(2, kDk, 4, KvType::kF32, 300), bytes); });
+  expect_error(ErrorCode::kBadFile, "bytes of a K/V element",
+               [&] { load_into(KvCache(2, kDk, kDv, KvType::kBf16, 300), bytes); });
+  expect_error(ErrorCode::kBadFile, "number of cached positions is 200, expected at most 199",
+               [&] { load_into(KvCache(2, kDk, kDv, KvType::kF32, 199), bytes); });
+  for (const std::size_t n : {0UL, 7UL, 8UL, 47UL, 48UL, 5000UL, bytes.size() - 1}) {
+    expect_error(ErrorCode::kBadFile, "ends too early",
+                 [&] { load_into(KvCache(2, kDk, kDv, KvType::kF32, 300), std::span(bytes).first(n)); });
+  }
+}
+
+TEST_CASE("a cache without heads or channels is refused") {
+  expect_error(ErrorCode::kBadArgument, "at least one head", [] { KvCache(0, 1, 1, KvType::kF32, 1); });
+  expect_error(ErrorCode::kBadArgument, "too wide", [] { KvCache(SIZE_MAX / 2, 8, 8, KvType::kF32, 1); });
+  expect_error(ErrorCode::kOutOfMemory, "keys and values",
+               [] { KvCache(1, 64, 64, KvType::kF32, SIZE_MAX / 2); });
+}
+
+}  // namespace
+}  // namespace terrace::test
