@@ -22,7 +22,7 @@ namespace terrace {
 class FactoredDense {
  public:
   /// Columns per panel: part of the reduction order, so it does not depend on the machine.
-  static constexpr std::size_t kPanel = 512;
+  static constexpr std::size_t kPanel = 1024;
 
   FactoredDense() = default;
   /// gate [n_modules, proj.cols], proj [M, d_in], bias [n_modules * M] or null.

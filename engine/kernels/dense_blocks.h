@@ -51,9 +51,13 @@ inline void run_panels(const Map& map, std::size_t n_rows, std::size_t n_tokens)
     for (std::size_t g = 0; g < n_groups; ++g) {
       const std::size_t token = g * n_tokens / n_groups;  // groups of equal size, give or take one
       const std::size_t tokens = (g + 1) * n_tokens / n_groups - token;
-      for (std::size_t row = begin; row < end; row += kRows) {
-        run_block<kRows, Map::kTokens>(map, row, 1, std::min(kRows, end - row), token, tokens);
+      // kRows streams through the panel rather than neighbouring rows: the first group's loads come from memory.
+      const std::size_t n = (end - begin) / kRows;
+      for (std::size_t r = 0; r < n; ++r) {
+        run_block<kRows, Map::kTokens>(map, begin + r, n, kRows, token, tokens);
       }
+      const std::size_t rest = begin + n * kRows;
+      if (rest < end) run_block<kRows, Map::kTokens>(map, rest, 1, end - rest, token, tokens);
     }
   }
 }
