@@ -1,168 +1,193 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "models/quantize.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <iterator>
-#include <optional>
-#include <span>
+#include <map>
+#include <vector>
 
 #include "engine/error.h"
-#include "engine/row_codec.h"
+#include "engine/isa.h"
+#include "engine/kernels/dense_kernels.h"
+#include "engine/linear.h"
+#include "engine/quantize.h"
 #include "engine/thread_team.h"
 #include "engine/weight_writer.h"
+#include "models/config.h"
+#include "models/tensor_plan.h"
 #include "models/token_cost.h"
 
 namespace terrace {
 namespace {
 
-constexpr std::uint64_t kPieceElements = 1U << 20;
+/// Bytes of input taken in one go: enough to wake the threads for, and progress stays smooth.
+constexpr std::size_t kPieceBytes = 8U << 20;
 constexpr std::uint32_t kChunksPerThread = 4;
 
-/// Squared sums of a piece: of the weights, and of what storing them changed.
-struct Sums {
-  double weight = 0;
-  double error = 0;
-};
+/// Metadata that the writer makes itself.
+bool is_made_by_writer(const std::string& key) {
+  return key == "format" || key == "format_version" || key == "checksums";
+}
 
 class Quantizer {
  public:
-  Quantizer(const Model& model, const std::string& path, const QuantizeOptions& options)
-      : model_(model),
+  Quantizer(const WeightFile& in, const std::string& path, const QuantizeOptions& options)
+      : in_(in),
         path_(path),
         options_(options),
-        plan_(tensor_plan(model.config())),
+        kernels_(dense_kernels(best_isa())),
+        plan_(plan_by_name(in)),
         team_(options.n_threads),
         writer_(path, specs(), metadata()) {}
 
-  std::vector<QuantizedTensor> run() && {
-    std::vector<QuantizedTensor> report;
-    for (const PlannedTensor& tensor : plan_) {
-      if (!present(tensor)) continue;
-      if (tensor.is_weight) {
-        report.push_back(convert(tensor));
+  void run() && {
+    for (const TensorInfo& tensor : in_.tensors()) {
+      if (is_scale(tensor.name)) continue;  // goes with its weight
+      if (const auto dtype = new_dtype(tensor)) {
+        convert(tensor, *dtype);
       } else {
-        copy(tensor.name);
+        copy(tensor);
+        if (const TensorInfo* scale = in_.find(tensor.name + std::string(kScaleSuffix));
+            is_scale_of(tensor, scale)) {
+          copy(*scale);
+        }
       }
     }
-    if (model_.file().find(kTokenizerData)) copy(std::string(kTokenizerData));
     writer_.commit();
-    return report;
   }
 
  private:
-  /// Optional biases of the plan may be missing in the file.
-  bool present(const PlannedTensor& tensor) const { return model_.file().find(tensor.name) != nullptr; }
+  using Plan = std::map<std::string, PlannedTensor, std::less<>>;
 
-  DType target(const PlannedTensor& tensor) const {
-    const auto other = options_.by_kind.find(tensor.kind);
-    return stored_dtype(tensor, other == options_.by_kind.end() ? options_.dtype : other->second);
+  static Plan plan_by_name(const WeightFile& in) {
+    const std::string* config = in.metadata("config");
+    TERRACE_CHECK(config != nullptr, kBadFile, in.label() + ": there is no configuration in it");
+    Plan plan;
+    for (PlannedTensor& tensor : tensor_plan(parse_config(*config))) {
+      std::string name = tensor.name;
+      plan.emplace(std::move(name), std::move(tensor));
+    }
+    return plan;
+  }
+
+  /// Whether `scale` holds the scales of the quantised weight `tensor`, and not a norm's.
+  static bool is_scale_of(const TensorInfo& tensor, const TensorInfo* scale) {
+    const auto dtype = weight_dtype(tensor);
+    return scale != nullptr && (dtype == DType::kQ8 || dtype == DType::kQ4);
+  }
+
+  bool is_scale(const std::string& name) const {
+    if (!name.ends_with(kScaleSuffix) || plan_.contains(name)) return false;
+    const TensorInfo* weight = in_.find(std::string_view(name).substr(0, name.size() - kScaleSuffix.size()));
+    return weight != nullptr && is_scale_of(*weight, in_.find(name));
+  }
+
+  /// The dtype that a tensor is to be converted to; nullopt where its bytes are copied.
+  std::optional<DType> new_dtype(const TensorInfo& tensor) const {
+    if (tensor.name == kTokenizerData) return std::nullopt;
+    const auto planned = plan_.find(tensor.name);
+    TERRACE_CHECK(
+        planned != plan_.end(), kBadFile,
+        in_.label() + ": tensor '" + tensor.name + "' is none of those that the configuration needs");
+    const DType dtype = stored_dtype(planned->second, options_.dtype);
+    return planned->second.is_weight && weight_dtype(tensor) != dtype ? std::optional(dtype) : std::nullopt;
   }
 
   std::vector<TensorSpec> specs() const {
     std::vector<TensorSpec> all;
-    for (const PlannedTensor& tensor : plan_) {
-      if (!present(tensor)) continue;
-      auto stored = weight_specs(tensor.name, tensor.is_weight ? target(tensor) : DType::kF32, tensor.shape);
-      std::move(stored.begin(), stored.end(), std::back_inserter(all));
-    }
-    if (const TensorInfo* data = model_.file().find(kTokenizerData)) {
-      all.push_back({data->name, data->type, data->shape});
+    for (const TensorInfo& tensor : in_.tensors()) {
+      if (is_scale(tensor.name)) continue;
+      if (const auto dtype = new_dtype(tensor)) {
+        auto stored = weight_specs(tensor.name, *dtype, weight_shape(tensor));
+        std::move(stored.begin(), stored.end(), std::back_inserter(all));
+        continue;
+      }
+      all.push_back({tensor.name, tensor.type, tensor.shape});
+      const TensorInfo* scale = in_.find(tensor.name + std::string(kScaleSuffix));
+      if (is_scale_of(tensor, scale)) all.push_back({scale->name, scale->type, scale->shape});
     }
     return all;
   }
 
   std::map<std::string, std::string> metadata() const {
-    std::map<std::string, std::string> kept;
-    for (const auto& [key, value] : model_.file().metadata()) {
-      if (key != "checksums" && key != "format" && key != "format_version") kept[key] = value;
+    std::map<std::string, std::string> metadata;
+    for (const auto& [key, value] : in_.metadata()) {
+      if (!is_made_by_writer(key)) metadata.emplace(key, value);
     }
-    return kept;
+    return metadata;
   }
 
-  void copy(const std::string& name) {
-    const std::span<const std::byte> bytes = model_.file().data(model_.file().get(name));
-    writer_.write(name, bytes);
-    advance(bytes.size());
+  void copy(const TensorInfo& tensor) {
+    for (auto bytes = in_.data(tensor); !bytes.empty();) {
+      const auto piece = bytes.first(std::min(bytes.size(), kPieceBytes));
+      writer_.write(tensor.name, piece);
+      bytes = bytes.subspan(piece.size());
+      report(piece.size());
+    }
+    release(tensor);
   }
 
-  QuantizedTensor convert(const PlannedTensor& tensor) {
-    const WeightView from = model_.file().weight(tensor.name);
-    const DType dtype = target(tensor);
-    QuantizedTensor result{tensor.name, tensor.kind, dtype, 0, 0};
-    Sums sums;
-    const std::size_t rows_per_piece = std::max<std::size_t>(1, kPieceElements / from.cols);
-    for (std::size_t begin = 0; begin < from.rows; begin += rows_per_piece) {
-      const WeightView piece = from.slice_rows(begin, std::min(rows_per_piece, from.rows - begin));
-      const Sums part = convert_rows(piece, dtype);
-      TERRACE_CHECK(
-          std::isfinite(part.weight), kBadFile,
-          fmt::format("{}: tensor '{}' holds values that are not finite; 'terrace verify' lists them",
-                      model_.file().label(), tensor.name));
-      sums.weight += part.weight;
-      sums.error += part.error;
+  void convert(const TensorInfo& tensor, DType dtype) {
+    const WeightView rows = in_.weight(tensor.name);
+    const std::size_t rows_per_piece =
+        std::max<std::size_t>(1, kPieceBytes / std::max<std::size_t>(1, row_bytes(DType::kF32, rows.cols)));
+    for (std::size_t begin = 0; begin < rows.rows; begin += rows_per_piece) {
+      const WeightView piece = rows.slice_rows(begin, std::min(rows_per_piece, rows.rows - begin));
+      TERRACE_CHECK(convert_rows(piece, dtype), kBadFile,
+                    in_.label() + ": tensor '" + tensor.name + "' holds a value that is not finite");
       writer_.write(tensor.name, data_);
       if (!scale_.empty()) writer_.write(tensor.name + std::string(kScaleSuffix), scale_);
-      result.bytes += data_.size() + scale_.size();
-      advance(piece.bytes());
+      report(piece.bytes());
     }
-    result.relative_error = sums.weight > 0 ? std::sqrt(sums.error / sums.weight) : 0;
-    return result;
+    release(tensor);
   }
 
-  Sums convert_rows(const WeightView& from, DType dtype) {
-    const std::size_t n = from.cols;
-    const std::size_t data_bytes = row_bytes(dtype, n);
-    const std::size_t scale_bytes = row_scale_bytes(dtype, n);
-    data_.resize(from.rows * data_bytes);
-    scale_.resize(from.rows * scale_bytes);
+  /// Fills data_ and scale_; false when a value is not finite.
+  bool convert_rows(const WeightView& rows, DType dtype) {
+    const std::size_t data_bytes = row_bytes(dtype, rows.cols);
+    const std::size_t scale_bytes = row_scale_bytes(dtype, rows.cols);
+    data_.resize(rows.rows * data_bytes);
+    scale_.resize(rows.rows * scale_bytes);
     const auto n_chunks =
-        static_cast<std::uint32_t>(std::min<std::size_t>(from.rows, kChunksPerThread * team_.size()));
-    std::vector<Sums> sums(n_chunks);
-    std::vector<std::vector<float>> scratch(n_chunks, std::vector<float>(2 * n));
+        static_cast<std::uint32_t>(std::min<std::size_t>(rows.rows, kChunksPerThread * team_.size()));
+    f32_.resize(n_chunks * rows.cols);
+    std::atomic<bool> finite{true};
     const ThreadTeam::Region region(team_);
     team_.run(n_chunks, [&](std::uint32_t chunk) {
-      float* row = scratch[chunk].data();
-      float* stored = row + n;
-      for (std::size_t r = from.rows * chunk / n_chunks; r < from.rows * (chunk + 1) / n_chunks; ++r) {
-        decode_row(from.dtype, from.row(r), from.row_scale(r), n, row);
-        if (!std::all_of(row, stored, [](float w) { return std::isfinite(w); })) {
-          sums[chunk].weight = INFINITY;
-          continue;
+      const std::span<float> row(f32_.data() + chunk * rows.cols, rows.cols);
+      for (std::size_t r = rows.rows * chunk / n_chunks; r < rows.rows * (chunk + 1) / n_chunks; ++r) {
+        widen_row(kernels_, rows, r, row.data());
+        if (!std::all_of(row.begin(), row.end(), [](float w) { return std::isfinite(w); })) {
+          finite = false;
+          return;
         }
-        std::byte* data = data_.data() + r * data_bytes;
-        std::byte* scale = scale_.data() + r * scale_bytes;
-        encode_row(dtype, row, n, data, scale);
-        decode_row(dtype, data, scale, n, stored);
-        for (std::size_t i = 0; i < n; ++i) {
-          const double difference = static_cast<double>(row[i]) - stored[i];
-          sums[chunk].weight += static_cast<double>(row[i]) * row[i];
-          sums[chunk].error += difference * difference;
-        }
+        store_row(dtype, row, data_.data() + r * data_bytes, scale_.data() + r * scale_bytes);
       }
     });
-    Sums total;
-    for (const Sums& part : sums) {
-      total.weight += part.weight;
-      total.error += part.error;
-    }
-    return total;
+    return finite;
   }
 
-  void advance(std::uint64_t bytes) {
+  /// The pages of a tensor that is done need not stay in memory.
+  void release(const TensorInfo& tensor) const {
+    if (in_.mapping() != nullptr) in_.mapping()->release(tensor.offset, tensor.bytes);
+  }
+
+  void report(std::uint64_t bytes) {
     done_ += bytes;
-    TERRACE_CHECK(!options_.progress || options_.progress(done_, model_.file().file_bytes()), kCancelled,
+    TERRACE_CHECK(!options_.progress || options_.progress(done_, in_.file_bytes()), kCancelled,
                   "writing '" + path_ + "' was stopped");
   }
 
-  const Model& model_;
+  const WeightFile& in_;
   const std::string& path_;
   const QuantizeOptions& options_;
-  std::vector<PlannedTensor> plan_;
+  const DenseKernels& kernels_;
+  Plan plan_;
   ThreadTeam team_;
   WeightWriter writer_;
+  std::vector<float> f32_;
   std::vector<std::byte> data_;
   std::vector<std::byte> scale_;
   std::uint64_t done_ = 0;
@@ -170,9 +195,8 @@ class Quantizer {
 
 }  // namespace
 
-std::vector<QuantizedTensor> quantize_model(const Model& model, const std::string& path,
-                                            const QuantizeOptions& options) {
-  return Quantizer(model, path, options).run();
+void quantize_model(const WeightFile& in, const std::string& path, const QuantizeOptions& options) {
+  Quantizer(in, path, options).run();
 }
 
 }  // namespace terrace

@@ -138,6 +138,7 @@ void run_tests(const Options& options, const std::string& name, DType dtype,
   Progress bar(fmt::format("bench {} {}", name, dtype_name(dtype)),
                thread_counts.size() * all.size() * options.repetitions, "repetitions");
   std::size_t done = 0;
+  const BandwidthProbe bandwidth;
   for (const unsigned n_threads : thread_counts) {
     Runtime runtime({.n_threads = n_threads});
     std::vector<Session> sessions;
@@ -147,7 +148,7 @@ void run_tests(const Options& options, const std::string& name, DType dtype,
     }
     for (const BenchTest& test : all) {
       const Timings timings =
-          measure(sessions, runtime, test, options.repetitions, [&] { bar.update(++done); });
+          measure(sessions, runtime, bandwidth, test, options.repetitions, [&] { bar.update(++done); });
       add_rows(name, dtype, runtime, test, contestants, options, timings, rows);
     }
   }

@@ -7,6 +7,7 @@
 #include <charconv>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "engine/error.h"
 #include "models/evaluate.h"
@@ -27,6 +28,7 @@ struct Options {
   std::string encoder_tokens;
   std::string out;
   std::string mode = "full";
+  std::vector<std::uint32_t> widths;
 };
 
 enum class Mode { kFull, kStep, kPrefill };
@@ -56,6 +58,7 @@ void run_session(const Options& options, const std::shared_ptr<const Model>& mod
   Session session(model, runtime, options.model.session());
   Progress bar("logits", ids.size(), "tokens");
   const auto go_on = [](std::size_t, std::size_t) { return !Interrupt::requested(); };
+  if (!options.widths.empty()) session.set_width(options.widths);
   if (model->has_encoder()) session.encode(encoder_ids, go_on);
   // Known before the first token: a sequence that does not fit should fail at once.
   TERRACE_CHECK(ids.size() <= session.max_context(), kContextFull,
@@ -91,13 +94,18 @@ void run(const Options& options) {
 
   Runtime runtime(options.model.runtime());
   NpyWriter out(options.out, ids.size(), model->config().vocab_size);
-  if (mode.mode == Mode::kFull) {
+  // A session has a width; evaluate() is for the layers whose whole-sequence form is another function.
+  const bool whole = mode.mode == Mode::kFull && options.widths.empty();
+  if (mode.mode == Mode::kFull && !whole && !steps_equal_evaluation(*model)) {
+    throw UsageError("--width: this model's --mode full is no session; expected step or prefill:K");
+  }
+  if (whole) {
     evaluate(*model, runtime, ids, encoder_ids, [&](std::size_t, std::span<const float> logits) {
       Interrupt::check();
       out.add_row(logits);
     });
   } else {
-    const std::size_t n_prefill = std::min(mode.prefill, ids.size());
+    const std::size_t n_prefill = mode.mode == Mode::kFull ? ids.size() : std::min(mode.prefill, ids.size());
     run_session(options, model, runtime, ids, encoder_ids, n_prefill, out);
   }
   out.commit();
@@ -125,6 +133,9 @@ void add_logits(CLI::App& app, Action& action) {
           "full: one pass over the whole sequence (default); step: one by one; prefill:K: K tokens in one "
           "pass, then one by one")
       ->type_name("MODE");
+  command->add_option("--width", options->widths, "Feed-forward units in use: one number, or one per block")
+      ->delimiter(',')
+      ->type_name("N[,N...]");
   options->model.add_threads(*command);
   options->model.add_session(*command);
   command->callback([options, &action] { action = [options] { run(*options); }; });

@@ -10,6 +10,7 @@
 #include <numbers>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "engine/error.h"
 #include "models/session.h"
@@ -27,6 +28,7 @@ struct Options {
   ModelArguments model;
   std::string file;
   std::uint32_t stride = 0;
+  std::vector<std::uint32_t> widths;
   bool json = false;
 };
 
@@ -102,6 +104,7 @@ void run(const Options& options) {
 
   Runtime runtime(options.model.runtime());
   Session session(model, runtime, options.model.session());
+  if (!options.widths.empty()) session.set_width(options.widths);
   const std::size_t context = session.max_context();
   const std::size_t stride = options.stride > 0 ? options.stride : std::max<std::size_t>(1, context / 2);
   if (stride > context) {
@@ -147,6 +150,9 @@ void add_perplexity(CLI::App& app, Action& action) {
           "New tokens per window (default: half the context); each has at least context - stride before it")
       ->check(CLI::PositiveNumber)
       ->type_name("N");
+  command->add_option("--width", options->widths, "Feed-forward units in use: one number, or one per block")
+      ->delimiter(',')
+      ->type_name("N[,N...]");
   options->model.add_threads(*command);
   options->model.add_session(*command);
   command->add_flag("--json", options->json, "Print the figures as JSON");

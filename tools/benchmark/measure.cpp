@@ -5,7 +5,6 @@
 #include <chrono>
 #include <random>
 
-#include "engine/bandwidth.h"
 #include "models/model.h"
 #include "tools/common/interrupt.h"
 
@@ -49,10 +48,10 @@ double time_once(Session& session, std::span<const TokenId> tokens, const BenchT
 
 }  // namespace
 
-Timings measure(std::vector<Session>& sessions, Runtime& runtime, const BenchTest& test,
-                std::size_t repetitions, const std::function<void()>& tick) {
+Timings measure(std::vector<Session>& sessions, Runtime& runtime, const BandwidthProbe& bandwidth,
+                const BenchTest& test, std::size_t repetitions, const std::function<void()>& tick) {
   const auto tokens = random_tokens(test.context(), sessions.front().model().config().vocab_size);
-  const auto probe = [&] { return measure_read_bandwidth(runtime) / 1e9; };
+  const auto probe = [&] { return bandwidth.measure(runtime) / 1e9; };
 
   for (Session& session : sessions) time_once(session, tokens, test);
   Timings timings{.tokens_per_s = std::vector<std::vector<double>>(sessions.size()),

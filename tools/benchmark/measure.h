@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/bandwidth.h"
 #include "engine/runtime.h"
 #include "models/session.h"
 
@@ -33,8 +34,8 @@ struct Timings {
 /// them, with a bandwidth probe before, between and after the repetitions. One untimed repetition comes
 /// first: it reads the weights into memory and fills the context up to the depth. `tick` is called after
 /// every repetition. Throws Error{kCancelled} after an interrupt.
-Timings measure(std::vector<Session>& sessions, Runtime& runtime, const BenchTest& test,
-                std::size_t repetitions, const std::function<void()>& tick);
+Timings measure(std::vector<Session>& sessions, Runtime& runtime, const BandwidthProbe& bandwidth,
+                const BenchTest& test, std::size_t repetitions, const std::function<void()>& tick);
 
 /// The middle value; the mean of the two middle ones for an even number. `values` is not empty.
 double median(std::vector<double> values);

@@ -21,7 +21,7 @@ def to_float32(array):
     """Weights as float32; uint16 are bfloat16 bit patterns."""
     if array.dtype == np.uint16:
         return (array.astype("<u4") << np.uint32(16)).view("<f4")
-    return np.ascontiguousarray(array, dtype="<f4")
+    return np.asarray(array, dtype="<f4", order="C")
 
 
 def read_arrays(path):
