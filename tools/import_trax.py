@@ -30,24 +30,42 @@ def arguments(argv):
     parser.add_argument("--config", metavar="FILE", help="the config.gin that the model was trained with")
     parser.add_argument("--out", required=True, metavar="FILE", help="the model file to write")
     parser.add_argument("--dtype", choices=DTYPES, default="f32", help="of the weights (default f32)")
-    text = parser.add_argument_group("tokenizer (default: none; the model then takes token ids)").add_mutually_exclusive_group()
+    text = parser.add_argument_group(
+        "tokenizer (default: none; the model then takes token ids)"
+    ).add_mutually_exclusive_group()
     text.add_argument("--vocab", metavar="FILE", help="a .subword vocabulary")
     text.add_argument("--sentencepiece", metavar="FILE", help="a SentencePiece model")
     text.add_argument("--bytes-offset", type=int, metavar="N", help="bytes as tokens: id = byte + N")
-    parser.add_argument("--reserved-ids", type=int, default=0, metavar="N", help="added to the ids of --vocab (default 0)")
+    parser.add_argument(
+        "--reserved-ids", type=int, default=0, metavar="N", help="added to the ids of --vocab (default 0)"
+    )
     parser.add_argument("--start-id", type=int, default=0, metavar="ID", help="the id that is fed first (default 0)")
-    parser.add_argument("--end-id", type=int, default=1, metavar="ID", help="the id that ends a text, -1: none (default 1)")
-    parser.add_argument("--rotations-seed", type=int, metavar="N",
-                        help="draw LSH rotations from this seed (default: from the checkpoint's state, else seed 0)")
+    parser.add_argument(
+        "--end-id", type=int, default=1, metavar="ID", help="the id that ends a text, -1: none (default 1)"
+    )
+    parser.add_argument(
+        "--rotations-seed",
+        type=int,
+        metavar="N",
+        help="draw LSH rotations from this seed (default: from the checkpoint's state, else seed 0)",
+    )
     for key in ("name", "source", "license"):
         parser.add_argument(f"--{key}", help=f"metadata '{key}' of the file")
     settings = parser.add_argument_group("settings of the model, before those of --config; values as in a gin file")
     settings.add_argument("--model", metavar="FUNCTION", help=f"one of {', '.join(MODELS)}")
-    settings.add_argument("--trax-defaults", action="store_true", help="take Trax's defaults for what nothing else tells")
-    settings.add_argument("--gin-param", action="append", default=[], metavar="'LAYER.NAME = VALUE'", help="a binding, as in a gin file")
+    settings.add_argument(
+        "--trax-defaults", action="store_true", help="take Trax's defaults for what nothing else tells"
+    )
+    settings.add_argument(
+        "--gin-param", action="append", default=[], metavar="'LAYER.NAME = VALUE'", help="a binding, as in a gin file"
+    )
     for name in sorted({name for _, defaults in MODELS.values() for name in defaults}):
-        settings.add_argument(f"--{name.replace('_', '-')}", metavar="VALUE", dest=f"model_{name}", help=argparse.SUPPRESS)
-    settings.description = "Also every parameter of the model function by its name, for instance --n-heads 8 or --ff-activation @Relu."
+        settings.add_argument(
+            f"--{name.replace('_', '-')}", metavar="VALUE", dest=f"model_{name}", help=argparse.SUPPRESS
+        )
+    settings.description = (
+        "Also every parameter of the model function by its name, for instance --n-heads 8 or --ff-activation @Relu."
+    )
     return parser.parse_args(argv)
 
 
@@ -60,7 +78,11 @@ def configuration(args):
         gin.read_text(f"train.model = @{args.model}", "--model")
     for text in args.gin_param:
         gin.read_text(text, "--gin-param")
-    given = {key[len("model_") :]: value for key, value in vars(args).items() if key.startswith("model_") and value is not None}
+    given = {
+        key[len("model_") :]: value
+        for key, value in vars(args).items()
+        if key.startswith("model_") and value is not None
+    }
     function = Settings(gin).function if given else None
     for name, value in given.items():
         gin.read_text(f"{function}.{name} = {_gin_value(name, value)}", f"--{name.replace('_', '-')}")
@@ -103,7 +125,10 @@ def run(args):
     not_finite = write_model(args.out, checkpoint, flat.outputs, rotations, args.dtype, metadata, data, Progress())
 
     count = sum(int(size) for output in flat.outputs for size in [_elements(output.shape)])
-    print(f"{args.out}: {config['family']}, {len(checkpoint.shapes)} tensors of {settings.function}, {count:,} parameters", file=sys.stderr)
+    print(
+        f"{args.out}: {config['family']}, {len(checkpoint.shapes)} tensors of {settings.function}, {count:,} parameters",
+        file=sys.stderr,
+    )
     if settings.assumed:
         print("Trax's defaults: " + ", ".join(f"{k} = {show(v)}" for k, v in settings.assumed.items()), file=sys.stderr)
     if origin:

@@ -28,7 +28,9 @@ def dot_product(flat, name, layer, d):
 
 def favor(flat, name, layer, d):
     if flat.settings.layer_given(layer, "use_approximate_softmax") is True:
-        raise ImportFailure(f"{layer.name}.use_approximate_softmax: its random features are not stored in checkpoints; only relu features are imported")
+        raise ImportFailure(
+            f"{layer.name}.use_approximate_softmax: its random features are not stored in checkpoints; only relu features are imported"
+        )
     return {**dot_product(flat, name, layer, d), "kind": "favor"}
 
 
@@ -120,8 +122,14 @@ def multiplicative_conv(flat, name, layer, d):
         mult(flat, f"{name}.out_mult", s, d, d)
     if "conv" in output:
         conv(flat, f"{name}.out_conv", s, d, m, 3, steps)
-    return {"kind": "multiplicative_conv", "n_modules": s, "kernel_size": steps, "share_qk": share_qk,
-            "v_concat": given, "output": output}
+    return {
+        "kind": "multiplicative_conv",
+        "n_modules": s,
+        "kernel_size": steps,
+        "share_qk": share_qk,
+        "v_concat": given,
+        "output": output,
+    }
 
 
 def _output_layers(flat, layer, s, d):
@@ -132,7 +140,9 @@ def _output_layers(flat, layer, s, d):
         return flat.settings.layer_need(layer, "output_layer_type")
     has_mult = flat.peek() == (s, d)
     has_conv = len(flat.peek(3 if has_mult else 0)) == 4
-    return {(False, False): "none", (True, False): "mult", (False, True): "conv", (True, True): "multconv"}[has_mult, has_conv]
+    return {(False, False): "none", (True, False): "mult", (False, True): "conv", (True, True): "multconv"}[
+        has_mult, has_conv
+    ]
 
 
 def self_attention(flat, name, layer, d):
@@ -159,8 +169,13 @@ def _stacked(flat, name, parts, d):
         index = flat.take(f"{name}.{part}.weight", "n_heads", d, like or found)
         heads, size = flat.settings.known("n_heads"), like or found
         sizes[part] = size
-        flat.put(f"{name}.{part}.weight", (heads * size, d), index,
-                 lambda w: w.transpose(0, 2, 1).reshape(-1, d), is_weight=True)
+        flat.put(
+            f"{name}.{part}.weight",
+            (heads * size, d),
+            index,
+            lambda w: w.transpose(0, 2, 1).reshape(-1, d),
+            is_weight=True,
+        )
     index = flat.take(f"{name}.out.weight", "n_heads", sizes["v"], d)
     flat.put(f"{name}.out.weight", (d, heads * sizes["v"]), index, lambda w: w.reshape(-1, d).T, is_weight=True)
     return heads, sizes

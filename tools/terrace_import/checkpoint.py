@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A Trax checkpoint of either generation as one flat list of float32 arrays.
 
-    2021 and later   X.pkl.gz (settings, layer states; `flat_weights` is an int) and X.weights.npy.gz (the weights)
-    2020, and Layer.save_to_file   one gzipped pickle whose `flat_weights` is the list of arrays
+2021 and later   X.pkl.gz (settings, layer states; `flat_weights` is an int) and X.weights.npy.gz (the weights)
+2020, and Layer.save_to_file   one gzipped pickle whose `flat_weights` is the list of arrays
 """
 
 import os

@@ -11,8 +11,12 @@ from .stacks import Stack, plan_widths
 def read_model(flat):
     """Walks the whole flat list; returns the configuration. Errors name the first tensor that disagrees."""
     try:
-        config = {"transformer_lm": _language_model, "reformer_lm": _language_model, "transformer": _transformer,
-                  "terraformer": _terraformer}[flat.settings.family](flat)
+        config = {
+            "transformer_lm": _language_model,
+            "reformer_lm": _language_model,
+            "transformer": _transformer,
+            "terraformer": _terraformer,
+        }[flat.settings.family](flat)
         flat.finish()
     except ImportFailure:
         flat.settings.check_questions()  # an open setting is the likelier cause
@@ -39,8 +43,15 @@ def _position(flat, name, d):
 def _common(flat, **more):
     """The head of a configuration."""
     known = flat.settings.known
-    return {"family": flat.settings.family, "d_model": known("d_model"), "d_ff": known("d_ff"), "n_heads": known("n_heads"),
-            "max_context": known("max_context"), "norm": {"kind": "layer_norm", "epsilon": 1e-6}, **more}
+    return {
+        "family": flat.settings.family,
+        "d_model": known("d_model"),
+        "d_ff": known("d_ff"),
+        "n_heads": known("n_heads"),
+        "max_context": known("max_context"),
+        "norm": {"kind": "layer_norm", "epsilon": 1e-6},
+        **more,
+    }
 
 
 def _size(settings, name):
@@ -124,9 +135,14 @@ def _transformer(flat):
     norm(flat, "decoder.norm", d)
     projection = logits(flat, "decoder.logits", d, vocab_size)
     is_plain = cross == {"q_modules": 0, "out_modules": 0, "has_output": True}
-    return _common(flat, vocab_size=vocab_size, shared_embedding=shared, encoder={**encoder.config(), **inputs},
-                   decoder={**decoder.config(), "position": place, **({} if is_plain else {"cross": cross})},
-                   logits=projection)
+    return _common(
+        flat,
+        vocab_size=vocab_size,
+        shared_embedding=shared,
+        encoder={**encoder.config(), **inputs},
+        decoder={**decoder.config(), "position": place, **({} if is_plain else {"cross": cross})},
+        logits=projection,
+    )
 
 
 def _cross(settings):
@@ -150,7 +166,9 @@ def _terraformer(flat):
     every = _forget_every(settings)
     encoder = Stack(flat, "encoder", settings.need("encoder_attention_type"))
     decoder = Stack(flat, "decoder", settings.need("encoder_decoder_attention_type"))
-    d_ff = _run_plan(encoder, plan_widths(settings.need("n_encoder_layers"), every, scale=first), _size(settings, "d_ff"))
+    d_ff = _run_plan(
+        encoder, plan_widths(settings.need("n_encoder_layers"), every, scale=first), _size(settings, "d_ff")
+    )
     reversible = _is_reversible(flat, d_first)
     if not reversible:
         dense(flat, "encoder.join", d_first, d_first, is_weight=False)
@@ -165,14 +183,20 @@ def _terraformer(flat):
     norm(flat, "decoder.norm", width)
     projection = logits(flat, "decoder.logits", width, vocab_size)
 
-    both = {"center_norm": decoder.center_norm() and encoder.center_norm(),
-            **({"forget_every": every, "forget_dense": True} if every else {})}
+    both = {
+        "center_norm": decoder.center_norm() and encoder.center_norm(),
+        **({"forget_every": every, "forget_dense": True} if every else {}),
+    }
     swaps = bool(settings.need("use_two_swaps_per_encoder_block"))
     widths = {key: value for key, value in (("half_before_layer", half), ("double_after_layer", double)) if value}
-    return _common(flat, vocab_size=vocab_size, shared_embedding=shared,
-                   encoder={**encoder.config(), **inputs, **both, "two_swaps": swaps, "reversible": reversible},
-                   decoder={**decoder.config(), "position": place, **both, **widths, "n_attention": n_attention},
-                   logits=projection)
+    return _common(
+        flat,
+        vocab_size=vocab_size,
+        shared_embedding=shared,
+        encoder={**encoder.config(), **inputs, **both, "two_swaps": swaps, "reversible": reversible},
+        decoder={**decoder.config(), "position": place, **both, **widths, "n_attention": n_attention},
+        logits=projection,
+    )
 
 
 def _run_plan(stack, plan, d_ff, n_attention=1):

@@ -55,7 +55,9 @@ def _dense(flat, name, d, d_ff):
     dense(flat, f"{name}.w2", d_ff, d)
     activation = flat.settings.need("ff_activation")
     if not isinstance(activation, Reference) or activation.name not in ACTIVATIONS:
-        raise ImportFailure(f"ff_activation: expected one of {', '.join('@' + n for n in ACTIVATIONS)}, found {activation!r}")
+        raise ImportFailure(
+            f"ff_activation: expected one of {', '.join('@' + n for n in ACTIVATIONS)}, found {activation!r}"
+        )
     return {"kind": "dense", "activation": ACTIVATIONS[activation.name]}, d_ff
 
 
@@ -70,8 +72,13 @@ def _sparse(flat, name, d, d_ff, widest):
     index = flat.take(f"{name}.controller.down", d, rank)
     flat.put(f"{name}.controller.down", (stored_rank, d), index, lambda w: _pad(w.T, 0, stored_rank), is_weight=True)
     index = flat.take(f"{name}.controller.up", rank, b, n)
-    flat.put(f"{name}.controller.up", (d_ff, stored_rank), index,
-             lambda w: _pad(w.transpose(1, 2, 0).reshape(d_ff, rank), 1, stored_rank), is_weight=True)
+    flat.put(
+        f"{name}.controller.up",
+        (d_ff, stored_rank),
+        index,
+        lambda w: _pad(w.transpose(1, 2, 0).reshape(d_ff, rank), 1, stored_rank),
+        is_weight=True,
+    )
     index = flat.take(f"{name}.controller.bias", b, n)
     flat.put(f"{name}.controller.bias", (d_ff,), index, lambda w: w.reshape(d_ff))
     w1 = flat.take(f"{name}.units (w1)", d, b, n)
@@ -114,7 +121,9 @@ def _experts(flat, name, d, d_ff):
     d_ff = d_ff or (flat.peek(1) + (1, 1))[1]
     kind = flat.settings.need("ff_sparsity_type")
     if kind not in ("Block", "Switch"):
-        raise ImportFailure(f"{name}: the tensors are those of ff_sparsity_type 'Block' or 'Switch', the setting is {kind!r}")
+        raise ImportFailure(
+            f"{name}: the tensors are those of ff_sparsity_type 'Block' or 'Switch', the setting is {kind!r}"
+        )
     index = flat.take(f"{name}.router", d, experts)
     flat.put(f"{name}.router", (experts, d), index, np.transpose, is_weight=True)
     w1 = flat.take(f"{name}.units (w1)", d, d_ff)
@@ -127,7 +136,9 @@ def _experts(flat, name, d, d_ff):
 def _sru(flat, name, d):
     """The SRU branch beside the block: norm, dense d -> s, k cells [s, 3 s], dense s -> d."""
     given = flat.settings.given("ff_use_sru")
-    n_layers, width = (given, 32) if isinstance(given, int) else given if isinstance(given, (list, tuple)) else _find_sru(flat, d)
+    n_layers, width = (
+        (given, 32) if isinstance(given, int) else given if isinstance(given, (list, tuple)) else _find_sru(flat, d)
+    )
     if not n_layers:
         return None
     norm(flat, f"{name}.norm", d)

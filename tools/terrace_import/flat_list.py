@@ -49,12 +49,16 @@ class FlatList:
         index = self.at
         expected = [self._known(axis) for axis in axes]
         if index == len(self.shapes):
-            raise ImportFailure(f"the checkpoint ends after {index} tensors; expected tensor {index} ({name}) of shape {self._show(axes, expected)}")
+            raise ImportFailure(
+                f"the checkpoint ends after {index} tensors; expected tensor {index} ({name}) of shape {self._show(axes, expected)}"
+            )
         found = tuple(self.shapes[index])
         same_rank = len(found) == len(expected)
         if found not in or_shapes:
             if not same_rank or any(e not in (None, n) for e, n in zip(expected, found)):
-                raise ImportFailure(f"tensor {index} of {len(self.shapes)} ({name}): expected shape {self._show(axes, expected)}, found {list(found)}")
+                raise ImportFailure(
+                    f"tensor {index} of {len(self.shapes)} ({name}): expected shape {self._show(axes, expected)}, found {list(found)}"
+                )
             for axis, number in zip(axes, found):
                 if isinstance(axis, str):
                     self.settings.find(axis, number)
@@ -67,8 +71,10 @@ class FlatList:
 
     def finish(self):
         if self.remaining:
-            raise ImportFailure(f"the checkpoint holds {len(self.shapes)} tensors, the model only {self.at}: tensor {self.at} of shape "
-                                f"{list(self.peek())} belongs to nothing")
+            raise ImportFailure(
+                f"the checkpoint holds {len(self.shapes)} tensors, the model only {self.at}: tensor {self.at} of shape "
+                f"{list(self.peek())} belongs to nothing"
+            )
 
     def _known(self, axis):
         if not isinstance(axis, str):
@@ -78,6 +84,12 @@ class FlatList:
 
     @staticmethod
     def _show(axes, expected):
-        parts = [axis if isinstance(axis, str) and value is None else f"{axis} = {value}" if isinstance(axis, str) else str(value)
-                 for axis, value in zip(axes, expected)]
+        parts = [
+            (
+                axis
+                if isinstance(axis, str) and value is None
+                else f"{axis} = {value}" if isinstance(axis, str) else str(value)
+            )
+            for axis, value in zip(axes, expected)
+        ]
         return "[" + ", ".join(parts) + "]"

@@ -77,7 +77,11 @@ class GinConfig:
             if value.name in names:
                 raise ImportFailure(f"gin: macro %{value.name} is defined by itself")
             if value.name not in self._macros:
-                hint = f"; perhaps in {', '.join(self._missing_includes)}, which was not found" if self._missing_includes else ""
+                hint = (
+                    f"; perhaps in {', '.join(self._missing_includes)}, which was not found"
+                    if self._missing_includes
+                    else ""
+                )
                 raise ImportFailure(f"gin: macro %{value.name} is not defined{hint}")
             return self._resolve(self._macros[value.name], names + (value.name,))
         if isinstance(value, (list, tuple)):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads the text of a gin file into statements; evaluates nothing.
 
-    statement := import MODULE | include STRING | NAME = value
-    value     := number | string... | True | False | None | [value, ...] | (value, ...) | {value: value, ...}
-               | @scope/module.Name | @scope/module.Name() | %macro
+statement := import MODULE | include STRING | NAME = value
+value     := number | string... | True | False | None | [value, ...] | (value, ...) | {value: value, ...}
+           | @scope/module.Name | @scope/module.Name() | %macro
 """
 
 import ast

@@ -64,7 +64,9 @@ def pure_lsh(flat, name, layer, d):
     elif weights_format == "model":
         out.update(_dense_projections(flat, name, layer, d))
     else:
-        raise ImportFailure(f"{layer.name}.weights_format: Trax implements 'model' and 'sparse', found {weights_format!r}")
+        raise ImportFailure(
+            f"{layer.name}.weights_format: Trax implements 'model' and 'sparse', found {weights_format!r}"
+        )
     if settings.layer_usual(layer, "rotary_position_emb"):
         out["rotary"] = {"base": 10000.0, "interleaved": False}
     if out["kind"] == "mixed_lsh":
@@ -105,8 +107,10 @@ def _parts(n_weights):
 def _hashing(flat, name, layer, heads, d_head):
     """Settings of the hash, and the rotations as a tensor that comes from no checkpoint."""
     settings = flat.settings
-    out = {key: settings.layer_need(layer, key)
-           for key in ("chunk_len", "n_chunks_before", "n_chunks_after", "n_hashes", "n_buckets")}
+    out = {
+        key: settings.layer_need(layer, key)
+        for key in ("chunk_len", "n_chunks_before", "n_chunks_after", "n_hashes", "n_buckets")
+    }
     out["mem_len"] = settings.layer_usual(layer, "predict_mem_len")
     out["drop_len"] = min(settings.layer_usual(layer, "predict_drop_len"), out["mem_len"])
     out["n_buckets"] = list(out["n_buckets"]) if isinstance(out["n_buckets"], (list, tuple)) else out["n_buckets"]

@@ -45,7 +45,9 @@ def write_model(path, checkpoint, outputs, rotations, dtype, metadata, tokenizer
                 values = rotations[output.name] if output.build is None else output.build(*arrays.take(output))
                 values = np.asarray(values, dtype="<f4", order="C")
                 if values.shape != output.shape:
-                    raise ImportFailure(f"{output.name}: made {values.shape} instead of {output.shape}: a bug of the importer")
+                    raise ImportFailure(
+                        f"{output.name}: made {values.shape} instead of {output.shape}: a bug of the importer"
+                    )
                 if not np.isfinite(values).all():
                     not_finite.append(output.name)
                 _add(writer, output, values, layout)
@@ -67,7 +69,9 @@ def _add(writer, output, values, layout):
         writer.add(output.name, to_bf16(values))
     else:
         if not np.isfinite(values).all():
-            raise ImportFailure(f"{output.name}: holds values that are not finite, which q8 cannot express; import as f32 or bf16")
+            raise ImportFailure(
+                f"{output.name}: holds values that are not finite, which q8 cannot express; import as f32 or bf16"
+            )
         weights, scale = to_q8(values)
         writer.add(output.name, weights)
         writer.add(output.name + ".scale", scale)

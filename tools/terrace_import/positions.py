@@ -94,7 +94,9 @@ def _axial(flat, name, d):
 
 def _fixed_base(flat, name, d):
     width = d // DIGITS
-    sources = [flat.take(f"{name}.digits (base {i // DIGITS}, digit {i % DIGITS})", 1, width) for i in range(BASES * DIGITS)]
+    sources = [
+        flat.take(f"{name}.digits (base {i // DIGITS}, digit {i % DIGITS})", 1, width) for i in range(BASES * DIGITS)
+    ]
     flat.put(f"{name}.digits", (BASES, DIGITS, width), sources, lambda *w: np.stack(w).reshape(BASES, DIGITS, width))
     index = flat.take(f"{name}.start", 1, 1, d)
     flat.put(f"{name}.start", (d,), index, lambda w: w.reshape(-1))

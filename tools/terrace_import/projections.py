@@ -67,8 +67,13 @@ def conv(flat, name, n_modules, d_in, units, modules_seen, n_steps):
         return dense(flat, name, d_in, units)
     c = d_in // n_modules
     index = flat.take(f"{name}.weight", n_steps, modules_seen, c, units)
-    flat.put(f"{name}.weight", (units, modules_seen * n_steps * c), index,
-             lambda w: w.transpose(3, 1, 0, 2).reshape(units, -1), is_weight=True)
+    flat.put(
+        f"{name}.weight",
+        (units, modules_seen * n_steps * c),
+        index,
+        lambda w: w.transpose(3, 1, 0, 2).reshape(units, -1),
+        is_weight=True,
+    )
     bias(flat, name, units, or_shapes=[()] if units == 1 else ())
 
 

@@ -105,9 +105,15 @@ def _dictionary(*_):
 
 
 NUMPY = {"_reconstruct": _reconstruct, "ndarray": Array, "dtype": Dtype, "_frombuffer": _frombuffer, "scalar": _scalar}
-PLAIN = {("collections", "OrderedDict"): _dictionary, ("collections", "defaultdict"): _dictionary,
-         ("builtins", "list"): list, ("builtins", "dict"): dict, ("builtins", "int"): int, ("builtins", "float"): float,
-         ("_codecs", "encode"): lambda text, _encoding: text.encode("latin1")}
+PLAIN = {
+    ("collections", "OrderedDict"): _dictionary,
+    ("collections", "defaultdict"): _dictionary,
+    ("builtins", "list"): list,
+    ("builtins", "dict"): dict,
+    ("builtins", "int"): int,
+    ("builtins", "float"): float,
+    ("_codecs", "encode"): lambda text, _encoding: text.encode("latin1"),
+}
 # Written by the training loop: its history, shapes, optimizer slots.
 IGNORED = ("trax", "jax", "jaxlib")
 

@@ -77,9 +77,14 @@ class Settings:
         """Throws one error that asks for everything that is open."""
         if not self._questions:
             return
-        parts = [f"{name} ({flag}; Trax's default is {show(default)})" for name, (flag, default) in self._questions.items()]
-        raise ImportFailure("neither the gin file nor the tensors tell " + ", ".join(parts)
-                            + "; give the flags, or --trax-defaults to take these defaults")
+        parts = [
+            f"{name} ({flag}; Trax's default is {show(default)})" for name, (flag, default) in self._questions.items()
+        ]
+        raise ImportFailure(
+            "neither the gin file nor the tensors tell "
+            + ", ".join(parts)
+            + "; give the flags, or --trax-defaults to take these defaults"
+        )
 
 
 def _model_function(gin):
@@ -92,7 +97,9 @@ def _model_function(gin):
     candidates = [name for name in MODELS if name in gin.functions()]
     if len(candidates) != 1:
         found = f"bindings of {' and '.join(candidates)}" if candidates else "bindings of none"
-        raise ImportFailure(f"no train.model in the gin file, and {found} of the known models: give --model, one of {', '.join(MODELS)}")
+        raise ImportFailure(
+            f"no train.model in the gin file, and {found} of the known models: give --model, one of {', '.join(MODELS)}"
+        )
     return candidates[0]
 
 

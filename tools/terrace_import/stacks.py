@@ -34,7 +34,9 @@ class Stack:
         self.layers = layers if isinstance(layers, (list, tuple)) else [layers]
         for layer in self.layers:
             if not isinstance(layer, Reference) or layer.name not in LAYERS:
-                raise ImportFailure(f"{side}: attention {layer!r} is not known; known are {', '.join('@' + n for n in LAYERS)}")
+                raise ImportFailure(
+                    f"{side}: attention {layer!r} is not known; known are {', '.join('@' + n for n in LAYERS)}"
+                )
         self._attention = [None] * len(self.layers)
         self._ff = None
         self._norm_biases = []
@@ -49,7 +51,8 @@ class Stack:
             self._norm_biases.append(norm(self.flat, f"{name}.attention.{j}.norm", d))
             config = LAYERS[layer.name](self.flat, f"{name}.attention.{j}", layer, d)
             self._attention[self.n_blocks % len(self.layers)] = self._same(
-                f"{name}.attention.{j}", self._attention[self.n_blocks % len(self.layers)], config)
+                f"{name}.attention.{j}", self._attention[self.n_blocks % len(self.layers)], config
+            )
         if cross is not None:
             norm(self.flat, f"{name}.cross.norm", d)
             _cross_attention(self.flat, f"{name}.cross", d, cross)
@@ -62,7 +65,9 @@ class Stack:
     @staticmethod
     def _same(name, before, config):
         if before not in (None, config):
-            raise ImportFailure(f"{name}: {config} differs from {before} of an earlier block: no model of Trax has such tensors")
+            raise ImportFailure(
+                f"{name}: {config} differs from {before} of an earlier block: no model of Trax has such tensors"
+            )
         return config
 
     def blocks(self, setting, d, d_ff):

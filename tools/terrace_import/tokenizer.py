@@ -12,7 +12,12 @@ def tokenizer_of(args, vocab_size):
             raise ImportFailure(f"--reserved-ids: expected 0 or more, found {args.reserved_ids}")
         lines = data.decode("utf-8", errors="replace").split("\n")
         n_pieces = len(lines) - (lines[-1] == "")
-        _check_size(args.vocab, n_pieces + args.reserved_ids, f"{n_pieces} pieces and {args.reserved_ids} reserved ids", vocab_size)
+        _check_size(
+            args.vocab,
+            n_pieces + args.reserved_ids,
+            f"{n_pieces} pieces and {args.reserved_ids} reserved ids",
+            vocab_size,
+        )
         return {"kind": "subword", "n_reserved_ids": args.reserved_ids}, data
     if args.sentencepiece:
         return {"kind": "sentencepiece"}, _read(args.sentencepiece)
@@ -34,4 +39,6 @@ def _read(path):
 
 def _check_size(path, n_ids, what, vocab_size):
     if n_ids > vocab_size:
-        raise ImportFailure(f"{path}: {what} make {n_ids} ids, the model has {vocab_size}: another vocabulary, or wrong --reserved-ids")
+        raise ImportFailure(
+            f"{path}: {what} make {n_ids} ids, the model has {vocab_size}: another vocabulary, or wrong --reserved-ids"
+        )

@@ -19,40 +19,109 @@ _PAIR = {"input_vocab_size": None, "output_vocab_size": None, "n_encoder_layers"
 
 # function -> (family, parameters)
 MODELS = {
-    "ConfigurableTransformerLM": ("transformer_lm", {
-        "vocab_size": None, "n_layers": 6, **_SIZES, **_POSITION, **_FEED_FORWARD, "ff_sparsity_type": "1inN", **_LOSS,
-        "attention_type": layer("CausalAttention")}),
-    "TransformerLM": ("transformer_lm", {
-        "vocab_size": None, "n_layers": 6, **_SIZES, "max_len": 2048, "ff_activation": layer("Relu")}),
-    "ReformerLM": ("reformer_lm", {
-        "vocab_size": None, "n_layers": 6, **_SIZES, **_POSITION, **_FEED_FORWARD, **_LOSS,
-        "ff_activation": layer("FastGelu"), "d_attention_key": 64, "d_attention_value": 64,
-        "attention_type": layer("SelfAttention")}),
-    "ConfigurableTransformer": ("transformer", {
-        **_PAIR, **_SIZES, **_POSITION, **_FEED_FORWARD, "ff_sparsity_type": "1inN", **_LOSS,
-        "encoder_attention_type": layer("Attention"), "encoder_decoder_attention_type": layer("CausalAttention"),
-        "enc_dec_attention_sparsity": 0}),
+    "ConfigurableTransformerLM": (
+        "transformer_lm",
+        {
+            "vocab_size": None,
+            "n_layers": 6,
+            **_SIZES,
+            **_POSITION,
+            **_FEED_FORWARD,
+            "ff_sparsity_type": "1inN",
+            **_LOSS,
+            "attention_type": layer("CausalAttention"),
+        },
+    ),
+    "TransformerLM": (
+        "transformer_lm",
+        {"vocab_size": None, "n_layers": 6, **_SIZES, "max_len": 2048, "ff_activation": layer("Relu")},
+    ),
+    "ReformerLM": (
+        "reformer_lm",
+        {
+            "vocab_size": None,
+            "n_layers": 6,
+            **_SIZES,
+            **_POSITION,
+            **_FEED_FORWARD,
+            **_LOSS,
+            "ff_activation": layer("FastGelu"),
+            "d_attention_key": 64,
+            "d_attention_value": 64,
+            "attention_type": layer("SelfAttention"),
+        },
+    ),
+    "ConfigurableTransformer": (
+        "transformer",
+        {
+            **_PAIR,
+            **_SIZES,
+            **_POSITION,
+            **_FEED_FORWARD,
+            "ff_sparsity_type": "1inN",
+            **_LOSS,
+            "encoder_attention_type": layer("Attention"),
+            "encoder_decoder_attention_type": layer("CausalAttention"),
+            "enc_dec_attention_sparsity": 0,
+        },
+    ),
     "Transformer": ("transformer", {**_PAIR, **_SIZES, "max_len": 2048, "ff_activation": layer("Relu")}),
-    "ConfigurableTerraformer": ("terraformer", {
-        **_PAIR, **_SIZES, **_POSITION, **_FEED_FORWARD, **_LOSS, "pos_type": "fixed-base", "d_attention_key": None,
-        "d_attention_value": None, "encoder_attention_type": layer("SelfAttention"),
-        "encoder_decoder_attention_type": layer("SelfAttention"), "n_layers_forget": 0, "forget_dense": True,
-        "n_decoder_attention_layers": 2, "reversible_encoder": False, "use_two_swaps_per_encoder_block": True,
-        "center_layernorm": True, "half_before_layer": None, "double_after_layer": None}),
+    "ConfigurableTerraformer": (
+        "terraformer",
+        {
+            **_PAIR,
+            **_SIZES,
+            **_POSITION,
+            **_FEED_FORWARD,
+            **_LOSS,
+            "pos_type": "fixed-base",
+            "d_attention_key": None,
+            "d_attention_value": None,
+            "encoder_attention_type": layer("SelfAttention"),
+            "encoder_decoder_attention_type": layer("SelfAttention"),
+            "n_layers_forget": 0,
+            "forget_dense": True,
+            "n_decoder_attention_layers": 2,
+            "reversible_encoder": False,
+            "use_two_swaps_per_encoder_block": True,
+            "center_layernorm": True,
+            "half_before_layer": None,
+            "double_after_layer": None,
+        },
+    ),
 }
 MODELS["Reformer2"] = MODELS["ConfigurableTerraformer"]  # its name in older files
 
 # What the functions without options always build.
 FIXED = {
-    "TransformerLM": {"attention_type": layer("CausalAttention"), "pos_type": None, "ff_sparsity": 0, "ff_use_sru": 0,
-                      "loss_sparsity": 0},
-    "Transformer": {"encoder_attention_type": layer("Attention"), "encoder_decoder_attention_type": layer("CausalAttention"),
-                    "pos_type": None, "ff_sparsity": 0, "ff_use_sru": 0, "loss_sparsity": 0, "enc_dec_attention_sparsity": 0},
+    "TransformerLM": {
+        "attention_type": layer("CausalAttention"),
+        "pos_type": None,
+        "ff_sparsity": 0,
+        "ff_use_sru": 0,
+        "loss_sparsity": 0,
+    },
+    "Transformer": {
+        "encoder_attention_type": layer("Attention"),
+        "encoder_decoder_attention_type": layer("CausalAttention"),
+        "pos_type": None,
+        "ff_sparsity": 0,
+        "ff_use_sru": 0,
+        "loss_sparsity": 0,
+        "enc_dec_attention_sparsity": 0,
+    },
 }
 
 _CHUNKS = {"n_chunks_before": 0, "n_chunks_after": 0}
-_HASHES = {"chunk_len": 128, "n_chunks_before": 1, "n_chunks_after": 0, "n_hashes": 1, "n_buckets": None,
-           "predict_mem_len": 2048, "predict_drop_len": 256}
+_HASHES = {
+    "chunk_len": 128,
+    "n_chunks_before": 1,
+    "n_chunks_after": 0,
+    "n_hashes": 1,
+    "n_buckets": None,
+    "predict_mem_len": 2048,
+    "predict_drop_len": 256,
+}
 
 # Attention layers: parameters with Trax's defaults. None for `sparsity` means the number of heads.
 LAYERS = {
@@ -65,15 +134,32 @@ LAYERS = {
     "ConvCausalAttention": {"sparsity": None, "kernel_size": 1},
     "ModularCausalAttention": {"sparsity": None, "kernel_size": 1},
     "LowRankCausalAttention": {"lowrank": 64},
-    "MultiplicativeConvCausalAttention": {"sparsity": None, "length_kernel_size": 3, "share_qk": False,
-                                          "output_layer_type": "none", "v_concat_type": "none"},
-    "SelfAttention": {"chunk_len": None, **_CHUNKS, "share_qk": False, "bias": False, "predict_mem_len": None,
-                      "predict_drop_len": None},
+    "MultiplicativeConvCausalAttention": {
+        "sparsity": None,
+        "length_kernel_size": 3,
+        "share_qk": False,
+        "output_layer_type": "none",
+        "v_concat_type": "none",
+    },
+    "SelfAttention": {
+        "chunk_len": None,
+        **_CHUNKS,
+        "share_qk": False,
+        "bias": False,
+        "predict_mem_len": None,
+        "predict_drop_len": None,
+    },
     "LSHSelfAttention": dict(_HASHES),
     "PureLSHSelfAttention": dict(_HASHES),
     "MixedLSHSelfAttention": {**_HASHES, "std_length": None},
-    "PureLSHSelfAttentionWrapper": {"pure_lsh_implementation": layer("PureLSHSelfAttention"), "num_weights": 3,
-                                    "weights_format": "model", "sparsity": 16, "bias": True, "rotary_position_emb": False},
+    "PureLSHSelfAttentionWrapper": {
+        "pure_lsh_implementation": layer("PureLSHSelfAttention"),
+        "num_weights": 3,
+        "weights_format": "model",
+        "sparsity": 16,
+        "bias": True,
+        "rotary_position_emb": False,
+    },
     "TimeBinPositionalEncoding": {"time_bin_length": None},
     "InfinitePositionalEncoding": {"drift": 0.03, "transform": "any"},
 }
