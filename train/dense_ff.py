@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The dense feed-forward layer, plain or gated (GLU).
 
-    plain  y = w2 act(w1 x + b1) + b2
-    gated  y = w2 (act(gate x) * (w1 x + b1)) + b2
+plain  y = w2 act(w1 x + b1) + b2
+gated  y = w2 (act(gate x) * (w1 x + b1)) + b2
 """
 
 import torch

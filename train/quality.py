@@ -86,7 +86,16 @@ def comparisons(vocab_size):
     models["widths/nested"] = language_model(vocab_size, SPARSE_ATTENTION, nested, sparse_logits)
     for width in widths:
         models[f"widths/alone {width}"] = language_model(vocab_size, SPARSE_ATTENTION, SPARSE_FF, sparse_logits, width)
-    hashed = {"kind": "lsh", "chunk_len": 32, "n_chunks_before": 1, "n_chunks_after": 0, "n_hashes": 2, "n_buckets": 8}
+    hashed = {
+        "kind": "lsh",
+        "chunk_len": 32,
+        "n_chunks_before": 1,
+        "n_chunks_after": 0,
+        "n_hashes": 2,
+        "n_buckets": 8,
+        "mem_len": CONTEXT,
+        "drop_len": CONTEXT // 4,
+    }
     models["attention/exact shared QK"] = language_model(
         vocab_size, {"kind": "self", "share_qk": True}, DENSE_FF, dense_logits
     )

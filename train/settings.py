@@ -58,8 +58,15 @@ def complete_settings(config, where="configuration"):
 
 
 def widths_of(model_config):
-    """Trained nested widths of the decoder, ascending, the last one d_ff; [d_ff] when the model is not nested."""
-    widths = model_config["decoder"]["ff"].get("widths") or [model_config["d_ff"]]
-    if sorted(widths) != list(widths) or widths[-1] != model_config["d_ff"]:
-        raise TrainError(f"ff.widths {widths}: expected ascending widths that end with d_ff {model_config['d_ff']}")
+    """Trained nested widths of the decoder, ascending, the last one d_ff; [d_ff] when the model is not nested.
+
+    A width is whole blocks of a sparse layer and a multiple of 64 units of a dense one, as the engine demands.
+    """
+    ff, d_ff = model_config["decoder"]["ff"], model_config["d_ff"]
+    widths = ff.get("widths")
+    if not widths:
+        return [d_ff]
+    unit = ff["block_size"] if ff["kind"] == "sparse" else 64
+    if sorted(set(widths)) != list(widths) or widths[-1] != d_ff or any(w <= 0 or w % unit for w in widths):
+        raise TrainError(f"ff.widths {widths}: expected ascending multiples of {unit} that end with d_ff {d_ff}")
     return widths

@@ -10,6 +10,7 @@ from train.errors import TrainError
 from train.export import export_model, is_weight
 from train.families import build_model
 from train.pass_mode import PassMode
+from train.settings import widths_of
 from train.tests import tiny
 from train.trainer import Trainer
 
@@ -71,14 +72,15 @@ def test_a_width_is_a_prefix_of_the_units(name):
     """A width's feed-forward output does not read the units behind it."""
     model = build_model(tiny.ALL_FAMILIES[name]).eval()
     (ids,) = inputs_of(model.config)
+    first = widths_of(model.config)[0]
     with torch.no_grad():
-        small, full = model(ids, PassMode(width=16)), model(ids)
+        small, full = model(ids, PassMode(width=first)), model(ids)
         for key, parameter in model.named_parameters():
             if key.endswith(("ff.units", "ff.w1.weight", "ff.controller.up")):
-                parameter[16:] = 1e3
+                parameter[first:] = 1e3
             elif key.endswith("ff.w2.weight"):
-                parameter[:, 16:] = 1e3
-        torch.testing.assert_close(model(ids, PassMode(width=16)), small, rtol=0, atol=0)
+                parameter[:, first:] = 1e3
+        torch.testing.assert_close(model(ids, PassMode(width=first)), small, rtol=0, atol=0)
         assert not torch.allclose(model(ids), full)
 
 
@@ -86,6 +88,14 @@ def test_a_width_must_be_whole_blocks():
     model = build_model(tiny.ALL_FAMILIES["nested"])
     with pytest.raises(TrainError, match="multiple of 8"):
         model(inputs_of(model.config)[0], PassMode(width=20))
+
+
+@pytest.mark.parametrize("name, widths", [("nested", [20, 64]), ("nested_dense", [96, 192]), ("nested", [64, 16])])
+def test_widths_that_the_engine_would_refuse(name, widths):
+    config = tiny.ALL_FAMILIES[name]
+    stack = {**config["decoder"], "ff": {**config["decoder"]["ff"], "widths": widths}}
+    with pytest.raises(TrainError, match="ff.widths"):
+        widths_of({**config, "decoder": stack})
 
 
 def test_which_tensors_may_be_quantised():

@@ -77,10 +77,19 @@ ENGINE_FAMILIES = {
         position={"kind": "sin_cos"},
     ),
     "nested": language_model(SPARSE_QKV, {**SPARSE_FF, "widths": [16, 32, 64]}, {"kind": "mult", "n_modules": 2}),
-    "nested_dense": language_model(DENSE, {**DENSE_FF, "widths": [16, 32, 64]}),
+    "nested_dense": {**language_model(DENSE, {**DENSE_FF, "widths": [64, 128, 192]}), "d_ff": 192},
     "shared_qk": language_model({"kind": "self", "share_qk": True}),
     "lsh": language_model(
-        {"kind": "lsh", "chunk_len": 8, "n_chunks_before": 1, "n_chunks_after": 0, "n_hashes": 2, "n_buckets": 4}
+        {
+            "kind": "lsh",
+            "chunk_len": 8,
+            "n_chunks_before": 1,
+            "n_chunks_after": 0,
+            "n_hashes": 2,
+            "n_buckets": 4,
+            "mem_len": 64,
+            "drop_len": 16,
+        }
     ),
     "terraformer": terraformer(reversible=False),
     "terraformer_reversible": terraformer(reversible=True),
