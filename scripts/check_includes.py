@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks that includes point one way: engine <- {sparse, attention} <- models <- {tools, bench, tests, examples}.
 
-Also: TBB and oneDNN only in engine (oneDNN in bench too, where it is the yardstick), xsimd only in */kernels/, and none
-of the three in a header that is installed. Every source file names its licence in the first line.
+Also: TBB and oneDNN only in engine and in the tests and benchmarks that measure against them, xsimd only in */kernels/,
+and none of the three in a header that is installed. Every source file names its licence in the first line.
 Prints each offence as file:line and exits 1 if there is one.
 """
 
@@ -43,7 +43,7 @@ def may_use(library, path):
     in_kernels = "kernels" in path.parts[:-1]
     if library == "xsimd":
         return in_kernels
-    if library == "oneDNN" and folder == "bench":
+    if path.parts[:2] == ("tests", "engine") or folder == "bench":
         return True
     return folder == "engine" and (path.suffix == ".cpp" or in_kernels)
 

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "engine/dtype.h"
@@ -123,8 +124,8 @@ TEST_CASE("dot: every instruction set gives the bits of the specification for al
         const Problem problem(dtype, 3, 2, d, stride, offset, d + offset);
         const std::vector<float> expected = problem.run(scalar());
         for (const DenseKernels* kernels : available_dense_kernels()) {
-          CAPTURE(kernels->name);
-          CAPTURE(dtype_name(dtype));
+          CAPTURE(std::string(kernels->name));
+          CAPTURE(std::string(dtype_name(dtype)));
           CAPTURE(d);
           CAPTURE(offset);
           CHECK(same_bits(problem.run(*kernels), expected));
@@ -140,8 +141,8 @@ TEST_CASE("dot: any number of rows and tokens in a call gives the bits of calls 
     for (const std::size_t d : {64, 192}) {
       const Problem problem(dtype, kMost, kMost, d, d, 0, d);
       for (const DenseKernels* kernels : available_dense_kernels()) {
-        CAPTURE(kernels->name);
-        CAPTURE(dtype_name(dtype));
+        CAPTURE(std::string(kernels->name));
+        CAPTURE(std::string(dtype_name(dtype)));
         float single[kMost][kMost];
         for (std::size_t r = 0; r < kMost; ++r) {
           for (std::size_t t = 0; t < kMost; ++t) single[t][r] = problem.run(*kernels, r, 1, t, 1)[0];
@@ -167,8 +168,8 @@ TEST_CASE("dot: matrices larger than a cache panel, with many tokens, give the b
     const Problem problem(dtype, 301, 7, 512, 512, 0, 1);
     const std::vector<float> expected = problem.run(scalar());
     for (const DenseKernels* kernels : available_dense_kernels()) {
-      CAPTURE(kernels->name);
-      CAPTURE(dtype_name(dtype));
+      CAPTURE(std::string(kernels->name));
+      CAPTURE(std::string(dtype_name(dtype)));
       CHECK(same_bits(problem.run(*kernels), expected));
     }
   }
@@ -186,7 +187,7 @@ TEST_CASE("dot_f32 and dot_bf16: within the summation bound of the exact value")
       return sum;
     };
     for (const DenseKernels* kernels : available_dense_kernels()) {
-      CAPTURE(kernels->name);
+      CAPTURE(std::string(kernels->name));
       CAPTURE(d);
       CHECK(std::abs(f32.run(*kernels)[0] - exact(f32.f32.data(), f32.x[0].data())) <=
             dot_bound(f32.f32.data(), f32.x[0].data(), d));
@@ -205,7 +206,7 @@ TEST_CASE("dot_q8: extreme values do not saturate") {
       const std::vector<std::int8_t> x(kD, static_cast<std::int8_t>(x_value));
       const QuantizedRow row{x.data(), 1.0F, static_cast<std::int32_t>(kD) * x_value};
       for (const DenseKernels* kernels : available_dense_kernels()) {
-        CAPTURE(kernels->name);
+        CAPTURE(std::string(kernels->name));
         float y = 0;
         kernels->dot_q8(w.data(), kD, &scale, 1, &row, 1, kD, &y, 1);
         CHECK(y == static_cast<float>(static_cast<std::int32_t>(kD) * w_value * x_value));
@@ -278,8 +279,8 @@ TEST_CASE("axpy: every instruction set gives the bits of the specification for a
         const std::vector<float> y = random.floats(d);
         const std::vector<float> expected = run_axpy(scalar(), problem, a, y, 0, d);
         for (const DenseKernels* kernels : available_dense_kernels()) {
-          CAPTURE(kernels->name);
-          CAPTURE(dtype_name(dtype));
+          CAPTURE(std::string(kernels->name));
+          CAPTURE(std::string(dtype_name(dtype)));
           CAPTURE(d);
           CAPTURE(n);
           CHECK(same_bits(run_axpy(*kernels, problem, a, y, 0, d), expected));
@@ -298,8 +299,8 @@ TEST_CASE("axpy: columns may be split anywhere at multiples of 64 without changi
     const std::vector<float> a = random.floats(kRows);
     const std::vector<float> y = random.floats(kD);
     for (const DenseKernels* kernels : available_dense_kernels()) {
-      CAPTURE(kernels->name);
-      CAPTURE(dtype_name(dtype));
+      CAPTURE(std::string(kernels->name));
+      CAPTURE(std::string(dtype_name(dtype)));
       const std::vector<float> whole = run_axpy(*kernels, problem, a, y, 0, kD);
       for (std::size_t cut = 64; cut < kD; cut += 64) {
         const std::vector<float> left = run_axpy(*kernels, problem, a, y, 0, cut);
@@ -312,7 +313,7 @@ TEST_CASE("axpy: columns may be split anywhere at multiples of 64 without changi
 TEST_CASE("read: depends on every word") {
   std::vector<std::uint8_t> data = Random(1).bytes(64 * 37);
   for (const DenseKernels* kernels : available_dense_kernels()) {
-    CAPTURE(kernels->name);
+    CAPTURE(std::string(kernels->name));
     const std::uint64_t before = kernels->read(data.data(), data.size());
     for (std::size_t i = 0; i < data.size(); i += 8) {
       data[i] ^= 1U;

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <string>
 #include <vector>
 
 #include "engine/dtype.h"
@@ -57,7 +58,7 @@ TEST_CASE("quantize: every instruction set agrees with the specification") {
     CHECK(std::abs(*std::max_element(expected.q.begin(), expected.q.end(),
                                      [](int a, int b) { return std::abs(a) < std::abs(b); })) == 127);
     for (const DenseKernels* kernels : available_dense_kernels()) {
-      CAPTURE(kernels->name);
+      CAPTURE(std::string(kernels->name));
       CAPTURE(d);
       CHECK((run_quantize(*kernels, x) == expected));
     }
@@ -67,7 +68,7 @@ TEST_CASE("quantize: every instruction set agrees with the specification") {
 TEST_CASE("quantize: ties go to even") {
   const std::vector<float> x = {127.0F, 0.5F, 1.5F, 2.5F, -0.5F, -1.5F, -2.5F, 126.5F};
   for (const DenseKernels* kernels : available_dense_kernels()) {
-    CAPTURE(kernels->name);
+    CAPTURE(std::string(kernels->name));
     const Quantized result = run_quantize(*kernels, x);
     CHECK(result.scale == 1.0F);
     const std::vector<std::int8_t> expected = {127, 0, 2, 2, 0, -2, -2, 126};
@@ -77,7 +78,7 @@ TEST_CASE("quantize: ties go to even") {
 
 TEST_CASE("quantize: zeros, NaN, infinities and denormal numbers") {
   for (const DenseKernels* kernels : available_dense_kernels()) {
-    CAPTURE(kernels->name);
+    CAPTURE(std::string(kernels->name));
     for (const std::size_t d : {1, 16, 40}) {
       const Quantized zero = run_quantize(*kernels, std::vector<float>(d, 0.0F));
       CHECK(zero.scale == 0.0F);
@@ -128,7 +129,7 @@ TEST_CASE("norm: the bits of the specification, and close to the formula in doub
           CHECK(std::abs(expected[i] - y) <= 2e-5);
         }
         for (const DenseKernels* kernels : available_dense_kernels()) {
-          CAPTURE(kernels->name);
+          CAPTURE(std::string(kernels->name));
           CAPTURE(d);
           std::vector<float> y(d);
           kernels->norm(x.data(), d, scale.data(), b, center, kEpsilon, y.data());
@@ -146,7 +147,7 @@ TEST_CASE("widen_bf16: exact") {
   std::vector<std::uint16_t> all(65536);
   for (std::size_t i = 0; i < all.size(); ++i) all[i] = static_cast<std::uint16_t>(i);
   for (const DenseKernels* kernels : available_dense_kernels()) {
-    CAPTURE(kernels->name);
+    CAPTURE(std::string(kernels->name));
     for (const std::size_t d : {std::size_t{1}, std::size_t{13}, std::size_t{65533}}) {
       std::vector<float> y(d + 1, -77.0F);
       kernels->widen_bf16(all.data(), d, y.data());
@@ -165,7 +166,7 @@ TEST_CASE("multiply, add, multiply_to, relu: the bits of the specification, noth
     const std::vector<float> a = random.floats(n + 1);
     const std::vector<float> b = random.floats(n);
     for (const DenseKernels* kernels : available_dense_kernels()) {
-      CAPTURE(kernels->name);
+      CAPTURE(std::string(kernels->name));
       CAPTURE(n);
       std::vector<float> product = a, sum = a, positive = a, to = a;
       kernels->multiply(product.data(), b.data(), n);
@@ -185,7 +186,7 @@ TEST_CASE("multiply, add, multiply_to, relu: the bits of the specification, noth
 
 TEST_CASE("relu keeps NaN") {
   for (const DenseKernels* kernels : available_dense_kernels()) {
-    CAPTURE(kernels->name);
+    CAPTURE(std::string(kernels->name));
     std::vector<float> x(21, kNan);
     kernels->relu(x.data(), x.size());
     for (const float v : x) CHECK(std::isnan(v));
@@ -214,8 +215,8 @@ TEST_CASE("gelu, fast_gelu, silu, sigmoid: close to the formulas in double over 
   for (const Activation& activation : activations) {
     agreed.clear();
     for (const DenseKernels* kernels : available_dense_kernels()) {
-      CAPTURE(activation.name);
-      CAPTURE(kernels->name);
+      CAPTURE(std::string(activation.name));
+      CAPTURE(std::string(kernels->name));
       std::vector<float> y = x;
       (kernels->*activation.kernel)(y.data(), y.size());
       double worst = 0;
