@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include <cmath>
 #include <filesystem>
 
 #include "engine/error.h"
@@ -28,49 +29,33 @@ std::vector<float> logits_of(const std::string& path) {
   return {session.logits().begin(), session.logits().end()};
 }
 
-TEST_CASE("quantize: every dtype gives a model that loads, and logits near those of f32") {
+TEST_CASE("quantize: every dtype gives a model that loads and speaks; f32 keeps every bit") {
   const test::TemporaryDirectory directory;
-  const std::string original = directory.file("f32");
+  const std::string original = directory.file("original");
   init_model(parse_config(kConfig), original, {.seed = 3});
   const std::vector<float> expected = logits_of(original);
-  const auto model = Model::load(original);
-  double previous_error = 0;
+  const WeightFile file = WeightFile::open(original);
   for (const DType dtype : {DType::kF32, DType::kBf16, DType::kQ8, DType::kQ4}) {
     CAPTURE(dtype_name(dtype));
     const std::string path = directory.file(dtype_name(dtype));
-    const std::vector<QuantizedTensor> report =
-        quantize_model(*model, path, {.dtype = dtype, .n_threads = 2});
-    CHECK(report.size() > 10);
-    double error = 0;
-    for (const QuantizedTensor& tensor : report) error = std::max(error, tensor.relative_error);
-    CHECK(error >= previous_error);
-    CHECK(error < 0.15);
-    previous_error = error;
+    quantize_model(file, path, {.dtype = dtype, .n_threads = 2});
     const std::vector<float> logits = logits_of(path);
     if (dtype == DType::kF32) CHECK(logits == expected);
-    // A quantised controller may pick other units, so nearness is only promised for what does not change
-    // picks.
+    // A rounded controller may pick other units, so nearness is not promised here; finite logits are.
     for (const float z : logits) CHECK(std::isfinite(z));
   }
 }
 
-TEST_CASE("quantize: layers may differ, a stop leaves no file, weights that are not finite are named") {
+TEST_CASE("quantize: a stop leaves no file, an impossible target is an error") {
   const test::TemporaryDirectory directory;
-  const std::string original = directory.file("f32");
+  const std::string original = directory.file("original");
   init_model(parse_config(kConfig), original, {.seed = 3});
-  const auto model = Model::load(original);
-  const std::string mixed = directory.file("mixed");
-  const auto report = quantize_model(
-      *model, mixed, {.dtype = DType::kQ8, .by_kind = {{LayerKind::kAttention, DType::kBf16}}});
-  for (const QuantizedTensor& tensor : report) {
-    CHECK(tensor.dtype == (tensor.kind == LayerKind::kAttention ? DType::kBf16 : DType::kQ8));
-  }
-  CHECK(logits_of(mixed).size() == 256);
+  const WeightFile file = WeightFile::open(original);
   const std::string stopped = directory.file("stopped");
   const auto stop = [](std::uint64_t, std::uint64_t) { return false; };
-  CHECK_THROWS_AS(quantize_model(*model, stopped, {.dtype = DType::kQ8, .progress = stop}), Error);
+  CHECK_THROWS_AS(quantize_model(file, stopped, {.dtype = DType::kQ8, .progress = stop}), Error);
   CHECK_FALSE(std::filesystem::exists(stopped));
-  CHECK_THROWS_AS(quantize_model(*model, "/nonexistent/q8", {}), Error);
+  CHECK_THROWS_AS(quantize_model(file, "/nonexistent/q8", {}), Error);
 }
 
 }  // namespace
