@@ -24,6 +24,7 @@ class Norm(nn.Module):
             self.bias = nn.Parameter(torch.zeros(d))
 
     def forward(self, x):
+        x = x.float()  # under autocast too: a sum over bf16 loses what a norm needs
         if self.center:
             return F.layer_norm(x, x.shape[-1:], self.scale, self.bias, self.epsilon)
         return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.epsilon) * self.scale

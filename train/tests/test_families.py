@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every family trains, checkpoints, exports a valid container, and has the shapes and widths it says."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -122,3 +124,34 @@ def test_windows_score_every_token_once():
         seen = [i for begin, end, scored in windows(count, context, stride) for i in range(scored, end)]
         assert seen == list(range(count))
         assert all(end - begin <= context for begin, end, _ in windows(count, context, stride))
+
+
+@pytest.mark.parametrize("name", ["nested", "lsh", "mixture_of_depths", "terraformer", "llama_like"])
+def test_bf16_autocast_trains(name, corpus, byte_lengths, tmp_path):
+    """Weights stay f32 and finite."""
+    config = tiny.settings(tiny.ALL_FAMILIES[name], corpus, steps=2, bf16=True)
+    trainer = Trainer(config, tmp_path, byte_lengths)
+    trainer.run()
+    for parameter in trainer.model.parameters():
+        assert parameter.dtype == torch.float32 and bool(torch.isfinite(parameter).all())
+
+
+def test_the_run_leaves_log_and_curves(corpus, byte_lengths, tmp_path):
+    Trainer(tiny.settings(tiny.ALL_FAMILIES["nested"], corpus, steps=10), tmp_path, byte_lengths).run()
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [row["width"] for row in rows if row["kind"] == "valid"] == [16, 32, 64]
+    assert any(row["kind"] == "train" and row["tokens_per_s"] > 0 for row in rows)
+    pytest.importorskip("matplotlib", reason="the Python package matplotlib is not installed: no plot")
+    assert (tmp_path / "curves.png").stat().st_size > 1000
+
+
+def test_tensorboard_says_when_it_is_missing(corpus, byte_lengths, tmp_path):
+    config = tiny.settings(tiny.ALL_FAMILIES["dense"], corpus, steps=1)
+    try:
+        import tensorboard  # noqa: F401
+    except ImportError:
+        with pytest.raises(TrainError, match="'tensorboard' is not installed"):
+            Trainer(config, tmp_path, byte_lengths, tensorboard=True)
+    else:
+        Trainer(config, tmp_path, byte_lengths, tensorboard=True).run()
+        assert list((tmp_path / "tensorboard").iterdir())
