@@ -7,11 +7,13 @@
 """
 
 import argparse
+import math
 import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
+from terrace_import import gin_syntax  # noqa: E402
 from terrace_import.checkpoint import open_checkpoint  # noqa: E402
 from terrace_import.errors import ImportFailure  # noqa: E402
 from terrace_import.families import read_model  # noqa: E402
@@ -90,10 +92,17 @@ def configuration(args):
 
 
 def _gin_value(name, value):
-    """Bare words are references for layers and strings elsewhere, as they are easier to type than gin's forms."""
-    if value.isidentifier() and value not in ("True", "False", "None"):
-        return f"@{value}" if name.endswith(("_type", "_activation")) and name not in STRING_TYPES else repr(value)
-    return {"true": "True", "false": "False", "none": "None"}.get(value, value if "-" not in value[1:] else repr(value))
+    """A flag's value in gin's form. Bare words are layers or strings, as the parameter wants them."""
+    if value.lower() in ("true", "false", "none"):
+        return value.capitalize()
+    if value.isidentifier():
+        is_layer = name.endswith(("_type", "_activation")) and name not in STRING_TYPES
+        return f"@{value}" if is_layer else repr(value)
+    try:
+        gin_syntax.parse(f"value = {value}", name)
+        return value
+    except ImportFailure:
+        return repr(value)  # a word like fixed-base
 
 
 STRING_TYPES = ("pos_type", "loss_sparsity_type", "ff_sparsity_type")
@@ -124,7 +133,7 @@ def run(args):
     metadata = {"config": config, "tokenizer": tokenizer, **details}
     not_finite = write_model(args.out, checkpoint, flat.outputs, rotations, args.dtype, metadata, data, Progress())
 
-    count = sum(int(size) for output in flat.outputs for size in [_elements(output.shape)])
+    count = sum(math.prod(output.shape) for output in flat.outputs)
     print(
         f"{args.out}: {config['family']}, {len(checkpoint.shapes)} tensors of {settings.function}, {count:,} parameters",
         file=sys.stderr,
@@ -135,13 +144,6 @@ def run(args):
         print(f"LSH rotations from {origin}", file=sys.stderr)
     for name in not_finite:
         print(f"warning: {name} holds values that are not finite", file=sys.stderr)
-
-
-def _elements(shape):
-    count = 1
-    for size in shape:
-        count *= size
-    return count
 
 
 def main(argv=None):

@@ -205,9 +205,9 @@ def write_old_pickle(path, flat, protocol=3):
     return path
 
 
-def weights_of(cfg, seed=0):
-    """Random float32 weights in the flat order; a Conv with one output stores its bias with shape ()."""
-    return [np.asarray(w, np.float32) for w in random_weights(cfg, seed)]
+def weights_of(cfg, seed=0, scale=0.4):
+    """Random float32 weights in the flat order."""
+    return [np.asarray(w, np.float32) for w in random_weights(cfg, seed, scale)]
 
 
 def small(model, **options):

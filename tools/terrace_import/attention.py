@@ -43,7 +43,7 @@ def _modules(flat, layer, first_axis):
 
 
 def multiplicative(flat, name, layer, d):
-    s = _modules(flat, layer, flat.peek()[:1][0] if flat.peek() else 1)
+    s = _modules(flat, layer, flat.axis(0))
     flat.settings.need("n_heads")
     for part in PARTS:
         mult(flat, f"{name}.{part}", s, d, d)
@@ -51,7 +51,7 @@ def multiplicative(flat, name, layer, d):
 
 
 def multiplicative_modular(flat, name, layer, d):
-    s = _modules(flat, layer, flat.peek()[:1][0] if flat.peek() else 1)
+    s = _modules(flat, layer, flat.axis(0))
     flat.settings.need("n_heads")
     for part in PARTS:
         mult_modular(flat, f"{name}.{part}", s, d)
@@ -84,7 +84,7 @@ def modular(flat, name, layer, d):
 
 def low_rank_attention(flat, name, layer, d):
     given = flat.settings.layer_given(layer, "lowrank")
-    rank = (flat.peek()[-1:] or (1,))[0] if given is ABSENT else given
+    rank = flat.axis(-1) if given is ABSENT else given
     flat.settings.need("n_heads")
     for part in PARTS:
         low_rank(flat, f"{name}.{part}", d, rank, d)
@@ -95,7 +95,7 @@ def multiplicative_conv(flat, name, layer, d):
     """MultiplicativeConvCausalAttention, the sparse QKV of the paper, in all its options."""
     settings = flat.settings
     settings.need("n_heads")
-    s = _modules(flat, layer, (flat.peek()[:1] or (1,))[0])
+    s = _modules(flat, layer, flat.axis(0))
     m = d // s
     mult(flat, f"{name}.shared", s, d, d)
     first = flat.peek()
@@ -107,12 +107,12 @@ def multiplicative_conv(flat, name, layer, d):
     given = settings.layer_given(layer, "share_qk")
     if given is ABSENT and s == 1:
         given = settings.layer_need(layer, "share_qk")
-    share_qk = flat.peek()[1:2] == (1,) if given is ABSENT else bool(given)
+    share_qk = flat.axis(1) == 1 if given is ABSENT else bool(given)
     if not share_qk:
         conv(flat, f"{name}.k", s, d, m, 3, steps)
 
     given = settings.layer_given(layer, "v_concat_type")
-    wide = (flat.peek()[-2:-1] or (0,))[0] == 2 * m
+    wide = flat.axis(-2) == 2 * m
     if given is ABSENT:
         given = settings.layer_need(layer, "v_concat_type") if wide else "none"
     conv(flat, f"{name}.v", s, d if given == "none" else 2 * d, m, 1, steps)
@@ -164,7 +164,7 @@ def _stacked(flat, name, parts, d):
     """Per-head matrices of `parts` and the output matrix; returns (number of heads, {part: width per head})."""
     sizes = {}
     for part in parts:
-        found = (flat.peek() + (0, 0, 0))[2]
+        found = flat.axis(2)
         like = sizes.get("q" if part == "k" else None)
         index = flat.take(f"{name}.{part}.weight", "n_heads", d, like or found)
         heads, size = flat.settings.known("n_heads"), like or found

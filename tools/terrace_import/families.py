@@ -88,12 +88,12 @@ def _encoder_input(flat, share=1):
     width = settings.known("d_model")
     width = None if width is ABSENT else int(width * share)
     if settings.known("input_vocab_size") is None:
-        d_input, found = (flat.peek() + (1, 1))[:2]
-        width = width or found
+        d_input = flat.axis(0)
+        width = width or flat.axis(1)
         dense(flat, "encoder.input", d_input, width, is_weight=False)
         config, vocab_size = {"d_input": d_input}, None
     else:
-        vocab_size, width = _embedding(flat, "encoder.embedding", "input_vocab_size", width or flat.peek()[-1])
+        vocab_size, width = _embedding(flat, "encoder.embedding", "input_vocab_size", width or flat.axis(-1))
         config = {"vocab_size": vocab_size}
     settings.find("d_model", int(width / share))
     return config, width, vocab_size

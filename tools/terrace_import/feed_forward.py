@@ -50,7 +50,7 @@ def _kind(flat):
 
 
 def _dense(flat, name, d, d_ff):
-    d_ff = d_ff or flat.peek()[-1]
+    d_ff = d_ff or flat.axis(-1)
     dense(flat, f"{name}.w1", d, d_ff)
     dense(flat, f"{name}.w2", d_ff, d)
     activation = flat.settings.need("ff_activation")
@@ -92,9 +92,8 @@ def _sparse_sizes(flat, name, d_ff, widest):
     """(N, r, r as stored, d_ff). An integer ff_sparsity makes r = d_ff / N of the block; a model file knows one r per
     stack, so where blocks differ in width the smaller ones are padded with zeros, which changes no number."""
     given = flat.settings.given("ff_sparsity")
-    found_rank, found_b, found_n = (flat.peek(1) + (1, 1, 1))[:3]
-    n, rank = (found_n, found_rank) if given is ABSENT else sparsity_of(given)
-    d_ff = d_ff or found_b * found_n
+    n, rank = (flat.axis(2, ahead=1), flat.axis(0, ahead=1)) if given is ABSENT else sparsity_of(given)
+    d_ff = d_ff or flat.axis(1, ahead=1) * flat.axis(2, ahead=1)
     if n <= 0 or d_ff % n:
         raise ImportFailure(f"{name}: blocks of {n} units do not divide d_ff = {d_ff}")
     if rank is not None:
@@ -117,8 +116,8 @@ def _interleave(w1, w2):
 def _experts(flat, name, d, d_ff):
     """BlockSparseFF and SwitchSparseFF: m1 [d, E], w1 [d, F], w2 [F, d], b2 [d]."""
     given = flat.settings.given("ff_sparsity")
-    experts = (flat.peek() + (1, 1))[1] if given is ABSENT else sparsity_of(given)[0]
-    d_ff = d_ff or (flat.peek(1) + (1, 1))[1]
+    experts = flat.axis(1) if given is ABSENT else sparsity_of(given)[0]
+    d_ff = d_ff or flat.axis(1, ahead=1)
     kind = flat.settings.need("ff_sparsity_type")
     if kind not in ("Block", "Switch"):
         raise ImportFailure(
@@ -151,7 +150,7 @@ def _sru(flat, name, d):
 
 def _find_sru(flat, d):
     """(layers, width) of the branch that the next tensors may be."""
-    width = (flat.peek(2) + (0, 0))[1]
+    width = flat.axis(1, ahead=2)
     n_layers = 0
     while flat.peek(4 + 2 * n_layers) == (width, 3 * width):
         n_layers += 1

@@ -37,6 +37,11 @@ class FlatList:
         index = self.at + ahead
         return self.shapes[index] if index < len(self.shapes) else ()
 
+    def axis(self, axis, ahead=0):
+        """Size of one axis of a tensor to come; 1 where there is none, so that the take() that follows reports it."""
+        shape = self.peek(ahead)
+        return shape[axis] if -len(shape) <= axis < len(shape) else 1
+
     @property
     def remaining(self):
         return len(self.shapes) - self.at

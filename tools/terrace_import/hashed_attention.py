@@ -90,7 +90,7 @@ def _dense_projections(flat, name, layer, d):
 def _sparse_projections(flat, name, layer, d):
     """A FactoredDense layer, then convolutions over modules and three time steps; no output map."""
     given = flat.settings.layer_given(layer, "sparsity")
-    s = (flat.peek()[:1] or (1,))[0] if given is ABSENT else given
+    s = flat.axis(0) if given is ABSENT else given
     mult(flat, f"{name}.shared", s, d, d)
     stacked = next((i for i in range(5) if len(flat.peek(2 * i)) != 4), 5)
     given = flat.settings.layer_given(layer, "num_weights")

@@ -53,7 +53,7 @@ def _table(flat, name, d):
     # Older checkpoints store [1, max_len, d].
     length = flat.settings.known("max_len")
     old = (1, first[1], d) if len(first) == 3 and length in (ABSENT, first[1]) else ()
-    index = flat.take(f"{name}.table", "max_len", d, or_shapes=[old])
+    index = flat.take(f"{name}.table", "max_len", d, or_shapes=[old] if old else ())
     if old:
         flat.settings.find("max_len", first[1])
     length = flat.settings.known("max_len")

@@ -118,7 +118,7 @@ def _loss_projection(flat, name, d, vocab_size):
         mult(flat, name, sparsity, d, vocab_size)
         return {"kind": "mult", "n_modules": sparsity}
     if kind == "lowrank":
-        rank = flat.settings.usual("loss_d_lowrank") or flat.peek()[-1]
+        rank = flat.settings.usual("loss_d_lowrank") or flat.axis(-1)
         low_rank(flat, name, d, rank, vocab_size)
         return {"kind": "low_rank", "rank": rank}
     if kind in ("local", "local3") and sparsity > 1:

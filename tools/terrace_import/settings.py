@@ -42,7 +42,10 @@ class Settings:
     def need(self, name):
         """Given or found; otherwise a question to the user."""
         value = self.known(name)
-        return self._ask(f"--{name.replace('_', '-')}", name, self._defaults[name]) if value is ABSENT else value
+        if value is ABSENT:
+            value = self._ask(f"--{name.replace('_', '-')}", name, self._defaults[name])
+            self.find(name, value)
+        return value
 
     def usual(self, name):
         """Given or found; otherwise Trax's default: for what every published file leaves out and no number depends on."""
