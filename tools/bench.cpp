@@ -17,6 +17,7 @@
 #include "tools/benchmark/dense_twin.h"
 #include "tools/benchmark/measure.h"
 #include "tools/benchmark/row.h"
+#include "tools/common/checks.h"
 #include "tools/common/command.h"
 #include "tools/common/dtype_argument.h"
 #include "tools/common/interrupt.h"
@@ -231,7 +232,7 @@ void add_bench(CLI::App& app, Action& action) {
       ->add_option("-t,--threads", options->threads,
                    "Threads, or several numbers (default: one per physical core)")
       ->delimiter(',')
-      ->check(CLI::Range(1U, kMaxThreads))
+      ->check(between(1U, kMaxThreads))
       ->type_name("N[,...]");
   command->add_option("-n,--n-gen", options->n_decode, "Tokens decoded per repetition; 0 = no decode test")
       ->capture_default_str()
@@ -246,7 +247,7 @@ void add_bench(CLI::App& app, Action& action) {
       ->capture_default_str()
       ->type_name("N[,...]");
   command->add_option("-r,--repetitions", options->repetitions, "Repetitions; the table shows their median")
-      ->check(CLI::Range(std::size_t{1}, std::size_t{10000}))
+      ->check(between(std::size_t{1}, std::size_t{10000}))
       ->capture_default_str()
       ->type_name("N");
   command->add_option("--kv-type", options->kv_type, "How keys and values are kept: f32 or bf16")

@@ -16,6 +16,7 @@
 #include "engine/error.h"
 #include "models/sampler.h"
 #include "models/session.h"
+#include "tools/common/checks.h"
 #include "tools/common/command.h"
 #include "tools/common/generation_stats.h"
 #include "tools/common/interrupt.h"
@@ -35,7 +36,6 @@ struct Options {
   SamplerConfig sampler;
   std::optional<std::uint64_t> seed;
   std::int64_t n_predict = kNoLimit;
-  std::vector<std::uint32_t> widths;
   std::string state_save;
   std::string state_load;
   std::vector<std::string> stops;
@@ -58,7 +58,7 @@ class TokenPrinter {
   /// `context`: what the text continues. Decoding it first settles spaces and characters at the seam.
   TokenPrinter(const Tokenizer& tokenizer, std::span<const TokenId> context, const Options& options)
       : filter_(options.stops) {
-    if (options.ids) return;
+    if (options.ids || tokenizer.vocab_size() == 0) return;  // a model without tokenizer has no text
     decoder_ = tokenizer.stream_decoder();
     for (const TokenId id : context) decoder_->push(id);
   }
@@ -99,7 +99,7 @@ std::size_t read_prompt(const Options& options, const Model& model, Session& ses
   };
   if (model.has_encoder()) {
     if (!options.state_load.empty()) {
-      TERRACE_CHECK(prompt.empty(), kBadArgument, "--state-load: the saved state already holds a document");
+      if (!prompt.empty()) throw UsageError("--state-load: the saved state already holds a document");
       return 0;
     }
     with_bar(prompt.size(), [&](const auto& progress) { session.encode(prompt, progress); });
@@ -145,8 +145,7 @@ void run(Options options) {
   options.sampler.seed = options.seed ? *options.seed : std::random_device()();
   const auto model = options.model.load();
   Runtime runtime(options.model.runtime());
-  Session session(model, runtime, options.model.session());
-  if (!options.widths.empty()) session.set_width(options.widths);
+  Session session = options.model.open_session(model, runtime);
 
   GenerationStats stats;
   const auto prompt_start = Clock::now();
@@ -162,7 +161,7 @@ void run(Options options) {
 
   if (!options.state_save.empty()) session.save(options.state_save);
   if (options.stats || options.json) {
-    stats.measure(session, runtime, options.model.session().kv_type, options.widths);
+    stats.measure(session, runtime, options.model.kv(), options.model.widths);
     stats.sampler = describe_sampler(options.sampler);
     stats.seed = options.sampler.seed;
     const std::string report = options.json ? stats.json() : stats.text();
@@ -185,7 +184,8 @@ void set_order(SamplerConfig& sampler, const std::string& order) {
 
 void add_sampling(CLI::App& command, Options& options) {
   SamplerConfig& sampler = options.sampler;
-  const CLI::Range probability(0.0, 1.0);
+  const CLI::Validator probability = between(0.0, 1.0);
+  const CLI::Validator temperature = between(0.0, 1e6);
   auto* group = command.add_option_group("sampling", "How the next token is drawn");
   // First, because "hf" also sets values that the flags below may change.
   group
@@ -195,36 +195,46 @@ void add_sampling(CLI::App& command, Options& options) {
           "penalties,top_k,top_p,min_p,temperature")
       ->type_name("ORDER");
   group->add_option("--temp", sampler.temperature, "Temperature; 0 takes the most likely token")
-      ->check(CLI::NonNegativeNumber)
+      ->check(temperature)
+      ->type_name("X")
       ->capture_default_str();
   group->add_option("--top-k", sampler.top_k, "Keep the K most likely tokens; 0 keeps all")
-      ->check(CLI::NonNegativeNumber)
+      ->check(between(0, std::numeric_limits<std::int32_t>::max()))
+      ->type_name("X")
       ->capture_default_str();
   group
       ->add_option("--top-p", sampler.top_p,
                    "Keep the most likely tokens that together reach this probability")
       ->check(probability)
+      ->type_name("X")
       ->capture_default_str();
   group
       ->add_option("--min-p", sampler.min_p,
                    "Keep tokens at least this likely, relative to the most likely one")
       ->check(probability)
+      ->type_name("X")
       ->capture_default_str();
   group
       ->add_option("--repeat-penalty", sampler.repeat_penalty,
                    "Divide the logits of recent tokens by this; 1 changes nothing")
-      ->check(CLI::PositiveNumber)
+      ->check(between(1e-6, 1e6))
+      ->type_name("X")
       ->capture_default_str();
   group->add_option("--repeat-last-n", sampler.repeat_last_n, "Tokens that the penalties look back; -1 = all")
-      ->check(CLI::Range(-1, std::numeric_limits<std::int32_t>::max()))
+      ->check(between(-1, std::numeric_limits<std::int32_t>::max()))
+      ->type_name("X")
       ->capture_default_str();
   group
       ->add_option("--frequency-penalty", sampler.frequency_penalty,
                    "Taken from a token's logit for each time it occurred")
+      ->check(between(-1e6, 1e6))
+      ->type_name("X")
       ->capture_default_str();
   group
       ->add_option("--presence-penalty", sampler.presence_penalty,
                    "Taken from a token's logit if it occurred")
+      ->check(between(-1e6, 1e6))
+      ->type_name("X")
       ->capture_default_str();
   group->add_option("-s,--seed", options.seed, "Seed of the draw (default: a new one each time)")
       ->type_name("N");
@@ -241,14 +251,11 @@ void add_generate(CLI::App& app, Action& action) {
   command
       ->add_option("-n,--predict", options->n_predict,
                    "Tokens to generate (default -1: until the text or the context ends)")
-      ->check(CLI::Range(kNoLimit, std::numeric_limits<std::int64_t>::max()))
+      ->check(between(kNoLimit, std::numeric_limits<std::int64_t>::max()))
       ->type_name("N");
   options->model.add_session(*command);
   options->model.add_threads(*command);
   add_sampling(*command, *options);
-  command->add_option("--width", options->widths, "Feed-forward units in use: one number, or one per block")
-      ->delimiter(',')
-      ->type_name("N[,N...]");
   command->add_option("--stop", options->stops, "Stop before this text (may be given several times)")
       ->type_name("TEXT")
       ->take_all();
@@ -258,7 +265,8 @@ void add_generate(CLI::App& app, Action& action) {
       ->add_option("--state-load", options->state_load,
                    "Start from a saved session; the prompt is appended to it")
       ->type_name("FILE");
-  command->add_flag("--ids", options->ids, "Print token ids instead of text");
+  command->add_flag("--ids", options->ids,
+                    "Print token ids instead of text (always so for a model without tokenizer)");
   command->add_flag("--stats", options->stats, "Print speed, bytes and memory to stderr at the end");
   command->add_flag("--json", options->json, "Print these statistics as JSON");
   command->callback([options, &action] { action = [options] { run(*options); }; });

@@ -13,6 +13,7 @@
 #include "engine/runtime.h"
 #include "models/config.h"
 #include "models/presets.h"
+#include "tools/common/checks.h"
 #include "tools/common/command.h"
 #include "tools/common/dtype_argument.h"
 #include "tools/common/input.h"
@@ -123,7 +124,7 @@ void add_init(CLI::App& app, Action& action) {
   command->add_option("--name", options->name, "Name in the file's metadata (default: the preset's)")
       ->type_name("TEXT");
   command->add_option("-t,--threads", options->threads, "Threads (default: one per physical core)")
-      ->check(CLI::Range(1U, kMaxThreads))
+      ->check(between(1U, kMaxThreads))
       ->type_name("N");
   command->add_option("-o,--out", options->out, "Model file to write")->required()->type_name("FILE");
   command->callback([options, &action] { action = [options] { run(*options); }; });

@@ -28,7 +28,6 @@ struct Options {
   std::string encoder_tokens;
   std::string out;
   std::string mode = "full";
-  std::vector<std::uint32_t> widths;
 };
 
 enum class Mode { kFull, kStep, kPrefill };
@@ -55,10 +54,9 @@ ParsedMode parse_mode(const std::string& text) {
 void run_session(const Options& options, const std::shared_ptr<const Model>& model, Runtime& runtime,
                  std::span<const TokenId> ids, std::span<const TokenId> encoder_ids, std::size_t n_prefill,
                  NpyWriter& out) {
-  Session session(model, runtime, options.model.session());
+  Session session = options.model.open_session(model, runtime);
   Progress bar("logits", ids.size(), "tokens");
   const auto go_on = [](std::size_t, std::size_t) { return !Interrupt::requested(); };
-  if (!options.widths.empty()) session.set_width(options.widths);
   if (model->has_encoder()) session.encode(encoder_ids, go_on);
   // Known before the first token: a sequence that does not fit should fail at once.
   TERRACE_CHECK(ids.size() <= session.max_context(), kContextFull,
@@ -95,7 +93,7 @@ void run(const Options& options) {
   Runtime runtime(options.model.runtime());
   NpyWriter out(options.out, ids.size(), model->config().vocab_size);
   // A session has a width; evaluate() is for the layers whose whole-sequence form is another function.
-  const bool whole = mode.mode == Mode::kFull && options.widths.empty();
+  const bool whole = mode.mode == Mode::kFull && options.model.widths.empty();
   if (mode.mode == Mode::kFull && !whole && !steps_equal_evaluation(*model)) {
     throw UsageError("--width: this model's --mode full is no session; expected step or prefill:K");
   }
@@ -133,9 +131,6 @@ void add_logits(CLI::App& app, Action& action) {
           "full: one pass over the whole sequence (default); step: one by one; prefill:K: K tokens in one "
           "pass, then one by one")
       ->type_name("MODE");
-  command->add_option("--width", options->widths, "Feed-forward units in use: one number, or one per block")
-      ->delimiter(',')
-      ->type_name("N[,N...]");
   options->model.add_threads(*command);
   options->model.add_session(*command);
   command->callback([options, &action] { action = [options] { run(*options); }; });

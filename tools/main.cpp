@@ -18,7 +18,6 @@
 namespace {
 
 using terrace::Error;
-using terrace::ErrorCode;
 
 constexpr int kSuccess = 0;
 constexpr int kFailure = 1;
@@ -45,12 +44,18 @@ int run(const std::string& command, const terrace::tools::Action& action) {
   } catch (const terrace::tools::UsageError& error) {
     return report(command, fmt::format("{} ({} --help lists the flags)", error.what(), command), kUsage);
   } catch (const Error& error) {
-    return report(command, error.what(), error.code() == ErrorCode::kBadArgument ? kUsage : kFailure);
+    return report(command, error.what(), kFailure);
   } catch (const std::bad_alloc&) {
     return report(command, "out of memory", kFailure);
   } catch (const std::exception& error) {
     return report(command, fmt::format("internal error: {}", error.what()), kFailure);
   }
+}
+
+bool has_subcommand(const CLI::App& app, const std::string& name) {
+  const auto all = app.get_subcommands([](const CLI::App*) { return true; });
+  return std::any_of(all.begin(), all.end(),
+                     [&](const CLI::App* command) { return command->get_name() == name; });
 }
 
 /// Help and version go to stdout, and a full disk under it is an error like any other.
@@ -83,14 +88,20 @@ int main(int argc, char** argv) {
     return chosen.empty() ? std::string("terrace") : "terrace " + chosen.front()->get_name();
   };
   try {
+    // CLI11 would only say that a subcommand is missing.
+    if (argc > 1 && argv[1][0] != '-' && !has_subcommand(app, argv[1])) {
+      throw CLI::OptionNotFound(fmt::format("subcommand '{}'", argv[1]));
+    }
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {
     const auto chosen = app.get_subcommands();
     return print_information(chosen.empty() ? app.help() : chosen.front()->help("terrace"));
   } catch (const CLI::CallForVersion& version) {
     return print_information(std::string(version.what()) + "\n");
-  } catch (const CLI::ParseError& error) {
-    return report(command(), fmt::format("{} ({} --help lists the flags)", error.what(), command()), kUsage);
+  } catch (const CLI::Error& error) {
+    const char* what_helps = app.get_subcommands().empty() ? "subcommands" : "flags";
+    return report(command(), fmt::format("{} ({} --help lists the {})", error.what(), command(), what_helps),
+                  kUsage);
   }
   return run(command(), action);
 }

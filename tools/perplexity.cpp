@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <numbers>
@@ -14,6 +15,7 @@
 
 #include "engine/error.h"
 #include "models/session.h"
+#include "tools/common/checks.h"
 #include "tools/common/command.h"
 #include "tools/common/input.h"
 #include "tools/common/interrupt.h"
@@ -28,7 +30,6 @@ struct Options {
   ModelArguments model;
   std::string file;
   std::uint32_t stride = 0;
-  std::vector<std::uint32_t> widths;
   bool json = false;
 };
 
@@ -66,10 +67,9 @@ Score score(Session& session, std::span<const TokenId> ids, std::size_t context,
         has_start ? context : context + 1;  // tokens a window can predict, one after its input
     const std::size_t end = std::min(ids.size(), total.windows == 0 ? reach : scored + stride);
     const std::size_t begin = end - std::min(end, reach);
-    std::vector<TokenId> window;
-    if (has_start) window.push_back(start);
-    window.insert(window.end(), ids.begin() + static_cast<std::ptrdiff_t>(begin),
-                  ids.begin() + static_cast<std::ptrdiff_t>(end - 1));
+    const auto inputs = ids.subspan(begin, end - 1 - begin);
+    std::vector<TokenId> window(inputs.begin(), inputs.end());
+    if (has_start) window.insert(window.begin(), start);
     const std::size_t first_predicted = has_start ? begin : begin + 1;
 
     session.rewind(0);
@@ -103,8 +103,7 @@ void run(const Options& options) {
       fmt::format("{}: expected a text of at least {} token(s), found {}", options.file, least, ids.size()));
 
   Runtime runtime(options.model.runtime());
-  Session session(model, runtime, options.model.session());
-  if (!options.widths.empty()) session.set_width(options.widths);
+  Session session = options.model.open_session(model, runtime);
   const std::size_t context = session.max_context();
   const std::size_t stride = options.stride > 0 ? options.stride : std::max<std::size_t>(1, context / 2);
   if (stride > context) {
@@ -148,11 +147,8 @@ void add_perplexity(CLI::App& app, Action& action) {
       ->add_option(
           "--stride", options->stride,
           "New tokens per window (default: half the context); each has at least context - stride before it")
-      ->check(CLI::PositiveNumber)
+      ->check(between(std::uint32_t{1}, std::numeric_limits<std::uint32_t>::max()))
       ->type_name("N");
-  command->add_option("--width", options->widths, "Feed-forward units in use: one number, or one per block")
-      ->delimiter(',')
-      ->type_name("N[,N...]");
   options->model.add_threads(*command);
   options->model.add_session(*command);
   command->add_flag("--json", options->json, "Print the figures as JSON");

@@ -11,6 +11,7 @@
 
 #include "engine/runtime.h"
 #include "engine/weight_file.h"
+#include "tools/common/checks.h"
 #include "tools/common/command.h"
 #include "tools/common/dtype_argument.h"
 #include "tools/common/interrupt.h"
@@ -50,7 +51,7 @@ void add_quantize(CLI::App& app, Action& action) {
   command->add_option("out", options->out, "Model file to write")->required();
   add_dtype(*command, options->dtype)->required();
   command->add_option("-t,--threads", options->threads, "Threads (default: one per physical core)")
-      ->check(CLI::Range(1U, kMaxThreads))
+      ->check(between(1U, kMaxThreads))
       ->type_name("N");
   command->callback([options, &action] { action = [options] { run(*options); }; });
 }

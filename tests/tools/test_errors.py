@@ -129,9 +129,9 @@ def test_a_full_disk_under_stdout_is_an_error(models):
             assert done.returncode == 1 and b"No space left" in done.stderr, arguments
 
 
-@pytest.mark.parametrize("name, code", [("no-such-isa", 2), ("neon", 1)])
-def test_an_instruction_set_that_cannot_run_is_refused(models, name, code):
-    message = run("generate", "-m", models["dense"], "-p", "a", "-n", 1, env={"TERRACE_ISA": name}, code=code).err
+@pytest.mark.parametrize("name", ["no-such-isa", "neon"])
+def test_an_instruction_set_that_cannot_run_is_refused(models, name):
+    message = run("generate", "-m", models["dense"], "-p", "a", "-n", 1, env={"TERRACE_ISA": name}, code=1).err
     assert name in message
 
 

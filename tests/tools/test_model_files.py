@@ -53,7 +53,7 @@ def test_init_takes_tokenizers(models, tmp_path):
     for bad in ("bytes:x", "sentencepiece", "words", "none:1"):
         run("init", "--config", config, "--tokenizer", bad, "--dtype", "f32", "-o", path, code=2)
     config.write_text(json.dumps({**DENSE, "vocab_size": 100}))
-    assert "100" in run("init", "--config", config, "--tokenizer", "bytes", "--dtype", "f32", "-o", path, code=2).err
+    assert "100" in run("init", "--config", config, "--tokenizer", "bytes", "--dtype", "f32", "-o", path, code=1).err
 
 
 def test_dense_is_for_presets_only(tmp_path):
@@ -85,12 +85,12 @@ def test_inspect_counts_what_a_token_touches(models):
     sparse = run("inspect", models["sparse"], "--json").json()["layer_kinds"]
     d, f, r = 64, 128, 16
     per_layer = r * d + f * r + f + d + 2 * d * (f // 16)
-    assert sparse["feed_forward"]["touched_per_token"] == 2 * per_layer
+    assert sparse["feed-forward"]["touched_per_token"] == 2 * per_layer
     assert sparse["embedding"]["touched_per_token"] == 2 * d  # a token's row and a position's
     dense = run("inspect", models["dense"], "--json").json()["layer_kinds"]
-    assert dense["feed_forward"]["touched_per_token"] == dense["feed_forward"]["parameters"]
+    assert dense["feed-forward"]["touched_per_token"] == dense["feed-forward"]["parameters"]
     text = run("inspect", models["sparse"]).out.decode()
-    for part in ("decoder.embedding", "feed_forward", "multiplicative_conv", "bytes"):
+    for part in ("decoder.embedding", "feed-forward", "multiplicative_conv", "bytes"):
         assert part in text
 
 

@@ -79,7 +79,8 @@ std::string bench_markdown(const std::vector<BenchRow>& rows) {
 
 std::string bench_csv(const std::vector<BenchRow>& rows) {
   std::vector<Table::Column> columns;
-  for (const auto& [key, value] : as_json(BenchRow()).items()) columns.push_back({key});
+  const auto example = as_json(BenchRow());
+  for (const auto& [key, value] : example.items()) columns.push_back({key});
   Table table(std::move(columns));
   for (const BenchRow& row : rows) {
     std::vector<std::string> cells;

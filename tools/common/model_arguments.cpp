@@ -4,8 +4,10 @@
 #include <fmt/format.h>
 
 #include <limits>
+#include <utility>
 
 #include "engine/error.h"
+#include "tools/common/checks.h"
 #include "tools/common/command.h"
 #include "tools/common/input.h"
 
@@ -17,22 +19,28 @@ void ModelArguments::add_model(CLI::App& command) {
 
 void ModelArguments::add_threads(CLI::App& command) {
   command.add_option("-t,--threads", threads, "Threads (default: one per physical core)")
-      ->check(CLI::Range(1U, kMaxThreads))
+      ->check(between(1U, kMaxThreads))
       ->type_name("N");
 }
 
 void ModelArguments::add_session(CLI::App& command) {
   command
       .add_option("-c,--ctx-size", context, "Positions in the context (default: what the model was made for)")
-      ->check(CLI::Range(std::uint32_t{1}, std::numeric_limits<std::uint32_t>::max()))
+      ->check(between(std::uint32_t{1}, std::numeric_limits<std::uint32_t>::max()))
       ->type_name("N");
   command.add_option("--kv-type", kv_type, "How keys and values are kept: f32 or bf16 (default f32)")
       ->check(CLI::IsMember({"f32", "bf16"}))
       ->type_name("TYPE");
+  command
+      .add_option("--width", widths, "Feed-forward units in use: one number, or one per block (default: all)")
+      ->delimiter(',')
+      ->type_name("N[,N...]");
 }
 
-Session::Options ModelArguments::session() const {
-  return {.max_context = context, .kv_type = kv_type == "bf16" ? KvType::kBf16 : KvType::kF32};
+Session ModelArguments::open_session(std::shared_ptr<const Model> loaded, Runtime& runtime) const {
+  Session session(std::move(loaded), runtime, {.max_context = context, .kv_type = kv()});
+  if (!widths.empty()) session.set_width(widths);
+  return session;
 }
 
 void PromptArguments::add(CLI::App& command) {

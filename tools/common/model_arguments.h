@@ -17,17 +17,19 @@ namespace terrace::tools {
 /// -m, -t, -c: what every subcommand that runs a model takes.
 struct ModelArguments {
   std::string model;
-  unsigned threads = 0;         ///< 0 = one per physical core
-  std::uint32_t context = 0;    ///< 0 = the model's own
-  std::string kv_type = "f32";  ///< how keys and values are kept
+  unsigned threads = 0;               ///< 0 = one per physical core
+  std::uint32_t context = 0;          ///< 0 = the model's own
+  std::string kv_type = "f32";        ///< how keys and values are kept
+  std::vector<std::uint32_t> widths;  ///< feed-forward units in use, one number or one per block; empty = all
 
   void add_model(CLI::App& command);
   void add_threads(CLI::App& command);
-  void add_session(CLI::App& command);  ///< -c and --kv-type
+  void add_session(CLI::App& command);  ///< -c, --kv-type, --width
 
   std::shared_ptr<const Model> load() const { return Model::load(model); }
   Runtime::Options runtime() const { return {.n_threads = threads}; }
-  Session::Options session() const;
+  KvType kv() const { return kv_type == "bf16" ? KvType::kBf16 : KvType::kF32; }
+  Session open_session(std::shared_ptr<const Model> loaded, Runtime& runtime) const;
 };
 
 /// -p, -f, --tokens: exactly one source of text or ids.

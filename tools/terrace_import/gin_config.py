@@ -9,6 +9,10 @@ from .gin_syntax import Macro, Reference, parse
 ABSENT = object()
 
 
+class UndefinedMacro(ImportFailure):
+    """A binding refers to a macro that no file defines."""
+
+
 class GinConfig:
     """Bindings of one or more texts; a later binding replaces an earlier one of the same scope and name.
 
@@ -78,11 +82,11 @@ class GinConfig:
                 raise ImportFailure(f"gin: macro %{value.name} is defined by itself")
             if value.name not in self._macros:
                 hint = (
-                    f"; perhaps in {', '.join(self._missing_includes)}, which was not found"
+                    f", perhaps in {', '.join(self._missing_includes)}, which was not found"
                     if self._missing_includes
                     else ""
                 )
-                raise ImportFailure(f"gin: macro %{value.name} is not defined{hint}")
+                raise UndefinedMacro(f"the gin file's %{value.name} is not defined{hint}")
             return self._resolve(self._macros[value.name], names + (value.name,))
         if isinstance(value, (list, tuple)):
             return type(value)(self._resolve(item, names) for item in value)

@@ -2,7 +2,7 @@
 """One place that answers for a setting of the model: the gin file or a flag, then the shapes, then a question."""
 
 from .errors import ImportFailure
-from .gin_config import ABSENT
+from .gin_config import ABSENT, UndefinedMacro
 from .gin_syntax import Reference
 from .trax_functions import FIXED, LAYERS, MODELS
 
@@ -21,6 +21,7 @@ class Settings:
         self._trax_defaults = trax_defaults
         self._found = {}
         self._questions = {}
+        self._reasons = {}  # why a binding of the gin file did not answer
         self.assumed = {}  # what came from Trax's defaults, for the report
 
     # --- parameters of the model function
@@ -28,7 +29,7 @@ class Settings:
     def given(self, name):
         """The value in gin file or flags; ABSENT otherwise."""
         fixed = FIXED.get(self.function, {})
-        return fixed[name] if name in fixed else self.gin.lookup(self.function, name)
+        return fixed[name] if name in fixed else self._lookup(name, self.function, name)
 
     def find(self, name, value):
         """Notes what a shape revealed."""
@@ -55,7 +56,15 @@ class Settings:
     # --- parameters of a layer
 
     def layer_given(self, layer, name):
-        return self.gin.lookup(layer.name, name, layer.scopes)
+        return self._lookup(f"{layer.name}.{name}", layer.name, name, layer.scopes)
+
+    def _lookup(self, title, *key):
+        """A binding; ABSENT also where it hangs on an undefined macro, which matters only if nothing else tells."""
+        try:
+            return self.gin.lookup(*key)
+        except UndefinedMacro as error:
+            self._reasons[title] = str(error)
+            return ABSENT
 
     def layer_need(self, layer, name):
         value = self.layer_given(layer, name)
@@ -80,9 +89,10 @@ class Settings:
         """Throws one error that asks for everything that is open."""
         if not self._questions:
             return
-        parts = [
-            f"{name} ({flag}; Trax's default is {show(default)})" for name, (flag, default) in self._questions.items()
-        ]
+        parts = []
+        for name, (flag, default) in self._questions.items():
+            reason = f"{self._reasons[name]}; " if name in self._reasons else ""
+            parts.append(f"{name} ({reason}{flag}; Trax's default is {show(default)})")
         raise ImportFailure(
             "neither the gin file nor the tensors tell "
             + ", ".join(parts)
