@@ -2,15 +2,17 @@
 """Every mistake gives one line that names file, tensor or setting, and leaves no output behind."""
 
 import os
+import pathlib
 import subprocess
 import sys
 
 import import_trax
 import numpy as np
 import pytest
-from conftest import ROOT
 from test_import_models import HASH, MULTCONV
 from trax_files import C4_MEDIUM, small, weights_of, write_triple
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 LM = small("lm", attn="causal")
 
@@ -145,6 +147,23 @@ def test_what_nothing_tells_is_asked_for_by_flag(refuse):
     refuse(
         C4_MEDIUM, flat, "center_layernorm (--center-layernorm; Trax's default is True)", leave_out=["center_layernorm"]
     )
+
+
+def test_macros_of_missing_includes_matter_only_where_tensors_do_not_tell(tmp_path, capsys, refuse):
+    flat = weights_of(LM)
+    config, pkl, _ = write_triple(tmp_path / "a", LM, flat, leave_out=["vocab_size = 23", "d_model = 16"])
+    flags = ["--config", str(config), "--weights", str(pkl), "--out", str(tmp_path / "o.model")]
+    assert import_trax.main(flags) == 0
+    capsys.readouterr()
+    refuse(
+        LM,
+        flat,
+        "n_heads (the gin file's %n_heads is not defined, perhaps in data.gin, which was not found; --n-heads;",
+        leave_out=["n_heads = 4"],
+    )
+    config, pkl, _ = write_triple(tmp_path / "b", LM, flat, leave_out=["n_heads = 4"])
+    flags = ["--config", str(config), "--weights", str(pkl), "--out", str(tmp_path / "p.model")]
+    assert import_trax.main([*flags, "--gin-param", "n_heads = 4"]) == 0
 
 
 def test_trax_defaults_answer_when_asked_to(tmp_path, capsys):

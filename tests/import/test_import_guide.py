@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The commands of docs/import.md work as they stand there."""
 
+import pathlib
 import re
 import shlex
 import subprocess
 import sys
 
-from conftest import ROOT
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def test_commands_of_the_guide(tmp_path, terrace):

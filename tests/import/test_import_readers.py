@@ -192,7 +192,7 @@ def test_gin_bindings_macros_and_scopes():
     assert gin.lookup("LSH", "old") == 1e-5
     assert gin.lookup("LSH", "again") == 2
     assert gin.lookup("LSH", "absent") is ABSENT
-    with pytest.raises(ImportFailure, match="%nowhere is not defined; perhaps in elsewhere.gin"):
+    with pytest.raises(ImportFailure, match="%nowhere is not defined, perhaps in elsewhere.gin"):
         gin.lookup("LSH", "unknown")
     gin.read_text("LSH.list = %long", "more")
     assert gin.lookup("LSH", "list") == [
