@@ -44,7 +44,7 @@ std::unique_ptr<Tokenizer> make_tokenizer(std::string_view config_json, std::spa
   const auto config = parse_strict_json(config_json, "tokenizer");
   TERRACE_CHECK(config.is_object() && config.contains("kind") && config["kind"].is_string(), kBadFile,
                 "tokenizer: expected a JSON object with a \"kind\"");
-  const std::string& kind = config["kind"].get_ref<const std::string&>();
+  const auto& kind = config["kind"].get_ref<const std::string&>();
   if (kind == "none") return std::make_unique<NoTokenizer>();
   if (kind == "bytes") return std::make_unique<ByteTokenizer>(integer_field(config, "offset"));
 
