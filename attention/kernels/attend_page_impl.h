@@ -6,11 +6,13 @@
 #include <cstring>
 
 #include "attention/kernels/attention_kernels.h"
-#include "attention/kernels/lanes.h"
+#include "engine/kernels/lanes.h"
 
 // Body of attend_page: scores of up to four query rows at a time, softmax weights of each row, weighted sum
 // of values. A score is one chain of multiply-adds over d, an output element one chain over slots: how rows
 // are grouped and which lanes a slot falls into changes nothing.
+// Beyond engine/kernels/lanes.h an instruction set `S` says
+//   S::kAccumulators   registers that a block of running sums may take
 
 namespace terrace {
 namespace {
@@ -26,7 +28,7 @@ constexpr float kMinusInfinity = -__builtin_inff();
 template <class S, std::size_t n_rows>
 constexpr std::size_t kGroups = [] {
   std::size_t groups = kKeyTile / kLanes;
-  while (groups > 1 && groups * n_rows * kParts < S >> S::kAccumulators) groups /= 2;
+  while (groups > 1 && groups * n_rows * (kParts<S>) > S::kAccumulators) groups /= 2;
   return groups;
 }();
 

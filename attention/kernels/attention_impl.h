@@ -7,7 +7,7 @@
 #include "attention/kernels/attention_tables.h"
 #include "attention/kernels/rows_impl.h"
 
-// The table of one instruction set, from its struct `S` (lanes.h).
+// The table of one instruction set, from its struct `S` (engine/kernels/lanes.h, attend_page_impl.h).
 
 namespace terrace {
 namespace {

@@ -4,12 +4,15 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "engine/tensor.h"
+
 // Layout of one page of one KV head. Shared by the cache that writes it and the kernels that read it.
 //
-//   keys    [kPageSlots / kKeyTile][d_k][kKeyTile]   transposed inside a tile: scores of neighbouring slots
-//   lie in
-//                                                    neighbouring lanes, so that no sum runs across lanes
-//   values  [kPageSlots][padded_width(d_v)]          rows: the output is a chain of multiply-adds over slots
+//   keys    [kPageSlots / kKeyTile][d_k][kKeyTile]
+//   values  [kPageSlots][padded_width(d_v)]
+//
+// Keys are transposed inside a tile: scores of neighbouring slots lie in neighbouring lanes, so that no sum
+// runs across lanes. Values are rows: the output is a chain of multiply-adds over slots.
 
 namespace terrace {
 
@@ -21,8 +24,6 @@ inline constexpr std::size_t kPageSlots = 128;
 /// Slots of a key tile: 64 scores of one query fill eight 8-lane accumulators, which hides the latency of the
 /// multiply-add, and the tile is read front to back.
 inline constexpr std::size_t kKeyTile = 64;
-/// Width of all fixed-order reductions, whatever the registers of the CPU hold.
-inline constexpr std::size_t kLanes = 16;
 
 /// `d` rounded up to whole groups of kLanes; value rows are zero-padded to it.
 constexpr std::size_t padded_width(std::size_t d) noexcept { return (d + kLanes - 1) / kLanes * kLanes; }

@@ -5,7 +5,7 @@
 
 #include "attention/kernels/attend_page_impl.h"
 #include "attention/kernels/attention_kernels.h"
-#include "attention/kernels/lanes.h"
+#include "engine/kernels/lanes.h"
 
 // Bodies of the kernels over scattered or plain rows: softmax states, dot products with gathered rows, linear
 // attention.
@@ -18,7 +18,7 @@ void exp_all(const float* x, std::size_t n, float* y) noexcept {
   std::size_t i = 0;
   for (; i + S::kWidth <= n; i += S::kWidth) S::store(y + i, exp_lanes<S>(S::load(x + i)));
   if (i == n) return;
-  PartialGroup tail(x + i, n - i);
+  PartialGroup<float> tail(x + i, n - i);
   S::store(tail.lanes, exp_lanes<S>(S::load(tail.lanes)));
   std::memcpy(y + i, tail.lanes, (n - i) * sizeof(float));
 }
@@ -50,7 +50,7 @@ template <class S>
 float softmax_weights(float* x, std::size_t n) noexcept {
   using F = typename S::F;
   const std::size_t whole = n / kLanes * kLanes;
-  PartialGroup tail(x + whole, n - whole);
+  PartialGroup<float> tail(x + whole, n - whole);
   for (std::size_t i = n - whole; i < kLanes; ++i) tail.lanes[i] = kMinusInfinity;
   F parts[kParts<S>];
   TERRACE_UNROLL
@@ -105,9 +105,9 @@ inline void dot_some_rows(const float* q, const float* const* rows, std::size_t 
     }
   }
   if (at < d) {
-    const PartialGroup x(q + at, d - at);
+    const PartialGroup<float> x(q + at, d - at);
     for (std::size_t r = 0; r < R; ++r) {
-      const PartialGroup row(rows[r] + at, d - at);
+      const PartialGroup<float> row(rows[r] + at, d - at);
       TERRACE_UNROLL
       for (std::size_t i = 0; i < kParts<S>; ++i) {
         sum[r][i] = S::fma(S::load(x.lanes + i * S::kWidth), S::load(row.lanes + i * S::kWidth), sum[r][i]);
