@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+// Attention of one decoded token over a long context: multi-head against grouped and multi-query, and exact
+// against LSH attention. Caches are rotated so that keys and values come from memory. Shapes of the preset
+// lm1b-24L.
+//
+//   bench_attention [--threads=N] [--dtype=f32|bf16] [Google Benchmark's flags]
+#include <cmath>
+#include <memory>
+
+#include "attention/causal_attention.h"
+#include "attention/lsh_attention.h"
+#include "bench/random_weight.h"
+#include "bench/ratio.h"
+
+namespace terrace::bench {
+namespace {
+
+constexpr std::size_t kHeads = 16;
+constexpr std::size_t kHead = 64;
+constexpr std::size_t kWidth = kHeads * kHead;
+constexpr std::size_t kContexts[] = {1024, 8192, 65536};
+/// All caches of one figure together hold this much, several times what a core's share of the last-level
+/// cache holds.
+constexpr std::size_t kBytesInRotation = std::size_t{128} << 20;
+constexpr std::size_t kRowsPerAppend = 256;
+constexpr std::size_t kInputs = 16;
+constexpr std::size_t kHashes = 2;
+constexpr std::size_t kRotations = 64;  // 128 buckets
+
+ConstRows rows_of(const std::vector<float>& x, std::size_t width) {
+  return {x.data(), x.size() / width, width, width};
+}
+
+void require(bool holds, const std::string& what) {
+  if (holds) return;
+  fmt::print(stderr, "bench_attention: wrong result: {}\n", what);
+  std::exit(1);
+}
+
+class Bench {
+ public:
+  explicit Bench(Runtime& runtime)
+      : runtime_(runtime),
+        kernels_(attention_kernels(best_isa())),
+        q_(random_floats(kInputs * kWidth, 1)),
+        k_(random_floats(kRowsPerAppend * kWidth, 2)),
+        v_(random_floats(kRowsPerAppend * kWidth, 3)),
+        rotations_(random_floats(kHeads * kHashes * kRotations * kHead, 4)) {}
+
+  /// Multi-head attention against fewer KV heads; with f32 keys and values also against LSH attention, which
+  /// keeps those.
+  void add(KvType type) {
+    for (const std::size_t n : kContexts) {
+      const std::string suffix = std::string("/") + kv_type_name(type) + "/" + std::to_string(n);
+      Comparison comparison{add_exact("multi_head" + suffix, type, n, kHeads),
+                            {add_exact("grouped_4" + suffix, type, n, kHeads / 4),
+                             add_exact("multi_query" + suffix, type, n, 1)}};
+      if (type == KvType::kF32) comparison.rivals.push_back(add_lsh_step("lsh" + suffix, n));
+      comparisons_.push_back(comparison);
+    }
+  }
+
+  const std::vector<Comparison>& comparisons() const noexcept { return comparisons_; }
+
+ private:
+  /// n slots of the same few hundred random rows: what they hold does not change the work.
+  KvCache filled_cache(const CausalAttention& attention, KvType type, std::size_t n) {
+    KvCache kv = attention.make_cache(type, n);
+    const Exec exec{runtime_.team(), ws_};
+    const std::size_t width = attention.n_kv_heads() * kHead;
+    const ConstRows k{k_.data(), kRowsPerAppend, width, kWidth}, v{v_.data(), kRowsPerAppend, width, kWidth};
+    for (std::size_t t = 0; t < n; t += kRowsPerAppend) {
+      const std::size_t rows = std::min(kRowsPerAppend, n - t);
+      kv.append(exec, k.slice(0, rows), v.slice(0, rows));
+    }
+    return kv;
+  }
+
+  Contender add_exact(const std::string& name, KvType type, std::size_t n, std::size_t n_kv_heads) {
+    const CausalAttention attention(kernels_, kHeads, n_kv_heads, kHead, kHead);
+    auto caches = std::make_shared<std::vector<KvCache>>();
+    std::size_t bytes = 0;
+    while (bytes < kBytesInRotation) {
+      caches->push_back(filled_cache(attention, type, n));
+      bytes += n * caches->back().bytes_per_slot();
+    }
+    {
+      const Exec exec{runtime_.team(), ws_};
+      const CausalAttention scalar(attention_kernels(Isa::kScalar), kHeads, n_kv_heads, kHead, kHead);
+      std::vector<float> y(kWidth), expected(kWidth);
+      const ConstRows q = rows_of(q_, kWidth).slice(0, 1);
+      attention.forward(exec, caches->front(), q, {y.data(), 1, kWidth, kWidth});
+      scalar.forward(exec, caches->front(), q, {expected.data(), 1, kWidth, kWidth});
+      require(y == expected, name);
+    }
+    benchmark::RegisterBenchmark(name.c_str(),
+                                 [this, attention, caches](benchmark::State& state) {
+                                   const Exec exec{runtime_.team(), ws_};
+                                   const ThreadTeam::Region region(runtime_.team());
+                                   std::vector<float> y(kWidth);
+                                   for (auto _ : state) {
+                                     attention.forward(exec, (*caches)[next_ % caches->size()],
+                                                       rows_of(q_, kWidth).slice(next_ % kInputs, 1),
+                                                       {y.data(), 1, kWidth, kWidth});
+                                     ++next_;
+                                   }
+                                 })
+        ->UseRealTime()
+        ->Unit(benchmark::kMicrosecond);
+    return {name, n * caches->front().bytes_per_slot()};
+  }
+
+  Contender add_lsh_step(const std::string& name, std::size_t n) {
+    LshConfig config{kHeads, kHead, kHead};
+    config.n_hashes = kHashes;
+    config.n_buckets = {2 * kRotations};
+    config.mem_len = n + kInputs;
+    const LshAttention attention(kernels_, config, rotations_.data(), kRotations);
+    const LshAttention scalar(attention_kernels(Isa::kScalar), config, rotations_.data(), kRotations);
+    auto states = std::make_shared<std::vector<LshState>>();
+    const Exec exec{runtime_.team(), ws_};
+    const ThreadTeam::Region region(runtime_.team());
+    std::vector<float> y(kRowsPerAppend * kWidth);
+    for (std::size_t bytes = 0; bytes < kBytesInRotation; bytes += states->back().bytes()) {
+      states->push_back(attention.make_state(n + kInputs));
+      // Every row is new: equal rows would all fall into the same buckets.
+      for (std::size_t t = 0; t < n; t += kRowsPerAppend) {
+        const auto qk = random_floats(kRowsPerAppend * kWidth, 100 + t);
+        attention.step(exec, states->back(), rows_of(qk, kWidth), rows_of(v_, kWidth),
+                       {y.data(), kRowsPerAppend, kWidth, kWidth});
+      }
+    }
+    const auto step = [this, exec](const LshAttention& layer, LshState& state, std::size_t input,
+                                   float* out) {
+      layer.step(exec, state, rows_of(q_, kWidth).slice(input, 1), rows_of(v_, kWidth).slice(input, 1),
+                 {out, 1, kWidth, kWidth});
+      state.truncate(state.length() - 1);
+    };
+    std::vector<float> expected(kWidth);
+    step(attention, states->front(), 0, y.data());
+    step(scalar, states->front(), 0, expected.data());
+    y.resize(kWidth);
+    require(y == expected, name);
+    benchmark::RegisterBenchmark(name.c_str(),
+                                 [this, attention, states, step](benchmark::State& state) {
+                                   const ThreadTeam::Region held(runtime_.team());
+                                   std::vector<float> out(kWidth);
+                                   for (auto _ : state) {
+                                     step(attention, (*states)[next_ % states->size()], next_ % kInputs,
+                                          out.data());
+                                     ++next_;
+                                   }
+                                 })
+        ->UseRealTime()
+        ->Unit(benchmark::kMicrosecond);
+    return {name, kHeads * attention.budget() * 2 * kHead * sizeof(float)};
+  }
+
+  Runtime& runtime_;
+  Workspace ws_{std::size_t{1} << 28};
+  const AttentionKernels& kernels_;
+  std::vector<float> q_, k_, v_;
+  std::vector<float> rotations_;
+  std::vector<Comparison> comparisons_;
+  std::size_t next_ = 0;
+};
+
+}  // namespace
+}  // namespace terrace::bench
+
+int main(int argc, char** argv) {
+  using namespace terrace;
+  const bench::LayerBenchOptions options = bench::take_options(argc, argv);
+  Runtime runtime({.n_threads = options.n_threads});
+  bench::Bench bench(runtime);
+  for (const DType dtype : options.dtypes) {
+    if (dtype == DType::kF32) bench.add(KvType::kF32);
+    if (dtype == DType::kBf16) bench.add(KvType::kBf16);
+  }
+  return bench::run_comparisons(argc, argv, runtime, bench.comparisons());
+}
