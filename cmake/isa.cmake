@@ -15,13 +15,18 @@ else()
   set(TERRACE_ISAS scalar)
 endif()
 
-# terrace_add_isa_kernels(target family): adds kernels/<family>_<isa>.cpp, for each instruction set of the target
-# processor for which the file exists, compiled with that set's flags and nothing else.
+# terrace_add_isa_kernels(target family [folder]): adds <folder>/kernels/<family>_<isa>.cpp (the current folder by
+# default), for each instruction set of the target processor for which the file exists, compiled with that set's flags
+# and nothing else.
 # Sanitizers and debug builds keep -O2 here: unoptimised vector code is too slow to test with, and at -O0 it leaves weak
 # symbols that the linker could merge across instruction sets.
 function(terrace_add_isa_kernels target family)
+  set(folder ${CMAKE_CURRENT_SOURCE_DIR})
+  if(ARGC GREATER 2)
+    set(folder ${ARGV2})
+  endif()
   foreach(isa IN LISTS TERRACE_ISAS)
-    set(source ${CMAKE_CURRENT_SOURCE_DIR}/kernels/${family}_${isa}.cpp)
+    set(source ${folder}/kernels/${family}_${isa}.cpp)
     if(EXISTS ${source})
       target_sources(${target} PRIVATE ${source})
       set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS "${TERRACE_ISA_FLAGS_${isa}};-O2")
@@ -29,5 +34,5 @@ function(terrace_add_isa_kernels target family)
       target_compile_definitions(${target} PRIVATE TERRACE_HAVE_${upper}=1)
     endif()
   endforeach()
-  target_sources(${target} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/kernels/${family}_dispatch.cpp)
+  target_sources(${target} PRIVATE ${folder}/kernels/${family}_dispatch.cpp)
 endfunction()

@@ -31,7 +31,8 @@ double BandwidthProbe::measure(Runtime& runtime, unsigned repetitions) const {
   for (unsigned i = 0; i < repetitions; ++i) {
     const auto start = Clock::now();
     exec.for_range(n_blocks, 1, kBlock, [&](std::size_t begin, std::size_t end) {
-      sum.fetch_add(kernels.read(buffer_.data() + begin * kBlock, (end - begin) * kBlock), std::memory_order_relaxed);
+      sum.fetch_add(kernels.read(buffer_.data() + begin * kBlock, (end - begin) * kBlock),
+                    std::memory_order_relaxed);
     });
     const std::chrono::duration<double> elapsed = Clock::now() - start;
     best = std::max(best, static_cast<double>(n_blocks * kBlock) / elapsed.count());

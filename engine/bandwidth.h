@@ -10,9 +10,10 @@ namespace terrace {
 
 /// How fast a team can read memory: the limit against which decoding speed is held.
 ///
-/// The probe reads a buffer much larger than any cache, from first to last byte, with all threads of the team and
-/// nothing but loads, in the same chunks that a large matrix is cut into. On a shared machine the limit moves from
-/// minute to minute, so it is measured right before and after what it is compared with, in the same process.
+/// The probe reads a buffer much larger than any cache, from first to last byte, with all threads of the team
+/// and nothing but loads, in the same chunks that a large matrix is cut into. On a shared machine the limit
+/// moves from minute to minute, so it is measured right before and after what it is compared with, in the
+/// same process.
 class BandwidthProbe {
  public:
   static constexpr std::size_t kDefaultBytes = std::size_t{512} << 20;

@@ -12,8 +12,8 @@ namespace terrace {
 
 /// Causal convolution over time, channel by channel, with three taps (Trax `CausalDepthwiseConv`):
 ///   y[t, c] = x[t, c] w[0, c] + x[t-1, c] w[1, c] + x[t-2, c] w[2, c]
-/// Rows before the start are 0. State: the last two input rows. (Trax keeps none in predict mode, so that its predict
-/// differs from its eval; this is the eval form.)
+/// Rows before the start are 0. State: the last two input rows. (Trax keeps none in predict mode, so that its
+/// predict differs from its eval; this is the eval form.)
 class DepthwiseConv {
  public:
   static constexpr std::size_t kTaps = 3;

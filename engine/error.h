@@ -9,16 +9,16 @@ namespace terrace {
 
 /// What kind of thing went wrong; programs branch on it, people read `what()`.
 enum class ErrorCode {
-  kBadArgument,   ///< an argument of a call or a command-line value
-  kBadFile,       ///< unreadable, truncated, or malformed file; tensors that do not fit the configuration
-  kBadConfig,     ///< a configuration that describes no model
-  kBadToken,      ///< a token id outside the vocabulary
-  kContextFull,   ///< no position left in the context
-  kOutOfMemory,   ///< memory could not be had
-  kUnsupported,   ///< well-formed, but not offered by this build or this CPU
-  kIo,            ///< reading or writing failed (disk full, permission, ...)
-  kCancelled,     ///< the caller asked to stop
-  kInternal       ///< a broken promise of the library itself
+  kBadArgument,  ///< an argument of a call or a command-line value
+  kBadFile,      ///< unreadable, truncated, or malformed file; tensors that do not fit the configuration
+  kBadConfig,    ///< a configuration that describes no model
+  kBadToken,     ///< a token id outside the vocabulary
+  kContextFull,  ///< no position left in the context
+  kOutOfMemory,  ///< memory could not be had
+  kUnsupported,  ///< well-formed, but not offered by this build or this CPU
+  kIo,           ///< reading or writing failed (disk full, permission, ...)
+  kCancelled,    ///< the caller asked to stop
+  kInternal      ///< a broken promise of the library itself
 };
 
 /// The one exception type of the library. The message says what, where, what was expected and what was found.
@@ -35,9 +35,9 @@ class Error : public std::runtime_error {
 }  // namespace terrace
 
 /// Checks a condition at the API border in every build; throws Error.
-#define TERRACE_CHECK(condition, code, message)                                          \
-  do {                                                                                   \
-    if (!(condition)) throw ::terrace::Error(::terrace::ErrorCode::code, (message));     \
+#define TERRACE_CHECK(condition, code, message)                                      \
+  do {                                                                               \
+    if (!(condition)) throw ::terrace::Error(::terrace::ErrorCode::code, (message)); \
   } while (false)
 
 /// Checks what only a bug of ours can break; debug builds only, so that it may stand inside a token.

@@ -10,21 +10,23 @@
 
 namespace terrace {
 
-/// What a layer's forward call runs on: threads and scratch memory. Layers take it by reference and keep nothing of it.
+/// What a layer's forward call runs on: threads and scratch memory. Layers take it by reference and keep
+/// nothing of it.
 struct Exec {
   ThreadTeam& team;
   Workspace& ws;
 
-  /// Below this many bytes of weights (or multiply-adds of activations) a phase stays on the leader: a fork-join costs
-  /// about 0.35 us, which is 10 KiB of memory traffic on one core.
+  /// Below this many bytes of weights (or multiply-adds of activations) a phase stays on the leader: a
+  /// fork-join costs about 0.35 us, which is 10 KiB of memory traffic on one core.
   static constexpr std::size_t kMinWorkPerChunk = 16 * 1024;
 
-  /// Splits [0, n) into contiguous ranges of at least `grain` items, a multiple of `align` (the last one may be
-  /// shorter), and runs fn(begin, end) on each. Results must not depend on the split.
-  /// `work_per_item` in bytes read or multiply-adds, whichever is larger.
+  /// Splits [0, n) into contiguous ranges of at least `grain` items, a multiple of `align` (the last one may
+  /// be shorter), and runs fn(begin, end) on each. Results must not depend on the split. `work_per_item` in
+  /// bytes read or multiply-adds, whichever is larger.
   template <class F>
   void for_range(std::size_t n, std::size_t align, std::size_t work_per_item, F&& fn) const noexcept {
-    const std::size_t grain = std::max<std::size_t>(1, kMinWorkPerChunk / std::max<std::size_t>(1, work_per_item));
+    const std::size_t grain =
+        std::max<std::size_t>(1, kMinWorkPerChunk / std::max<std::size_t>(1, work_per_item));
     // A few chunks per thread let a thread that lost its core for a moment be overtaken.
     const std::size_t wanted = team.size() == 1 ? 1 : std::size_t{4} * team.size();
     std::size_t per_chunk = std::max(grain, (n + wanted - 1) / wanted);

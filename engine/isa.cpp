@@ -33,30 +33,43 @@ bool cpu_has_avx512_vnni() noexcept { return cpu_has_avx512() && __builtin_cpu_s
 
 const char* isa_name(Isa isa) noexcept {
   switch (isa) {
-    case Isa::kScalar: return "scalar";
-    case Isa::kAvx2: return "avx2";
-    case Isa::kAvx512: return "avx512";
-    case Isa::kAvx512Vnni: return "avx512vnni";
-    case Isa::kNeon: return "neon";
-    case Isa::kNeonDot: return "neondot";
+    case Isa::kScalar:
+      return "scalar";
+    case Isa::kAvx2:
+      return "avx2";
+    case Isa::kAvx512:
+      return "avx512";
+    case Isa::kAvx512Vnni:
+      return "avx512vnni";
+    case Isa::kNeon:
+      return "neon";
+    case Isa::kNeonDot:
+      return "neondot";
   }
   return "?";
 }
 
 bool isa_available(Isa isa) noexcept {
   switch (isa) {
-    case Isa::kScalar: return true;
+    case Isa::kScalar:
+      return true;
 #if defined(__x86_64__)
-    case Isa::kAvx2: return cpu_has_avx2();
-    case Isa::kAvx512: return cpu_has_avx512();
-    case Isa::kAvx512Vnni: return cpu_has_avx512_vnni();
+    case Isa::kAvx2:
+      return cpu_has_avx2();
+    case Isa::kAvx512:
+      return cpu_has_avx512();
+    case Isa::kAvx512Vnni:
+      return cpu_has_avx512_vnni();
 #elif defined(__aarch64__)
-    case Isa::kNeon: return true;
+    case Isa::kNeon:
+      return true;
 #if defined(__linux__)
-    case Isa::kNeonDot: return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+    case Isa::kNeonDot:
+      return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
 #endif
 #endif
-    default: return false;
+    default:
+      return false;
   }
 }
 
@@ -80,8 +93,8 @@ Isa parse_isa(std::string_view name) {
   for (const Isa isa : kAllIsas) {
     if (name != isa_name(isa)) continue;
     TERRACE_CHECK(isa_available(isa), kUnsupported,
-                  "instruction set '" + std::string(name) + "' is not available on this CPU (best here: " +
-                      isa_name(best_isa()) + ")");
+                  "instruction set '" + std::string(name) +
+                      "' is not available on this CPU (best here: " + isa_name(best_isa()) + ")");
     return isa;
   }
   throw Error(ErrorCode::kBadArgument,

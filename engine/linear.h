@@ -17,8 +17,8 @@ class PreparedRows {
   /// Lives as long as the surrounding Workspace::Scope and `x`.
   PreparedRows(Exec& exec, const DenseKernels& kernels, DType dtype, ConstRows x);
 
-  /// Overlapping windows: for each row of `x`, `n_windows` windows of `width` floats that start `step` floats apart.
-  /// A row is quantised once, with one scale. Used by convolutions over modules.
+  /// Overlapping windows: for each row of `x`, `n_windows` windows of `width` floats that start `step` floats
+  /// apart. A row is quantised once, with one scale. Used by convolutions over modules.
   static PreparedRows windows(Exec& exec, const DenseKernels& kernels, DType dtype, ConstRows x,
                               std::size_t n_windows, std::size_t step, std::size_t width);
 

@@ -15,9 +15,11 @@ constexpr std::size_t kHugePage = std::size_t{2} << 20;
 
 VirtualBuffer::VirtualBuffer(std::size_t bytes, const std::string& what) {
   if (bytes == 0) return;
-  void* p = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  TERRACE_CHECK(p != MAP_FAILED, kOutOfMemory,
-                "cannot reserve " + std::to_string(bytes) + " bytes for " + what + ": " + std::strerror(errno));
+  void* p =
+      ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  TERRACE_CHECK(
+      p != MAP_FAILED, kOutOfMemory,
+      "cannot reserve " + std::to_string(bytes) + " bytes for " + what + ": " + std::strerror(errno));
   data_ = static_cast<std::byte*>(p);
   bytes_ = bytes;
 #ifdef MADV_HUGEPAGE
@@ -36,7 +38,8 @@ void* Workspace::take_bytes(std::size_t bytes) {
   const std::size_t rounded = (bytes + kCacheLine - 1) & ~(kCacheLine - 1);
   TERRACE_CHECK(rounded >= bytes && rounded <= buffer_.bytes() - used_, kInternal,
                 "workspace exhausted: " + std::to_string(bytes) + " bytes asked for, " +
-                    std::to_string(buffer_.bytes() - used_) + " of " + std::to_string(buffer_.bytes()) + " left");
+                    std::to_string(buffer_.bytes() - used_) + " of " + std::to_string(buffer_.bytes()) +
+                    " left");
   void* p = buffer_.data() + used_;
   used_ += rounded;
   if (used_ > high_water_) high_water_ = used_;

@@ -10,8 +10,8 @@ namespace terrace {
 
 inline constexpr std::size_t kCacheLine = 64;
 
-/// Zero-filled anonymous memory, page aligned, reserved at once and given pages by the system on first touch, so a
-/// large reservation costs only what is used. Huge pages are asked for from 2 MiB on.
+/// Zero-filled anonymous memory, page aligned, reserved at once and given pages by the system on first touch,
+/// so a large reservation costs only what is used. Huge pages are asked for from 2 MiB on.
 class VirtualBuffer {
  public:
   VirtualBuffer() = default;

@@ -14,7 +14,8 @@ namespace terrace {
 class Norm {
  public:
   Norm() = default;
-  Norm(const DenseKernels& kernels, std::size_t d, const float* scale, const float* bias, bool center, float epsilon)
+  Norm(const DenseKernels& kernels, std::size_t d, const float* scale, const float* bias, bool center,
+       float epsilon)
       : kernels_(&kernels), d_(d), scale_(scale), bias_(bias), center_(center), epsilon_(epsilon) {}
 
   explicit operator bool() const noexcept { return kernels_ != nullptr; }

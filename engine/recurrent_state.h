@@ -11,9 +11,10 @@ struct StateSlot {
   std::size_t size = 0;  ///< floats
 };
 
-/// Hands out places when a model is built. All recurrent state of a session is one flat block of floats, so that
-/// fork, snapshot, rewind and saving are one copy, whatever layers a model has. A new kind of recurrent layer adds its
-/// floats here and nowhere else. (Append-only state, K/V and hash ids, lives in attention/kv_cache.h.)
+/// Hands out places when a model is built. All recurrent state of a session is one flat block of floats, so
+/// that fork, snapshot, rewind and saving are one copy, whatever layers a model has. A new kind of recurrent
+/// layer adds its floats here and nowhere else. (Append-only state, K/V and hash ids, lives in
+/// attention/kv_cache.h.)
 class RecurrentLayout {
  public:
   StateSlot add(std::size_t n_floats) {

@@ -17,13 +17,21 @@ enum class DType : std::uint8_t {
 inline constexpr std::size_t kQ4Group = 32;    ///< columns that share one q4 scale
 inline constexpr std::size_t kQ4Columns = 64;  ///< q4 rows are a multiple of this long
 
+/// Width of all fixed-order reductions, whatever the registers of the CPU hold: one AVX-512 register, two
+/// AVX2 ones, four NEON ones.
+inline constexpr std::size_t kLanes = 16;
+
 /// Lower-case name as it appears on the command line ("f32", "bf16", "q8", "q4").
 constexpr const char* dtype_name(DType dtype) noexcept {
   switch (dtype) {
-    case DType::kF32: return "f32";
-    case DType::kBf16: return "bf16";
-    case DType::kQ8: return "q8";
-    case DType::kQ4: return "q4";
+    case DType::kF32:
+      return "f32";
+    case DType::kBf16:
+      return "bf16";
+    case DType::kQ8:
+      return "q8";
+    case DType::kQ4:
+      return "q4";
   }
   return "?";
 }
@@ -31,10 +39,14 @@ constexpr const char* dtype_name(DType dtype) noexcept {
 /// Bytes that `n` columns of one row take, scales not counted.
 constexpr std::size_t row_bytes(DType dtype, std::size_t n) noexcept {
   switch (dtype) {
-    case DType::kF32: return 4 * n;
-    case DType::kBf16: return 2 * n;
-    case DType::kQ8: return n;
-    case DType::kQ4: return n / 2;
+    case DType::kF32:
+      return 4 * n;
+    case DType::kBf16:
+      return 2 * n;
+    case DType::kQ8:
+      return n;
+    case DType::kQ4:
+      return n / 2;
   }
   return 0;
 }
@@ -71,7 +83,9 @@ struct WeightView {
     return {data, scale, rows, n, row_stride, dtype};
   }
   /// Bytes read when every element in use is read once.
-  std::size_t bytes() const noexcept { return rows * (row_bytes(dtype, cols) + row_scale_bytes(dtype, cols)); }
+  std::size_t bytes() const noexcept {
+    return rows * (row_bytes(dtype, cols) + row_scale_bytes(dtype, cols));
+  }
 };
 
 /// `n` activation rows of `width` floats, `stride` floats apart. Does not own.

@@ -14,9 +14,10 @@ namespace terrace {
 /// Fork-join with sub-microsecond phases inside one TBB region.
 ///
 /// While a Region is open, up to n_threads - 1 TBB workers poll one atomic word. A phase publishes
-/// {epoch, number of chunks, next chunk} in that word; leader and workers claim chunks by compare-exchange and count
-/// the finished ones. The leader works too and waits for chunks, never for threads: progress needs no worker at all,
-/// so a worker that never arrives, or that a neighbour has descheduled between chunks, costs time but not the result.
+/// {epoch, number of chunks, next chunk} in that word; leader and workers claim chunks by compare-exchange
+/// and count the finished ones. The leader works too and waits for chunks, never for threads: progress needs
+/// no worker at all, so a worker that never arrives, or that a neighbour has descheduled between chunks,
+/// costs time but not the result.
 ///
 /// Chunks own their outputs, so results do not depend on who ran them.
 /// Cost: about 0.35 us per phase with warm workers, 2 threads (docs/performance.md).
@@ -30,8 +31,8 @@ class ThreadTeam {
 
   unsigned size() const noexcept { return n_threads_; }
 
-  /// Holds the workers. Opening an already open team nests: only the outermost Region starts and ends the TBB region.
-  /// No TBB algorithm and no oneDNN call may run inside (the workers are busy serving).
+  /// Holds the workers. Opening an already open team nests: only the outermost Region starts and ends the TBB
+  /// region. No TBB algorithm and no oneDNN call may run inside (the workers are busy serving).
   class Region {
    public:
     explicit Region(ThreadTeam& team);
@@ -46,8 +47,8 @@ class ThreadTeam {
 
   static constexpr std::uint32_t kMaxChunks = 65535;
 
-  /// Runs fn(chunk) once for every chunk < n_chunks <= kMaxChunks. fn must not throw, allocate from a Workspace or use
-  /// TBB. Without an open region, or with one chunk, the leader runs all of it.
+  /// Runs fn(chunk) once for every chunk < n_chunks <= kMaxChunks. fn must not throw, allocate from a
+  /// Workspace or use TBB. Without an open region, or with one chunk, the leader runs all of it.
   template <class F>
   void run(std::uint32_t n_chunks, F&& fn) noexcept {
     if (n_chunks <= 1 || !open_) {

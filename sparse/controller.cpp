@@ -39,16 +39,18 @@ std::size_t Controller::bytes_per_token(std::size_t width) const noexcept {
   return down_.weight().bytes() + up_.slice_rows(0, width).bytes() + width * sizeof(float);
 }
 
-void Controller::pick(const PreparedRows& h, std::size_t block, float* logits, std::uint32_t* picks,
-                      float* softmax, std::size_t stride) const noexcept {
-  const float* const bias = bias_ + block * block_size_;
-  dot_rows(*kernels_, up_.slice_rows(block * block_size_, block_size_), 0, block_size_, h, logits,
-           block_size_);
+void Controller::pick(const PreparedRows& h, std::size_t begin, std::size_t end, float* logits,
+                      std::uint32_t* picks, float* softmax, std::size_t stride) const noexcept {
+  const std::size_t n_units = (end - begin) * block_size_;
+  dot_rows(*kernels_, up_.slice_rows(begin * block_size_, n_units), 0, n_units, h, logits, n_units);
   for (std::size_t t = 0; t < h.size(); ++t) {
-    const float* const z = logits + t * block_size_;
-    const std::uint32_t best = sparse_->biased_argmax(z, bias, block_size_);
-    picks[t * stride] = best;
-    if (softmax) softmax[t * stride] = softmax_at(z, bias, block_size_, best);
+    for (std::size_t b = begin; b < end; ++b) {
+      const float* const z = logits + t * n_units + (b - begin) * block_size_;
+      const float* const bias = bias_ + b * block_size_;
+      const std::uint32_t best = sparse_->biased_argmax(z, bias, block_size_);
+      picks[t * stride + b] = best;
+      if (softmax) softmax[t * stride + b] = softmax_at(z, bias, block_size_, best);
+    }
   }
 }
 

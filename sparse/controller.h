@@ -32,12 +32,13 @@ class Controller {
   const Linear& down() const noexcept { return down_; }
   DType up_dtype() const noexcept { return up_.dtype; }
 
-  /// Decides one block for each row of `h` = down x (prepared for up_dtype()), on the calling thread.
-  ///   picks[t * stride]     element 0..block_size-1
-  ///   softmax[t * stride]   its probability within the block; may be null
-  /// `logits` is scratch of h.size() * block_size floats.
-  void pick(const PreparedRows& h, std::size_t block, float* logits, std::uint32_t* picks, float* softmax,
-            std::size_t stride) const noexcept;
+  /// Decides blocks [begin, end) for each row of `h` = down x (prepared for up_dtype()), on the calling
+  /// thread.
+  ///   picks[t * stride + b]     element 0..block_size-1 of block b, begin <= b < end
+  ///   softmax[t * stride + b]   its probability within the block; may be null
+  /// `logits` is scratch of h.size() * (end - begin) * block_size floats.
+  void pick(const PreparedRows& h, std::size_t begin, std::size_t end, float* logits, std::uint32_t* picks,
+            float* softmax, std::size_t stride) const noexcept;
 
  private:
   const DenseKernels* kernels_ = nullptr;

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "engine/error.h"
 
@@ -13,12 +14,14 @@ namespace {
 /// Tokens that go through the controller together: its weights are read once for all of them.
 constexpr std::size_t kBatch = 8;
 
-/// A group is the share of work that a thread claims: at least this many blocks, so that the rows of several
-/// picks can be on their way from memory at once, and ...
+/// A group has an accumulator of d floats per token, to be added up at the end: at least this many blocks for
+/// one, and ...
 constexpr std::size_t kMinBlocksPerGroup = 8;
-/// ... not many more groups than this, because each has an accumulator of d floats per token to be added up
-/// at the end.
+/// ... not many more groups than this.
 constexpr std::size_t kWantedGroups = 16;
+
+/// Blocks that go through a stage of the pipeline together.
+constexpr std::size_t kBlocksPerStep = 4;
 
 /// Unit rows are fetched ahead up to here; the hardware prefetcher follows on from there.
 constexpr std::size_t kPrefetchBytes = 4096;
@@ -39,9 +42,10 @@ struct SparseFfn::Pass {
   std::size_t n_blocks;       ///< in use
   std::uint32_t* units;       ///< chosen units [T, n_blocks]
   float* gains;               ///< controller's softmax at the choice [T, n_blocks], or null
-  float* logits;              ///< [group, T, N]
-  float* activations;         ///< [group, blocks_per_group]
-  std::uint32_t* rows;        ///< w2 rows of the non-zero activations [group, blocks_per_group]
+  float* activations;         ///< [T, n_blocks]
+  float* logits;              ///< [group, T, kBlocksPerStep * N]
+  float* nonzero;             ///< activations that are not 0 [group, blocks_per_group] ...
+  std::uint32_t* rows;        ///< ... and their rows of w2
   float* scratch_a;           ///< [group, blocks_per_group]
   const void** scratch_rows;  ///< [group, 2 * blocks_per_group]
   float* sums;                ///< [group, T, d]
@@ -92,21 +96,21 @@ void SparseFfn::forward_batch(Exec& exec, ConstRows x, Rows y, std::size_t n_blo
 
   const std::size_t n_groups = (n_blocks + blocks_per_group_ - 1) / blocks_per_group_;
   const std::size_t n_slots = n_groups * blocks_per_group_;
+  const std::size_t n_picks = x.n * n_blocks;
   const Pass pass{.x = x_units,
                   .h = h_up,
                   .n_blocks = n_blocks,
-                  .units = active_units ? active_units : ws.take<std::uint32_t>(x.n * n_blocks),
-                  .gains = multiply_by_controller_ ? ws.take<float>(x.n * n_blocks) : nullptr,
-                  .logits = ws.take<float>(n_groups * x.n * block_size()),
-                  .activations = ws.take<float>(n_slots),
+                  .units = active_units ? active_units : ws.take<std::uint32_t>(n_picks),
+                  .gains = multiply_by_controller_ ? ws.take<float>(n_picks) : nullptr,
+                  .activations = ws.take<float>(n_picks),
+                  .logits = ws.take<float>(n_groups * x.n * kBlocksPerStep * block_size()),
+                  .nonzero = ws.take<float>(n_slots),
                   .rows = ws.take<std::uint32_t>(n_slots),
                   .scratch_a = ws.take<float>(n_slots),
                   .scratch_rows = ws.take<const void*>(2 * n_slots),
                   .sums = ws.take<float>(n_groups * x.n * d_model())};
   exec.for_range(n_groups, 1, bytes_per_token(n_blocks * block_size()) / n_groups,
-                 [&](std::size_t begin, std::size_t end) {
-                   for (std::size_t group = begin; group < end; ++group) run_group(pass, group);
-                 });
+                 [&](std::size_t begin, std::size_t end) { run_groups(pass, begin, end); });
 
   exec.for_range(d_model(), kQ4Columns, n_groups * x.n * sizeof(float),
                  [&](std::size_t begin, std::size_t end) {
@@ -121,42 +125,74 @@ void SparseFfn::forward_batch(Exec& exec, ConstRows x, Rows y, std::size_t n_blo
                  });
 }
 
-void SparseFfn::run_group(const Pass& pass, std::size_t group) const noexcept {
-  const std::size_t n_tokens = pass.x.size();
-  const std::size_t first = group * blocks_per_group_;
-  const std::size_t last = std::min(first + blocks_per_group_, pass.n_blocks);
+void SparseFfn::run_groups(const Pass& pass, std::size_t begin, std::size_t end) const noexcept {
+  // A pipeline of three stages, each a step behind the one before: what a stage asks memory for has the time
+  // of a step to arrive. A step never crosses from one group into the next.
+  const std::size_t steps_per_group = (blocks_per_group_ + kBlocksPerStep - 1) / kBlocksPerStep;
+  const std::size_t n_steps = (end - begin) * steps_per_group;
+  const auto blocks_of = [&](std::size_t step) {
+    const std::size_t group = begin + step / steps_per_group;
+    const std::size_t first = group * blocks_per_group_ + step % steps_per_group * kBlocksPerStep;
+    const std::size_t stop = std::min((group + 1) * blocks_per_group_, pass.n_blocks);
+    return std::pair(std::min(first, stop), std::min(first + kBlocksPerStep, stop));
+  };
+  float* const logits = pass.logits + begin * pass.x.size() * kBlocksPerStep * block_size();
+  for (std::size_t step = 0; step < n_steps + 2; ++step) {
+    if (step < n_steps) {
+      const auto [first, last] = blocks_of(step);
+      choose(pass, first, last, logits);
+    }
+    if (step >= 1 && step - 1 < n_steps) {
+      const auto [first, last] = blocks_of(step - 1);
+      activate(pass, first, last);
+    }
+    if (step >= 2 && (step - 1) % steps_per_group == 0) add_up(pass, begin + (step - 2) / steps_per_group);
+  }
+}
 
-  // All choices first: a unit's w1 row travels from memory while the next block's logits are computed.
-  float* const logits = pass.logits + group * n_tokens * block_size();
-  for (std::size_t b = first; b < last; ++b) {
-    controller_.pick(pass.h, b, logits, pass.units + b, pass.gains ? pass.gains + b : nullptr, pass.n_blocks);
-    for (std::size_t t = 0; t < n_tokens; ++t) {
+void SparseFfn::choose(const Pass& pass, std::size_t first, std::size_t last, float* logits) const noexcept {
+  controller_.pick(pass.h, first, last, logits, pass.units, pass.gains, pass.n_blocks);
+  for (std::size_t t = 0; t < pass.x.size(); ++t) {
+    for (std::size_t b = first; b < last; ++b) {
       std::uint32_t& unit = pass.units[t * pass.n_blocks + b];
       unit += static_cast<std::uint32_t>(b * block_size());
       prefetch_row(units_, 2 * unit);
     }
   }
+}
 
-  float* const activations = pass.activations + group * blocks_per_group_;
-  std::uint32_t* const rows = pass.rows + group * blocks_per_group_;
-  for (std::size_t t = 0; t < n_tokens; ++t) {
+void SparseFfn::activate(const Pass& pass, std::size_t first, std::size_t last) const noexcept {
+  for (std::size_t t = 0; t < pass.x.size(); ++t) {
     const PreparedRows x = pass.x.slice(t, 1);
-    std::size_t n = 0;
     for (std::size_t b = first; b < last; ++b) {
-      const std::uint32_t w1_row = 2 * pass.units[t * pass.n_blocks + b];
-      float a = 0.0F;
+      const std::size_t slot = t * pass.n_blocks + b;
+      const std::uint32_t w1_row = 2 * pass.units[slot];
+      float& a = pass.activations[slot];
       dot_rows(*kernels_, units_.slice_rows(w1_row, 1), 0, 1, x, &a, 1);
       kernels_->relu(&a, 1);
-      if (pass.gains) a *= pass.gains[t * pass.n_blocks + b];
-      if (a == 0.0F) continue;  // its w2 row is not worth reading; a NaN is kept
-      activations[n] = a;
-      rows[n++] = w1_row + 1;
-      prefetch_row(units_, w1_row + 1);
+      if (pass.gains) a *= pass.gains[slot];
+      if (a != 0.0F) prefetch_row(units_, w1_row + 1);
+    }
+  }
+}
+
+void SparseFfn::add_up(const Pass& pass, std::size_t group) const noexcept {
+  const std::size_t n_tokens = pass.x.size();
+  const std::size_t offset = group * blocks_per_group_;
+  float* const nonzero = pass.nonzero + offset;
+  std::uint32_t* const rows = pass.rows + offset;
+  for (std::size_t t = 0; t < n_tokens; ++t) {
+    std::size_t n = 0;
+    for (std::size_t b = offset; b < std::min(offset + blocks_per_group_, pass.n_blocks); ++b) {
+      const std::size_t slot = t * pass.n_blocks + b;
+      if (pass.activations[slot] == 0.0F) continue;  // its w2 row is not worth reading; a NaN is kept
+      nonzero[n] = pass.activations[slot];
+      rows[n++] = 2 * pass.units[slot] + 1;
     }
     float* const sum = pass.sums + (group * n_tokens + t) * d_model();
     std::fill_n(sum, d_model(), 0.0F);
-    axpy_rows(*kernels_, units_, activations, rows, n, 0, d_model(), sum,
-              pass.scratch_a + group * blocks_per_group_, pass.scratch_rows + 2 * group * blocks_per_group_);
+    axpy_rows(*kernels_, units_, nonzero, rows, n, 0, d_model(), sum, pass.scratch_a + offset,
+              pass.scratch_rows + 2 * offset);
   }
 }
 

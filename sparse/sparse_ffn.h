@@ -46,7 +46,10 @@ class SparseFfn {
 
   void forward_batch(Exec& exec, ConstRows x, Rows y, std::size_t n_blocks,
                      std::uint32_t* active_units) const;
-  void run_group(const Pass& pass, std::size_t group) const noexcept;
+  void run_groups(const Pass& pass, std::size_t begin, std::size_t end) const noexcept;
+  void choose(const Pass& pass, std::size_t first, std::size_t last, float* logits) const noexcept;
+  void activate(const Pass& pass, std::size_t first, std::size_t last) const noexcept;
+  void add_up(const Pass& pass, std::size_t group) const noexcept;
 
   const DenseKernels* kernels_ = nullptr;
   Controller controller_;

@@ -1,63 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <immintrin.h>
-
 #include "engine/kernels/dense_impl.h"
-#include "engine/kernels/xsimd_lanes.h"
+#include "engine/kernels/lanes_avx2.h"
 
 namespace terrace {
 namespace {
-
-/// Byte order of a shuffle that moves each 16-bit word to the upper half of a 32-bit lane.
-alignas(32) constexpr std::int8_t kWordsToUpperHalves[32] = {
-    -1, -1, 0, 1, -1, -1, 2,  3,  -1, -1, 4,  5,  -1, -1, 6,  7,
-    -1, -1, 8, 9, -1, -1, 10, 11, -1, -1, 12, 13, -1, -1, 14, 15,
-};
-
-__m256i load_bytes(const void* p) noexcept { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 
 /// Sums of four neighbouring products: u (0..127) * s (-127..127), and twice 127 * 127 still fits 16 bits.
 __m256i dot4(__m256i u, __m256i s) noexcept {
   return _mm256_madd_epi16(_mm256_maddubs_epi16(u, s), _mm256_set1_epi16(1));
 }
 
-struct Avx2 : XsimdLanes<xsimd::fma3<xsimd::avx2>> {
+struct Avx2 : Avx2Lanes {
   // 2 x 3 outputs of two registers each, three registers of activations and one of weights: all sixteen.
   static constexpr std::size_t kRows = 2;
   static constexpr std::size_t kTokens = 3;
   static constexpr std::size_t kStreams = 4;
   static constexpr std::size_t kPrefetch = 0;
 
-  static F fma(F a, F b, F c) noexcept { return _mm256_fmadd_ps(a, b, c); }
   static F keep(F v) noexcept {
     asm("" : "+x"(v.data));
     return v;
   }
 
-  using XsimdLanes::load;
-  // Both halves of the register get the same 16 bytes from the load itself; one shuffle puts every word in
-  // its place. Widening and shifting would be two operations.
-  static F load(const std::uint16_t* p) noexcept {
-    return _mm256_castsi256_ps(_mm256_shuffle_epi8(twice(p), load_bytes(kWordsToUpperHalves)));
-  }
-  static F load(const std::int8_t* p) noexcept {
-    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
-  }
   static F load_tight(const float* p) noexcept { return load(p); }
   static F load_tight(const std::uint16_t* p) noexcept {
     __m256i wide;  // the compiler would keep the byte order in a register and spill an accumulator for it
     asm("vpshufb %2, %1, %0" : "=x"(wide) : "x"(twice(p)), "m"(kWordsToUpperHalves));
     return _mm256_castsi256_ps(wide);
-  }
-
-  static F times_power(F p, F n) noexcept {
-    const __m256i exponent = _mm256_slli_epi32(_mm256_castps_si256(n), 23);
-    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), exponent));
-  }
-  static float fold(const F* parts) noexcept {
-    const __m256 eight = _mm256_add_ps(parts[0], parts[1]);
-    const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
-    const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
   }
 
   static void store_i8(std::int8_t* q, const F* parts) noexcept {
@@ -161,11 +130,6 @@ struct Avx2 : XsimdLanes<xsimd::fma3<xsimd::avx2>> {
     const __m256i all = _mm256_xor_si256(_mm256_xor_si256(sum[0], sum[1]), _mm256_xor_si256(sum[2], sum[3]));
     const __m128i two = _mm_xor_si128(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
     return static_cast<std::uint64_t>(_mm_cvtsi128_si64(_mm_xor_si128(two, _mm_unpackhi_epi64(two, two))));
-  }
-
- private:
-  static __m256i twice(const std::uint16_t* p) noexcept {
-    return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }
 };
 

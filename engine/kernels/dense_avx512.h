@@ -1,24 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#if defined(__GNUC__) && !defined(__clang__)
-// GCC's own AVX-512 header starts some results from a deliberately undefined register (GCC bug 105593).
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#endif
-#include <immintrin.h>
-
 #include "engine/kernels/dense_impl.h"
-#include "engine/kernels/xsimd_lanes.h"
+#include "engine/kernels/lanes_avx512.h"
 
 // What the two AVX-512 tables share: everything but the products of bytes.
 
 namespace terrace {
 namespace {
 
-inline __m512i load_bytes(const void* p) noexcept { return _mm512_loadu_si512(p); }
-
-struct Avx512Common : XsimdLanes<xsimd::avx512bw> {
+struct Avx512Common : Avx512Lanes {
   // 4 x 4 outputs of one register each leave half of the 32 registers to activations and weights.
   static constexpr std::size_t kRows = 4;
   static constexpr std::size_t kTokens = 4;
@@ -27,35 +18,14 @@ struct Avx512Common : XsimdLanes<xsimd::avx512bw> {
   // borders.
   static constexpr std::size_t kPrefetch = 2048;
 
-  static F fma(F a, F b, F c) noexcept { return _mm512_fmadd_ps(a, b, c); }
   static F keep(F v) noexcept {
     asm("" : "+v"(v.data));
     return v;
   }
 
-  using XsimdLanes::load;
-  static F load(const std::uint16_t* p) noexcept {
-    const __m256i sixteen = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(sixteen), 16));
-  }
-  static F load(const std::int8_t* p) noexcept {
-    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
-  }
   template <class T>
   static F load_tight(const T* p) noexcept {
     return load(p);
-  }
-
-  static F times_power(F p, F n) noexcept {
-    const __m512i exponent = _mm512_slli_epi32(_mm512_castps_si512(n), 23);
-    return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p), exponent));
-  }
-  static float fold(const F* parts) noexcept {
-    const __m512 all = parts[0];
-    const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps(all, 1));
-    const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
-    const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
   }
 
   static void store_i8(std::int8_t* q, const F* parts) noexcept {

@@ -51,7 +51,8 @@ inline void run_panels(const Map& map, std::size_t n_rows, std::size_t n_tokens)
     for (std::size_t g = 0; g < n_groups; ++g) {
       const std::size_t token = g * n_tokens / n_groups;  // groups of equal size, give or take one
       const std::size_t tokens = (g + 1) * n_tokens / n_groups - token;
-      // kRows streams through the panel rather than neighbouring rows: the first group's loads come from memory.
+      // kRows streams through the panel rather than neighbouring rows: the first group's loads come from
+      // memory.
       const std::size_t n = (end - begin) / kRows;
       for (std::size_t r = 0; r < n; ++r) {
         run_block<kRows, Map::kTokens>(map, begin + r, n, kRows, token, tokens);

@@ -1,51 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <arm_neon.h>
-
 #include "engine/kernels/dense_impl.h"
-#include "engine/kernels/xsimd_lanes.h"
+#include "engine/kernels/lanes_neon.h"
 
 // What the two NEON tables share: everything but the products of bytes.
 
 namespace terrace {
 namespace {
 
-struct NeonCommon : XsimdLanes<xsimd::neon64> {
+struct NeonCommon : NeonLanes {
   // 2 x 3 outputs of four registers each, three of activations and one of weights: 28 of 32.
   static constexpr std::size_t kRows = 2;
   static constexpr std::size_t kTokens = 3;
   static constexpr std::size_t kStreams = 4;
   static constexpr std::size_t kPrefetch = 0;
 
-  static F fma(F a, F b, F c) noexcept { return vfmaq_f32(c, a, b); }
-  // xsimd 8.1 divides floats by a reciprocal estimate, which is not always the nearest float.
-  static F div(F a, F b) noexcept { return vdivq_f32(a, b); }
   static F keep(F v) noexcept { return v; }  // NEON arithmetic has no memory operands
 
-  using XsimdLanes::load;
-  static F load(const std::uint16_t* p) noexcept {
-    return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16));
-  }
-  static F load(const std::int8_t* p) noexcept {
-    std::uint32_t four;
-    std::memcpy(&four, p, sizeof four);
-    const int16x8_t words = vmovl_s8(vcreate_s8(four));
-    return vcvtq_f32_s32(vmovl_s16(vget_low_s16(words)));
-  }
   template <class T>
   static F load_tight(const T* p) noexcept {
     return load(p);
-  }
-
-  static F times_power(F p, F n) noexcept {
-    const uint32x4_t exponent = vshlq_n_u32(vreinterpretq_u32_f32(n), 23);
-    return vreinterpretq_f32_u32(vaddq_u32(vreinterpretq_u32_f32(p), exponent));
-  }
-  static float fold(const F* parts) noexcept {
-    const float32x4_t four = vaddq_f32(vaddq_f32(parts[0], parts[2]), vaddq_f32(parts[1], parts[3]));
-    const float32x2_t two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
-    return vget_lane_f32(two, 0) + vget_lane_f32(two, 1);
   }
 
   static void store_i8(std::int8_t* q, const F* parts) noexcept {

@@ -2,22 +2,23 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
 #include <cstring>
 
+#include "engine/tensor.h"
+
 // What kernel bodies written once for every vector width share: groups of kLanes values in registers of any
-// width. An instruction set is a struct `S` (xsimd_lanes.h is its common part):
-//   S::F, S::kWidth              register of kWidth floats; kWidth divides kLanes
-//   S::load(p)                   kWidth floats, or as many bf16 or int8 values as floats; any alignment
-//   S::store(p, x)               kWidth floats, any alignment
-//   S::set(a)                    a in every lane
-//   S::fma(a, b, c)              a * b + c, rounded once
-//   S::add, S::sub, S::mul, S::div, S::abs
-//   S::min(a, b), S::max(a, b)   a < b ? a : b;  a > b ? a : b
-//   S::if_less(a, b, yes, no)    lane by lane
-//   S::times_power(p, n)         p * 2^k, where k is the integer in the low bits of the float n = 1.5 * 2^23
-//   + k S::fold(parts)               the tree 16 -> 8 -> 4 -> 2 -> 1 that adds lane i + 8 to i, i + 4 to i,
-//   ...
+// width. An instruction set is a struct `S`; the common parts are in xsimd_lanes.h and lanes_<isa>.h.
+//   S::F, S::kWidth             register of kWidth floats; kWidth divides kLanes
+//   S::load(p)                  kWidth floats, or as many bf16 or int8 values as floats; any alignment
+//   S::store(p, x)              kWidth floats, any alignment
+//   S::set(a)                   a in every lane
+//   S::fma(a, b, c)             a * b + c, rounded once
+//   S::add, sub, mul, div, abs
+//   S::min(a, b), max(a, b)     a < b ? a : b;  a > b ? a : b
+//   S::if_less(a, b, yes, no)   lane by lane; if_equal likewise
+//   S::times_power(p, n)        p * 2^k, where k is the integer in the low bits of n = 1.5 * 2^23 + k
+//   S::fold(parts)              the tree 16 -> 8 -> 4 -> 2 -> 1 that adds lane i + 8 to i, i + 4 to i, ...
+//   S::fold_max(parts)          the same tree with max
 // Everything is in unnamed namespaces: two ISA files never share a body.
 
 #ifdef __clang__
@@ -28,10 +29,6 @@
 
 namespace terrace {
 namespace {
-
-/// Width of all fixed-order reductions, whatever the registers of the CPU hold: one AVX-512 register, two
-/// AVX2 ones, four NEON ones.
-constexpr std::size_t kLanes = 16;
 
 /// Registers that hold one group of kLanes floats.
 template <class S>

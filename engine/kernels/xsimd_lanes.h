@@ -26,6 +26,7 @@ struct XsimdLanes {
   static F min(F a, F b) noexcept { return xsimd::select(a < b, a, b); }
   static F max(F a, F b) noexcept { return xsimd::select(a > b, a, b); }
   static F if_less(F a, F b, F yes, F no) noexcept { return xsimd::select(a < b, yes, no); }
+  static F if_equal(F a, F b, F yes, F no) noexcept { return xsimd::select(a == b, yes, no); }
 };
 
 }  // namespace

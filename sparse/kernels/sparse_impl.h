@@ -40,14 +40,15 @@ std::uint32_t biased_argmax(const float* z, const float* bias, std::size_t n) no
   best_index.store_aligned(lane_index);
 
   float top = kLowest;
-  std::uint32_t winner = 0;
+  for (std::size_t l = 0; l < kWidth; ++l) top = lane_best[l] > top ? lane_best[l] : top;
+  // Without branches: which lane wins is as good as random. All lanes at -inf have index 0.
+  constexpr auto kNone = static_cast<float>(1U << 24);
+  float first = kNone;
   for (std::size_t l = 0; l < kWidth; ++l) {
-    const auto candidate = static_cast<std::uint32_t>(lane_index[l]);
-    if (lane_best[l] > top || (lane_best[l] == top && top > kLowest && candidate < winner)) {
-      top = lane_best[l];
-      winner = candidate;
-    }
+    const float candidate = lane_best[l] == top ? lane_index[l] : kNone;
+    first = candidate < first ? candidate : first;
   }
+  auto winner = static_cast<std::uint32_t>(first);
   for (; i < n; ++i) {
     const float value = z[i] + bias[i];
     if (value > top) {

@@ -74,7 +74,7 @@ constexpr Activation kActivations[] = {Activation::kRelu, Activation::kGelu, Act
 TEST_CASE(
     "FeedForward: every activation, plain and gated, at every width, agrees with the formula in double") {
   TestExec exec(2);
-  for (const DenseKernels* kernels : available_kernels()) {
+  for (const DenseKernels* kernels : available_dense_kernels()) {
     for (const DType dtype : kAllDtypes) {
       for (const Activation activation : kActivations) {
         for (const bool gated : {false, true}) {

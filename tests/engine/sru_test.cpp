@@ -14,7 +14,7 @@ constexpr std::size_t kD = 96;
 constexpr std::size_t kWidth = 32;
 
 TEST_CASE("SruCell: agrees with the formula in double, in any cut, with input and output in one place") {
-  for (const DenseKernels* kernels : available_kernels()) {
+  for (const DenseKernels* kernels : available_dense_kernels()) {
     CAPTURE(kernels->name);
     const StoredWeight w(DType::kF32, 3 * kWidth, kWidth, 1, 0.5F);
     const auto b = random_floats(3 * kWidth, 2);

@@ -9,8 +9,10 @@
 #include "engine/dtype.h"
 #include "engine/verify.h"
 #include "engine/weight_file.h"
+#include "models/model.h"
 #include "models/presets.h"
 #include "models/random_weights.h"
+#include "models/session.h"
 #include "models/token_cost.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/temporary_directory.h"
@@ -186,6 +188,39 @@ TEST_CASE("Progress ends at the total; stopping leaves no file") {
   test::expect_error(ErrorCode::kCancelled, "was stopped",
                      [&] { init_model(small_config(), directory.file("model"), {.progress = stop}); });
   CHECK(directory.names().empty());
+}
+
+TEST_CASE(
+    "Activations stay of size 1: the logits of a random model spread like a standard normal at any depth") {
+  const TemporaryDirectory directory;
+  for (const char* name : {"lm-default", "llama-0.8B"}) {
+    for (const std::uint32_t n_layers : {2U, 24U}) {
+      for (const bool dense : {true, false}) {
+        if (!dense && !find_preset(name).sparse) continue;
+        CAPTURE(std::string(name));
+        CAPTURE(n_layers);
+        CAPTURE(dense);
+        ModelConfig config = preset_config(name, dense);
+        config.d_model = 256;
+        config.d_ff = 1024;
+        config.n_heads = 4;
+        config.vocab_size = 1000;
+        config.max_context = 64;
+        config.decoder.n_layers = n_layers;
+        init_model(config, directory.file("model"), {.seed = 5});
+        Runtime runtime({.n_threads = 1});
+        Session session(Model::load(directory.file("model")), runtime);
+        double squares = 0;
+        for (TokenId id = 0; id < 8; ++id) {
+          squares = 0;
+          for (const float logit : session.decode(id)) squares += static_cast<double>(logit) * logit;
+        }
+        const double size = std::sqrt(squares / config.vocab_size);
+        CHECK(size > 0.5);
+        CHECK(size < 2);
+      }
+    }
+  }
 }
 
 /// Resident anonymous memory of this process in bytes; 0 where the system does not say.

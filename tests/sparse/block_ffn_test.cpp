@@ -35,7 +35,7 @@ struct Case {
 
 TEST_CASE("BlockFfn: Block and Switch agree with the formula in double, in every dtype and ISA") {
   TestExec exec(2);
-  for (const DenseKernels* kernels : available_kernels()) {
+  for (const DenseKernels* kernels : available_dense_kernels()) {
     for (const DType dtype : kAllDtypes) {
       for (const bool multiply : {false, true}) {
         CAPTURE(kernels->name);

@@ -39,7 +39,7 @@ struct Case {
 
 TEST_CASE("FactoredDense: every ISA and dtype agrees with the formula in double") {
   TestExec exec(2);
-  for (const DenseKernels* kernels : available_kernels()) {
+  for (const DenseKernels* kernels : available_dense_kernels()) {
     for (const DType dtype : kAllDtypes) {
       for (const Shape& shape : kShapes) {
         CAPTURE(kernels->name);

@@ -43,7 +43,7 @@ struct Case {
 
 TEST_CASE("LocallyConvDense: every ISA and dtype agrees with the formula in double") {
   TestExec exec(2);
-  for (const DenseKernels* kernels : available_kernels()) {
+  for (const DenseKernels* kernels : available_dense_kernels()) {
     for (const DType dtype : kAllDtypes) {
       for (const Shape& s : {kShapes[0], kShapes[1], kShapes[2], kShapes[3], kDense}) {
         CAPTURE(kernels->name);

@@ -26,7 +26,7 @@ void check_projection(const Projection& projection, DType dtype, const std::vect
 }
 
 TEST_CASE("Projection: every kind, dtype and ISA agrees with its formula in double") {
-  for (const DenseKernels* kernels : available_kernels()) {
+  for (const DenseKernels* kernels : available_dense_kernels()) {
     for (const DType dtype : kAllDtypes) {
       CAPTURE(kernels->name);
       CAPTURE(dtype_name(dtype));

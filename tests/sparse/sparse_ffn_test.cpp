@@ -76,7 +76,7 @@ double softmax_at(const Matrix& z, std::size_t t, std::size_t first, std::size_t
 TEST_CASE(
     "SparseFfn: picks the best unit of each block, and computes with exactly those, in every dtype and ISA") {
   TestExec exec(2);
-  for (const DenseKernels* kernels : available_kernels()) {
+  for (const DenseKernels* kernels : available_dense_kernels()) {
     for (const DType dtype : kAllDtypes) {
       for (const Options& o : all_options(dtype)) {
         CAPTURE(kernels->name);

@@ -124,7 +124,7 @@ std::vector<Options> all_options(DType dtype) {
 
 TEST_CASE("SparseQkv: every option, dtype and ISA agrees with the formula in double") {
   TestExec exec(2);
-  for (const DenseKernels* kernels : available_kernels()) {
+  for (const DenseKernels* kernels : available_dense_kernels()) {
     for (const DType dtype : kAllDtypes) {
       for (const Options& options : all_options(dtype)) {
         CAPTURE(kernels->name);

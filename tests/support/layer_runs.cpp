@@ -4,9 +4,8 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
-#include <cstring>
 
-#include "engine/isa.h"
+#include "tests/support/tolerance.h"
 
 namespace terrace::test {
 namespace {
@@ -38,10 +37,6 @@ Outcome run(Exec& exec, const LayerUnderTest& layer, const std::vector<float>& x
     CHECK(std::all_of(row + layer.d_out, row + stride, [](float v) { return v == kUntouched; }));
   }
   return outcome;
-}
-
-bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
 }  // namespace
@@ -86,12 +81,6 @@ void check_same_bits(const LayerUnderTest& layer, const std::vector<float>& x) {
       }
     }
   }
-}
-
-std::vector<const DenseKernels*> available_kernels() {
-  std::vector<const DenseKernels*> tables;
-  for (const Isa isa : available_isas()) tables.push_back(&dense_kernels(isa));
-  return tables;
 }
 
 }  // namespace terrace::test

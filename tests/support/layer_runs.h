@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "engine/exec.h"
-#include "engine/kernels/dense_kernels.h"
 #include "engine/tensor.h"
+#include "tests/support/kernel_tables.h"
 
 namespace terrace::test {
 
@@ -42,8 +42,5 @@ std::vector<std::vector<std::size_t>> all_cuts(std::size_t n);
 
 /// Every cut of the rows of x, and 1, 2 and 8 threads, must give the same bits (and leave the same state).
 void check_same_bits(const LayerUnderTest& layer, const std::vector<float>& x);
-
-/// The kernel tables this machine can run.
-std::vector<const DenseKernels*> available_kernels();
 
 }  // namespace terrace::test

@@ -3,21 +3,17 @@
 
 #include <algorithm>
 #include <cmath>
-#include <random>
 
 #include "engine/dtype.h"
+#include "tests/support/random.h"
 
 namespace terrace::test {
 
-std::vector<float> random_floats(std::size_t n, std::uint32_t seed, float scale) {
-  std::mt19937 bits(seed);
-  std::vector<float> values(n);
-  // Not std::uniform_real_distribution: its results differ between standard libraries.
-  for (float& v : values) v = scale * (static_cast<float>(bits() >> 8) * 0x1p-23F - 1.0F);
-  return values;
+std::vector<float> random_floats(std::size_t n, std::uint64_t seed, float scale) {
+  return Random(seed).floats(n, -scale, scale);
 }
 
-StoredWeight::StoredWeight(DType dtype, std::size_t rows, std::size_t cols, std::uint32_t seed, float scale)
+StoredWeight::StoredWeight(DType dtype, std::size_t rows, std::size_t cols, std::uint64_t seed, float scale)
     : dtype_(dtype), values_(rows, cols) {
   const std::vector<float> w = random_floats(rows * cols, seed, scale);
   switch (dtype) {

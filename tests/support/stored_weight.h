@@ -11,13 +11,13 @@
 namespace terrace::test {
 
 /// Random f32 values in [-scale, scale], always the same for a seed.
-std::vector<float> random_floats(std::size_t n, std::uint32_t seed, float scale = 1.0F);
+std::vector<float> random_floats(std::size_t n, std::uint64_t seed, float scale = 1.0F);
 
 /// A random weight matrix as a model file would hold it, and the values that its bytes stand for.
 class StoredWeight {
  public:
   /// Values in [-scale, scale]; q4 needs cols to be a multiple of 64.
-  StoredWeight(DType dtype, std::size_t rows, std::size_t cols, std::uint32_t seed, float scale = 1.0F);
+  StoredWeight(DType dtype, std::size_t rows, std::size_t cols, std::uint64_t seed, float scale = 1.0F);
 
   WeightView view() const noexcept;
   /// What the stored bytes mean, in double.
