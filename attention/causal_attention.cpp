@@ -4,6 +4,7 @@
 namespace terrace {
 
 void CausalAttention::forward(const Exec& exec, const KvCache& kv, ConstRows q, Rows y) const {
+  const ProfileZone zone(exec.profile, Zone::kAttention);
   TERRACE_DCHECK(q.n <= kv.length());
   core_.run(exec, kv, VisibleSlots::causal(kv.length() - q.n), q, y);
 }

@@ -75,6 +75,7 @@ void FavorAttention::answer(const float* features, const float* sums, float* scr
 
 void FavorAttention::causal(const Exec& exec, float* state, ConstRows q, ConstRows k, ConstRows v,
                             Rows y) const {
+  const ProfileZone zone(exec.profile, Zone::kAttention);
   TERRACE_CHECK(feature_rows_.empty(), kUnsupported,
                 "favor attention with softmax features has no causal form: the features depend on all keys");
   const Workspace::Scope scope(exec.ws);

@@ -15,6 +15,7 @@ constexpr std::size_t kRowsPerPass = 256;
 
 void FullAttention::forward(const Exec& exec, const KvCache& kv, ConstRows q, Rows y,
                             const std::atomic<bool>* stop) const {
+  const ProfileZone zone(exec.profile, Zone::kAttention);
   for (std::size_t begin = 0; begin < q.n; begin += kRowsPerPass) {
     TERRACE_CHECK(!stop || !stop->load(std::memory_order_relaxed), kCancelled, "attention was cancelled");
     const std::size_t n = std::min(kRowsPerPass, q.n - begin);

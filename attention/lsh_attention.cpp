@@ -85,6 +85,7 @@ LshState LshAttention::make_state(std::size_t max_length) const {
 }
 
 void LshAttention::step(const Exec& exec, LshState& state, ConstRows qk, ConstRows v, Rows y) const {
+  const ProfileZone zone(exec.profile, Zone::kAttention);
   TERRACE_DCHECK(hash_.has_value() && state.length() + qk.n <= state.max_length());
   const Workspace::Scope scope(exec.ws);
   const std::size_t d_k = config_.d_k;

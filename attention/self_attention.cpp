@@ -108,6 +108,7 @@ void SelfAttention::full(const Exec& exec, ConstRows q, ConstRows k, ConstRows v
 }
 
 void SelfAttention::step(const Exec& exec, KvCache& kv, ConstRows q, ConstRows k, ConstRows v, Rows y) const {
+  const ProfileZone zone(exec.profile, Zone::kAttention);
   const Workspace::Scope scope(exec.ws);
   if (config_.share_qk) {
     const std::size_t d_k = config_.d_k;

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "engine/memory.h"
+#include "engine/profile.h"
 #include "engine/thread_team.h"
 
 namespace terrace {
@@ -15,6 +16,7 @@ namespace terrace {
 struct Exec {
   ThreadTeam& team;
   Workspace& ws;
+  Profile* profile = nullptr;  ///< told what time is spent on, if there is one
 
   /// Below this many bytes of weights (or multiply-adds of activations) a phase stays on the leader: a
   /// fork-join costs about 0.35 us, which is 10 KiB of memory traffic on one core.

@@ -24,6 +24,7 @@ class Norm {
 
   /// y = norm(x), row by row. x and y may be the same memory.
   void forward(Exec& exec, ConstRows x, Rows y) const noexcept {
+    const ProfileZone zone(exec.profile, Zone::kNorm);
     exec.for_range(x.n, 1, 4 * d_, [&](std::size_t begin, std::size_t end) {
       for (std::size_t t = begin; t < end; ++t) {
         kernels_->norm(x.row(t), d_, scale_, bias_, center_, epsilon_, y.row(t));

@@ -58,6 +58,7 @@ std::size_t SruBranch::bytes_per_token() const noexcept {
 }
 
 void SruBranch::forward_add(Exec& exec, ConstRows x, float* recurrent, Rows y) const {
+  const ProfileZone zone(exec.profile, Zone::kSru);
   const Workspace::Scope scope(exec.ws);
   const std::size_t d = in_.d_in();
   const std::size_t s = in_.d_out();

@@ -31,6 +31,7 @@ AttentionLayer::AttentionLayer(const LayerBuilder& build, const std::string& nam
     : layer_(build_layer(build, name, config, d_model, causal)) {}
 
 void AttentionLayer::forward(StepContext& context, ConstRows x, Rows y) const {
+  const ProfileZone zone(context.exec.profile, Zone::kProjections);
   std::visit([&](const auto& layer) { layer.forward(context, x, y); }, layer_);
 }
 

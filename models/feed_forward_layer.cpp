@@ -62,6 +62,7 @@ std::size_t FeedForwardLayer::width_step() const noexcept {
 }
 
 void FeedForwardLayer::forward(Exec& exec, ConstRows x, float* recurrent, std::size_t width, Rows y) const {
+  const ProfileZone zone(exec.profile, Zone::kFeedForward);
   const Workspace::Scope scope(exec.ws);
   ConstRows h = x;
   if (norm_) {

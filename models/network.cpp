@@ -52,6 +52,7 @@ Streams Network::take_streams(Exec& exec, std::size_t n) const {
 }
 
 void Network::embed(Exec& exec, std::span<const TokenId> ids, std::size_t first, Streams& streams) const {
+  const ProfileZone zone(exec.profile, Zone::kEmbedding);
   embedding_.forward(ids, streams.x1);
   position_.add(exec, streams.x1, first);
   if (streams.reversible()) copy_rows(streams.x1, streams.x2);
@@ -72,6 +73,7 @@ void Network::join_streams(const Exec& exec, const Streams& streams, Rows y) con
 }
 
 void Network::logits(Exec& exec, ConstRows x, Rows logits) const {
+  const ProfileZone zone(exec.profile, Zone::kLogits);
   const Workspace::Scope scope(exec.ws);
   const Rows h = take_rows(exec, x.n, x.width);
   final_norm_.forward(exec, x, h);

@@ -346,6 +346,8 @@ void Session::set_width(std::span<const std::uint32_t> wanted, bool allow_untrai
   s.widths = std::move(widths);
 }
 
+void Session::set_profile(Profile* profile) noexcept { impl_->profile = profile; }
+
 StateBytes Session::state_bytes() const noexcept {
   const Impl& s = *impl_;
   StateBytes bytes;

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "attention/kv_cache.h"
+#include "engine/profile.h"
 #include "engine/runtime.h"
 #include "models/model.h"
 #include "models/token.h"
@@ -99,6 +100,10 @@ class Session {
   /// was not trained for, unless `allow_untrained` (any whole number of controller blocks, multiples of 64 in
   /// a dense model).
   void set_width(std::span<const std::uint32_t> widths, bool allow_untrained = false);
+
+  /// From now on tells `profile` what time is spent on; null stops that. It must outlive the session or be
+  /// taken away.
+  void set_profile(Profile* profile) noexcept;
 
   StateBytes state_bytes() const noexcept;
   const Model& model() const noexcept;

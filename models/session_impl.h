@@ -34,9 +34,10 @@ struct Session::Impl {
   VirtualBuffer snapshots;  ///< recurrent block at every multiple of kSnapshotInterval tokens
 
   Workspace workspace;
+  Profile* profile = nullptr;
 
   const Network& network() const noexcept { return model->network(); }
-  Exec exec() noexcept { return {runtime->team(), workspace}; }
+  Exec exec() noexcept { return {runtime->team(), workspace, profile}; }
   std::span<float> snapshot(std::size_t index) const noexcept;
   std::size_t recurrent_floats() const noexcept { return state.recurrent().size(); }
 
