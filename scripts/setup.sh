@@ -7,7 +7,7 @@ set -euo pipefail
 packages=(
   # build
   cmake ninja-build g++ pkg-config git
-  libtbb-dev libxsimd-dev libdnnl-dev nlohmann-json3-dev libcli11-dev libfmt-dev
+  libtbb-dev libxsimd-dev libdnnl-dev ocl-icd-opencl-dev nlohmann-json3-dev libcli11-dev libfmt-dev
   libsentencepiece-dev libicu-dev libxxhash-dev zlib1g-dev
   # tests, benchmarks, checks
   doctest-dev libbenchmark-dev clang-format binutils
