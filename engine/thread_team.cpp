@@ -64,6 +64,24 @@ class Backoff {
   unsigned spins_ = 0;
 };
 
+/// Clock readings of a team that keeps times; nothing for one that does not.
+class Stopwatch {
+ public:
+  explicit Stopwatch(PhaseTimes* times) noexcept : times_(times) {
+    if (times_) start_ = PhaseTimes::Clock::now();
+  }
+  void chunks_done() noexcept {
+    if (times_) times_->add_busy(PhaseTimes::Clock::now() - start_);
+  }
+  void phase_done() noexcept {
+    if (times_) times_->add_phase(PhaseTimes::Clock::now() - start_);
+  }
+
+ private:
+  PhaseTimes* times_;
+  PhaseTimes::Clock::time_point start_;
+};
+
 }  // namespace
 
 struct ThreadTeam::Impl {
@@ -103,14 +121,22 @@ ThreadTeam::Region::~Region() {
   receive_from_others(&team_);
 }
 
+void ThreadTeam::set_phase_times(PhaseTimes* times) noexcept {
+  TERRACE_DCHECK(depth_ == 0);
+  times_ = times;
+}
+
 void ThreadTeam::publish_and_wait(std::uint32_t n_chunks) noexcept {
   TERRACE_DCHECK(n_chunks <= kMaxChunks);
+  Stopwatch stopwatch(times_);
   done_.store(0, std::memory_order_relaxed);
   ++epoch_;  // a late worker cannot win a claim that belongs to a newer epoch
   ticket_.store(std::uint64_t{epoch_} << 32 | std::uint64_t{n_chunks} << 16, std::memory_order_release);
   work(epoch_);
+  stopwatch.chunks_done();
   Backoff backoff;
   while (done_.load(std::memory_order_acquire) != n_chunks) backoff.pause();
+  stopwatch.phase_done();
 }
 
 void ThreadTeam::work(std::uint32_t epoch) noexcept {
@@ -133,7 +159,9 @@ void ThreadTeam::serve() noexcept {
     const std::uint64_t t = ticket_.load(std::memory_order_acquire);
     const auto epoch = static_cast<std::uint32_t>(t >> 32);
     if (epoch != seen && (t & 0xffff) < (t >> 16 & 0xffff)) {
+      Stopwatch stopwatch(times_);
       work(epoch);
+      stopwatch.chunks_done();
       seen = epoch;
       backoff.reset();
     } else {

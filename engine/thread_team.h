@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "engine/float_mode.h"
+#include "engine/phase_times.h"
 
 namespace terrace {
 
@@ -30,6 +31,10 @@ class ThreadTeam {
   ThreadTeam& operator=(const ThreadTeam&) = delete;
 
   unsigned size() const noexcept { return n_threads_; }
+
+  /// From now on counts and times phases in `times`; null stops that. Only while no region is open; `times`
+  /// must outlive the team or be taken away. Phases that the leader runs alone are not counted.
+  void set_phase_times(PhaseTimes* times) noexcept;
 
   /// Holds the workers. Opening an already open team nests: only the outermost Region starts and ends the TBB
   /// region. No TBB algorithm and no oneDNN call may run inside (the workers are busy serving).
@@ -75,6 +80,7 @@ class ThreadTeam {
   alignas(64) std::atomic<bool> stop_{false};
   void (*call_)(const void*, std::uint32_t) noexcept = nullptr;
   const void* context_ = nullptr;
+  PhaseTimes* times_ = nullptr;
   std::uint32_t epoch_ = 0;
   unsigned n_threads_;
   unsigned depth_ = 0;

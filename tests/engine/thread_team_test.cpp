@@ -5,6 +5,7 @@
 #include <tbb/global_control.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <stdexcept>
 #include <thread>
@@ -140,6 +141,33 @@ TEST_CASE("for_range covers the range once, in aligned pieces that are worth a t
       }
     }
   }
+}
+
+TEST_CASE("phase times: shared phases are counted, and busy threads account for what their chunks take") {
+  constexpr auto kChunk = std::chrono::milliseconds(2);
+  ThreadTeam team(2);
+  PhaseTimes times;
+  const auto run_phases = [&] {
+    const ThreadTeam::Region region(team);
+    for (int phase = 0; phase < 5; ++phase) {
+      team.run(4, [&](std::uint32_t) { std::this_thread::sleep_for(kChunk); });
+    }
+    team.run(1, [](std::uint32_t) {});  // the leader's own
+  };
+  run_phases();
+  CHECK(times.phases() == 0);
+  team.set_phase_times(&times);
+  run_phases();
+  CHECK(times.phases() == 5);
+  const double least = 5 * 4 * std::chrono::duration<double>(kChunk).count();
+  CHECK(times.busy_seconds() >= least);
+  CHECK(times.wall_seconds() >= least / 2);
+  CHECK(times.busy_seconds() <= 2 * times.wall_seconds() + 1e-3);
+  times.clear();
+  team.set_phase_times(nullptr);
+  run_phases();
+  CHECK(times.phases() == 0);
+  CHECK(times.busy_seconds() == 0);
 }
 
 TEST_CASE("a team of no or too many threads is refused") {
