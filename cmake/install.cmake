@@ -7,6 +7,9 @@ install(EXPORT TerraceTargets NAMESPACE Terrace:: DESTINATION ${CMAKE_INSTALL_LI
 foreach(folder engine sparse attention models)
   install(DIRECTORY ${folder} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/terrace FILES_MATCHING PATTERN "*.h"
           PATTERN "kernels" EXCLUDE)
+  # Of the kernels only the tables of pointers, which the layers' headers name.
+  file(GLOB tables ${folder}/kernels/*_kernels.h ${folder}/kernels/kv_page.h)
+  install(FILES ${tables} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/terrace/${folder}/kernels)
 endforeach()
 configure_package_config_file(cmake/TerraceConfig.cmake.in ${PROJECT_BINARY_DIR}/TerraceConfig.cmake
                               INSTALL_DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/Terrace)

@@ -40,6 +40,7 @@ function(terrace_add_library name)
   file(GLOB headers CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.h)
   add_library(terrace_${name} STATIC ${sources} ${headers})
   add_library(Terrace::${name} ALIAS terrace_${name})
+  set_target_properties(terrace_${name} PROPERTIES EXPORT_NAME ${name})
   target_link_libraries(terrace_${name} PRIVATE $<BUILD_INTERFACE:terrace_options>)
   target_include_directories(terrace_${name} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>
                                                     $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}/terrace>)
