@@ -2,17 +2,30 @@
 # SPDX-License-Identifier: Apache-2.0
 # Installs what Terrace needs to build and test on Debian 12 (newer Debian and Ubuntu have the same names): only the
 # packages that are missing, as root or through sudo. Does nothing when all are there, so it needs no network then.
+#   setup.sh [cross] [analysis]
+# `cross` adds what scripts/check_aarch64.sh needs, `analysis` clang for the fuzz preset and scripts/check_tidy.sh; both
+# are large and only for people who work on Terrace.
 set -euo pipefail
 
 packages=(
   # build
   cmake ninja-build g++ pkg-config git
   libtbb-dev libxsimd-dev libdnnl-dev ocl-icd-opencl-dev nlohmann-json3-dev libcli11-dev libfmt-dev
-  libsentencepiece-dev libicu-dev libxxhash-dev zlib1g-dev
+  libsentencepiece-dev libicu-dev libxxhash-dev
   # tests, benchmarks, checks
   doctest-dev libbenchmark-dev clang-format binutils
   python3 python3-numpy python3-pytest python3-torch python3-xxhash python3-sentencepiece
 )
+for group in "$@"; do
+  case $group in
+    cross) packages+=(g++-aarch64-linux-gnu qemu-user-static) ;;
+    analysis) packages+=(clang libclang-rt-dev clang-tidy) ;;
+    *)
+      echo "setup.sh: unknown group '$group'; expected cross or analysis" >&2
+      exit 2
+      ;;
+  esac
+done
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
   echo "setup.sh: this system has no apt; install the equivalents of: ${packages[*]}" >&2
