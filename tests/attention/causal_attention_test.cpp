@@ -78,7 +78,7 @@ TEST_CASE("causal attention agrees with a double version: multi-head, grouped, m
       const Sequence sequence(shape, n, static_cast<std::uint32_t>(n));
       for (const KvType type : {KvType::kF32, KvType::kBf16}) {
         const Matrix expected = sequence.naive(true, type == KvType::kBf16);
-        for (const Isa isa : {Isa::kScalar, best_isa()}) {
+        for (const Isa isa : {Isa::kScalar, isa_from_environment()}) {
           CHECK(relative_difference(sequence.run(exec.get(), isa, type, {n}), expected) < 5e-6);
         }
       }
@@ -103,7 +103,7 @@ TEST_CASE("prefill gives the bits of one step per row, for every cut, thread cou
         for (const auto& cut : cuts) {
           CAPTURE(n_threads);
           CAPTURE(cut.size());
-          CHECK(same_bits(sequence.run(exec.get(), best_isa(), type, cut), expected));
+          CHECK(same_bits(sequence.run(exec.get(), isa_from_environment(), type, cut), expected));
         }
       }
     }
@@ -116,12 +116,13 @@ TEST_CASE("long contexts: work cut into segments gives the same bits as one thre
   std::vector<float> expected;
   {
     TestExec one(1);
-    expected = sequence.run(one.get(), best_isa(), KvType::kF32, {4000, 995, 1, 1, 1, 1, 1});
+    expected = sequence.run(one.get(), isa_from_environment(), KvType::kF32, {4000, 995, 1, 1, 1, 1, 1});
   }
   for (const unsigned n_threads : {2U, 3U, 8U}) {
     TestExec exec(n_threads);
-    CHECK(same_bits(sequence.run(exec.get(), best_isa(), KvType::kF32, {5000}), expected));
-    CHECK(same_bits(sequence.run(exec.get(), best_isa(), KvType::kF32, {3000, 1999, 1}), expected));
+    CHECK(same_bits(sequence.run(exec.get(), isa_from_environment(), KvType::kF32, {5000}), expected));
+    CHECK(
+        same_bits(sequence.run(exec.get(), isa_from_environment(), KvType::kF32, {3000, 1999, 1}), expected));
   }
   const Matrix naive = sequence.naive(true, false);
   CHECK(relative_difference(expected, naive) < 1e-5);
@@ -130,8 +131,8 @@ TEST_CASE("long contexts: work cut into segments gives the same bits as one thre
 TEST_CASE("after truncate and fork a sequence goes on with the same bits") {
   const Sequence sequence({4, 2, 8, 8}, 400, 8);
   TestExec exec(2);
-  const auto expected = sequence.run(exec.get(), best_isa(), KvType::kBf16, {400});
-  const CausalAttention layer = sequence.attention(best_isa());
+  const auto expected = sequence.run(exec.get(), isa_from_environment(), KvType::kBf16, {400});
+  const CausalAttention layer = sequence.attention(isa_from_environment());
   KvCache kv = layer.make_cache(KvType::kBf16, 500);
   const auto feed = [&](KvCache& cache, std::size_t from, std::size_t rows) {
     cache.append(exec.get(), sequence.k_rows().slice(from, rows), sequence.v_rows().slice(from, rows));
@@ -154,8 +155,8 @@ TEST_CASE("full attention agrees with a double version and with any number of ro
     std::vector<float> first;
     for (const unsigned n_threads : {1U, 2U, 8U}) {
       TestExec exec(n_threads);
-      const FullAttention layer(attention_kernels(best_isa()), shape.n_heads, shape.n_kv_heads, shape.d_k,
-                                shape.d_v);
+      const FullAttention layer(attention_kernels(isa_from_environment()), shape.n_heads, shape.n_kv_heads,
+                                shape.d_k, shape.d_v);
       KvCache kv = layer.make_cache(KvType::kF32, 290);
       std::vector<float> y(290 * shape.n_heads * shape.d_v), single(y.size());
       const Rows y_rows = rows_of(y, shape.n_heads * shape.d_v), single_rows = rows_of(single, y_rows.width);
@@ -177,7 +178,7 @@ TEST_CASE("full attention agrees with a double version and with any number of ro
 TEST_CASE("full attention stops when it is told to") {
   TestExec exec(1);
   const Sequence sequence({1, 1, 4, 4}, 10, 1);
-  const FullAttention layer(attention_kernels(best_isa()), 1, 1, 4, 4);
+  const FullAttention layer(attention_kernels(isa_from_environment()), 1, 1, 4, 4);
   KvCache kv = layer.make_cache(KvType::kF32, 10);
   kv.append(exec.get(), sequence.k_rows(), sequence.v_rows());
   std::vector<float> y(40);
@@ -193,7 +194,7 @@ TEST_CASE("a step allocates nothing, and the promised workspace is enough") {
   for (const unsigned n_threads : {1U, 2U, 8U}) {
     ThreadTeam team(n_threads);
     const ThreadTeam::Region region(team);
-    const CausalAttention layer = sequence.attention(best_isa());
+    const CausalAttention layer = sequence.attention(isa_from_environment());
     for (const std::size_t rows : {1UL, 3UL, 100UL}) {
       Workspace ws(layer.workspace_bytes(rows, 3000, n_threads));
       const Exec exec{team, ws};
@@ -207,7 +208,7 @@ TEST_CASE("a step allocates nothing, and the promised workspace is enough") {
       kv.truncate(rows);
       layer.forward(exec, kv, sequence.q_rows().slice(0, rows), rows_of(y, 128));
     }
-    const FullAttention full(attention_kernels(best_isa()), 8, 2, 16, 16);
+    const FullAttention full(attention_kernels(isa_from_environment()), 8, 2, 16, 16);
     Workspace ws(full.workspace_bytes(3000, n_threads));
     const Exec exec{team, ws};
     KvCache kv = full.make_cache(KvType::kF32, 3000);

@@ -31,7 +31,7 @@ LayerUnderTest causal_layer(const FavorAttention& favor) {
 }
 
 TEST_CASE("causal favor: any cut into calls and any number of threads give the same bits") {
-  const FavorAttention favor(attention_kernels(best_isa()), kHeads, kD);
+  const FavorAttention favor(attention_kernels(isa_from_environment()), kHeads, kD);
   check_same_bits(causal_layer(favor), random_floats(7 * 3 * kWidth, 3));
 }
 
@@ -72,8 +72,8 @@ TEST_CASE("bidirectional favor: threads do not matter, padding does not count, n
              features = random_floats(12 * kD, 4);
   auto k = random_floats(n * kWidth, 2);
   for (const bool softmax : {false, true}) {
-    const FavorAttention favor(attention_kernels(best_isa()), kHeads, kD, softmax ? features.data() : nullptr,
-                               softmax ? 12 : 0);
+    const FavorAttention favor(attention_kernels(isa_from_environment()), kHeads, kD,
+                               softmax ? features.data() : nullptr, softmax ? 12 : 0);
     std::vector<float> first;
     for (const unsigned n_threads : {1U, 2U, 8U}) {
       ThreadTeam team(n_threads);
@@ -97,7 +97,7 @@ TEST_CASE("bidirectional favor: threads do not matter, padding does not count, n
 
 TEST_CASE("softmax features have no causal form") {
   const auto features = random_floats(12 * kD, 4);
-  const FavorAttention favor(attention_kernels(best_isa()), kHeads, kD, features.data(), 12);
+  const FavorAttention favor(attention_kernels(isa_from_environment()), kHeads, kD, features.data(), 12);
   TestExec exec(1);
   std::vector<float> state(favor.state_floats()), x(kWidth), y(kWidth);
   expect_error(ErrorCode::kUnsupported, "no causal form", [&] {

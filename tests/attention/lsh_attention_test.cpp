@@ -29,7 +29,7 @@ struct Layer {
       : config(c),
         n_rotations(LshBuckets{c.n_buckets}.n_rotations()),
         rotations(random_floats(kHeads * c.n_hashes * n_rotations * kDk, 77)) {}
-  LshAttention attention(Isa isa = best_isa()) const {
+  LshAttention attention(Isa isa = isa_from_environment()) const {
     return LshAttention(attention_kernels(isa), config, rotations.data(), n_rotations);
   }
 };
@@ -132,7 +132,7 @@ TEST_CASE(
     for (std::uint32_t seed = 0; seed < 6; ++seed) {
       const Layer layer(c);
       const LshAttention attention = layer.attention();
-      const LshHash hash(attention_kernels(best_isa()), {c.n_buckets}, kHeads, c.n_hashes, kDk,
+      const LshHash hash(attention_kernels(isa_from_environment()), {c.n_buckets}, kHeads, c.n_hashes, kDk,
                          layer.rotations.data());
       const Sequence s(160, seed);
       LshState state = attention.make_state(160);
@@ -179,7 +179,7 @@ TEST_CASE("with room for every slot a step is plain shared-QK attention") {
   const Sequence s(120);
   SelfAttentionConfig plain{kHeads, kDk, kDv};
   plain.share_qk = true;
-  const SelfAttention reference(attention_kernels(best_isa()), plain);
+  const SelfAttention reference(attention_kernels(isa_from_environment()), plain);
   KvCache kv = reference.make_cache(KvType::kF32, 120);
   std::vector<float> expected(s.v.size());
   reference.step(exec.get(), kv, s.qk_rows(), {}, s.v_rows(), rows_of(expected, kHeads * kDv));
@@ -193,7 +193,7 @@ TEST_CASE("one round in one chunk is plain shared-QK attention under the same ma
   const Sequence s(300);
   SelfAttentionConfig plain{kHeads, kDk, kDv};
   plain.share_qk = true;
-  const SelfAttention reference(attention_kernels(best_isa()), plain);
+  const SelfAttention reference(attention_kernels(isa_from_environment()), plain);
   for (const bool causal : {false, true}) {
     const std::size_t n_real = causal ? 300 : 211;
     std::vector<float> expected(s.v.size()), y(s.v.size());
@@ -212,7 +212,7 @@ TEST_CASE("whole sequences have the same bits for any number of threads") {
     const Layer layer(c);
     std::vector<float> first;
     for (const unsigned n_threads : {1U, 2U, 8U}) {
-      for (const Isa isa : {Isa::kScalar, best_isa()}) {
+      for (const Isa isa : {Isa::kScalar, isa_from_environment()}) {
         TestExec exec(n_threads);
         std::vector<float> y(s.v.size());
         layer.attention(isa).full(exec.get(), s.qk_rows(), s.v_rows(), 384, true, rows_of(y, kHeads * kDv));
@@ -333,7 +333,8 @@ TEST_CASE("bucket plans follow the length as in Trax") {
 
 TEST_CASE("a hash does not depend on the length of the vector, and ties go to the first rotation") {
   const Layer layer(config({8, 6}, 2, 4, 1, 64, 16));
-  const LshHash hash(attention_kernels(best_isa()), {{8, 6}}, kHeads, 2, kDk, layer.rotations.data());
+  const LshHash hash(attention_kernels(isa_from_environment()), {{8, 6}}, kHeads, 2, kDk,
+                     layer.rotations.data());
   std::vector<float> scratch(hash.scratch_floats());
   const auto x = random_floats(50 * kDk, 4);
   for (std::size_t i = 0; i < 50; ++i) {

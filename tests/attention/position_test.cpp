@@ -25,8 +25,8 @@ struct Weights {
 
   std::vector<PositionEncoding> all_kinds() const {
     const auto linear = [](const std::vector<float>& w, std::size_t in) {
-      return Linear(dense_kernels(best_isa()), {w.data(), nullptr, w.size() / in, in, in, DType::kF32},
-                    nullptr);
+      return Linear(dense_kernels(isa_from_environment()),
+                    {w.data(), nullptr, w.size() / in, in, in, DType::kF32}, nullptr);
     };
     std::vector<PositionEncoding> kinds;
     kinds.emplace_back();

@@ -92,7 +92,8 @@ TEST_CASE("whole sequences agree with the definition, chunked or not, with more 
         std::vector<float> first;
         for (const unsigned n_threads : {1U, 2U, 8U}) {
           TestExec exec(n_threads);
-          auto y = run_full(exec.get(), SelfAttention(attention_kernels(best_isa()), c), s, n_real, causal);
+          auto y = run_full(exec.get(), SelfAttention(attention_kernels(isa_from_environment()), c), s,
+                            n_real, causal);
           y.resize(n_real * kHeads * kDv);
           CAPTURE(share);
           CAPTURE(causal);
@@ -124,7 +125,7 @@ TEST_CASE("with the default window steps are the rows of the causal whole-sequen
   const Sequence s(384);
   for (const bool share : {false, true}) {
     for (const auto& c : {config(share), config(share, 96, 1), config(share, 32, 2), config(share, 16)}) {
-      const SelfAttention layer(attention_kernels(best_isa()), c);
+      const SelfAttention layer(attention_kernels(isa_from_environment()), c);
       const auto full = run_full(exec.get(), layer, s, 384, true);
       CAPTURE(c.chunk_len);
       CHECK(relative_difference(run_steps(exec.get(), layer, s, {384}), Matrix(384, kHeads * kDv, full)) <
@@ -146,7 +147,7 @@ TEST_CASE("steps have the same bits for any cut, thread count and instruction se
         const SelfAttention layer(attention_kernels(Isa::kScalar), c);
         expected = run_steps(one.get(), layer, s, std::vector<std::size_t>(300, 1), type);
       }
-      const SelfAttention layer(attention_kernels(best_isa()), c);
+      const SelfAttention layer(attention_kernels(isa_from_environment()), c);
       for (const unsigned n_threads : {1U, 2U, 8U}) {
         TestExec exec(n_threads);
         for (const auto& cut :
@@ -163,7 +164,7 @@ TEST_CASE("a truncated sequence goes on with the window it would have had") {
   SelfAttentionConfig c = config(true, 8, 1);
   c.mem_len = 20;
   c.drop_len = 7;
-  const SelfAttention layer(attention_kernels(best_isa()), c);
+  const SelfAttention layer(attention_kernels(isa_from_environment()), c);
   const Sequence s(120), draft(30, 99);
   const auto expected = run_steps(exec.get(), layer, s, {120});
   KvCache kv = layer.make_cache(KvType::kF32, 200);
@@ -196,7 +197,7 @@ TEST_CASE("the promised workspace is enough and a step allocates nothing") {
     ThreadTeam team(n_threads);
     const ThreadTeam::Region region(team);
     for (const auto& c : {config(true), config(false, 96, 1), config(true, 32, 2, 1)}) {
-      const SelfAttention layer(attention_kernels(best_isa()), c);
+      const SelfAttention layer(attention_kernels(isa_from_environment()), c);
       const Sequence s(576);
       Workspace ws(layer.workspace_bytes(576, 576, n_threads));
       const Exec exec{team, ws};

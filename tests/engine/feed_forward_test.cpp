@@ -98,7 +98,7 @@ TEST_CASE(
 TEST_CASE("FeedForward: any cut into calls and any number of threads gives the same bits") {
   for (const DType dtype : kAllDtypes) {
     for (const bool gated : {false, true}) {
-      const Case c(dense_kernels(best_isa()), dtype, Activation::kGelu, gated);
+      const Case c(dense_kernels(isa_from_environment()), dtype, Activation::kGelu, gated);
       check_same_bits(c.under_test(kFf), random_floats(4 * kD, 7));
       check_same_bits(c.under_test(64), random_floats(3 * kD, 8));
     }
@@ -106,7 +106,7 @@ TEST_CASE("FeedForward: any cut into calls and any number of threads gives the s
 }
 
 TEST_CASE("FeedForward: a width that no vector divides") {
-  const Case c(dense_kernels(best_isa()), DType::kBf16, Activation::kSilu, true);
+  const Case c(dense_kernels(isa_from_environment()), DType::kBf16, Activation::kSilu, true);
   const auto x = random_floats(2 * kD, 9);
   TestExec exec(1);
   CHECK(relative_difference(run_layer(exec.get(), c.under_test(77), x, {2}),
@@ -114,7 +114,7 @@ TEST_CASE("FeedForward: a width that no vector divides") {
 }
 
 TEST_CASE("FeedForward: shapes that do not fit are refused") {
-  const DenseKernels& kernels = dense_kernels(best_isa());
+  const DenseKernels& kernels = dense_kernels(isa_from_environment());
   const StoredWeight a(DType::kF32, 8, 4, 1);
   const StoredWeight b(DType::kF32, 4, 8, 2);
   const Linear up(kernels, a.view(), nullptr);

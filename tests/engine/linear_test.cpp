@@ -18,7 +18,7 @@
 namespace terrace::test {
 namespace {
 
-const DenseKernels& best_kernels() { return dense_kernels(best_isa()); }
+const DenseKernels& best_kernels() { return dense_kernels(isa_from_environment()); }
 
 std::vector<float> forward(Exec& exec, const Linear& linear, const std::vector<float>& x, std::size_t n) {
   std::vector<float> y(n * linear.d_out());

@@ -39,7 +39,7 @@ TEST_CASE("SruCell: agrees with the formula in double, in any cut, with input an
 TEST_CASE("SruBranch: norm, in, cells and out, added to what is there") {
   for (const DType dtype : {DType::kF32, DType::kBf16}) {
     for (const std::size_t n_cells : {1, 2, 3}) {
-      const DenseKernels& kernels = dense_kernels(best_isa());
+      const DenseKernels& kernels = dense_kernels(isa_from_environment());
       const auto scale = random_floats(kD, 1);
       const auto shift = random_floats(kD, 2);
       const StoredWeight in(dtype, kWidth, kD, 3, 0.2F);
@@ -79,7 +79,7 @@ TEST_CASE("SruBranch: norm, in, cells and out, added to what is there") {
 }
 
 TEST_CASE("SRU: widths that do not fit are refused") {
-  const DenseKernels& kernels = dense_kernels(best_isa());
+  const DenseKernels& kernels = dense_kernels(isa_from_environment());
   const StoredWeight w(DType::kF32, 8, 4, 1);
   const Linear map(kernels, w.view(), nullptr);
   expect_error(ErrorCode::kBadArgument, "found [8, 4]", [&] { SruCell cell(map); });

@@ -21,7 +21,7 @@ constexpr std::size_t kModules = 4;
 constexpr std::size_t kRows = 5;
 
 TEST_CASE("sparse layers: a forward call allocates nothing, for one token or several, in any dtype") {
-  const DenseKernels& kernels = dense_kernels(best_isa());
+  const DenseKernels& kernels = dense_kernels(isa_from_environment());
   const auto floats = random_floats(16 * kD, 1);
   const auto x = random_floats(kRows * kD, 2);
   std::vector<float> y(3 * kRows * kD);

@@ -73,14 +73,14 @@ TEST_CASE("BlockFfn: Block and Switch agree with the formula in double, in every
 TEST_CASE("BlockFfn: any cut into calls and any number of threads gives the same bits") {
   for (const DType dtype : kAllDtypes) {
     for (const bool multiply : {false, true}) {
-      const Case c(dense_kernels(best_isa()), dtype, multiply);
+      const Case c(dense_kernels(isa_from_environment()), dtype, multiply);
       check_same_bits(c.under_test(), random_floats(4 * kD, 5));
     }
   }
 }
 
 TEST_CASE("BlockFfn: units that no router divides are refused") {
-  const DenseKernels& kernels = dense_kernels(best_isa());
+  const DenseKernels& kernels = dense_kernels(isa_from_environment());
   const StoredWeight router(DType::kF32, 3, 32, 1);
   const StoredWeight units(DType::kF32, 8, 32, 2);
   expect_error(ErrorCode::kBadArgument, "units [8, 32]",

@@ -62,14 +62,14 @@ TEST_CASE("FactoredDense: any cut into calls and any number of threads gives the
     for (const Shape& shape : kShapes) {
       CAPTURE(dtype_name(dtype));
       CAPTURE(shape.d_in);
-      const Case c(dense_kernels(best_isa()), dtype, shape);
+      const Case c(dense_kernels(isa_from_environment()), dtype, shape);
       check_same_bits(c.under_test(), random_floats(4 * shape.d_in, 5));
     }
   }
 }
 
 TEST_CASE("FactoredDense: more tokens than one batch of gated rows") {
-  const Case c(dense_kernels(best_isa()), DType::kF32, {576, 16, 33});
+  const Case c(dense_kernels(isa_from_environment()), DType::kF32, {576, 16, 33});
   const std::size_t n = 19;  // a batch is 8 tokens of 16 modules
   const auto x = random_floats(n * 576, 6);
   TestExec exec(2);
@@ -80,7 +80,7 @@ TEST_CASE("FactoredDense: more tokens than one batch of gated rows") {
 TEST_CASE("FactoredDense: one module with a gate of ones is a dense layer") {
   const StoredWeight proj(DType::kF32, 24, 100, 7);
   const std::vector<float> gate(100, 1.0F);
-  const FactoredDense layer(dense_kernels(best_isa()), gate.data(), proj.view(), nullptr, 1);
+  const FactoredDense layer(dense_kernels(isa_from_environment()), gate.data(), proj.view(), nullptr, 1);
   const auto x = random_floats(2 * 100, 8);
   std::vector<float> y(2 * 24);
   TestExec exec(1);
@@ -107,7 +107,7 @@ TEST_CASE("FactoredDense: any permutation can be expressed exactly") {
     }
   }
   const WeightView view{proj.data(), nullptr, kWidth, kD, kD, DType::kF32};
-  const FactoredDense layer(dense_kernels(best_isa()), gate.data(), view, nullptr, kModules);
+  const FactoredDense layer(dense_kernels(isa_from_environment()), gate.data(), view, nullptr, kModules);
   const auto x = random_floats(kD, 9);
   std::vector<float> y(kD);
   TestExec exec(1);
@@ -118,7 +118,7 @@ TEST_CASE("FactoredDense: any permutation can be expressed exactly") {
 TEST_CASE("FactoredDense: missing weights are refused") {
   const StoredWeight proj(DType::kF32, 4, 8, 1);
   const std::vector<float> gate(8);
-  const DenseKernels& kernels = dense_kernels(best_isa());
+  const DenseKernels& kernels = dense_kernels(isa_from_environment());
   expect_error(ErrorCode::kBadArgument, "0 modules",
                [&] { FactoredDense(kernels, gate.data(), proj.view(), nullptr, 0); });
   expect_error(ErrorCode::kBadArgument, "gate",

@@ -66,21 +66,21 @@ TEST_CASE("LocallyConvDense: any cut into calls and any number of threads gives 
     for (const Shape& s : kShapes) {
       CAPTURE(dtype_name(dtype));
       CAPTURE(s.n_modules);
-      const Case c(dense_kernels(best_isa()), dtype, s);
+      const Case c(dense_kernels(isa_from_environment()), dtype, s);
       check_same_bits(c.under_test(), random_floats(5 * c.layer.d_in(), 4));
     }
   }
 }
 
 TEST_CASE("LocallyConvDense: one module is a dense layer without state") {
-  const Case c(dense_kernels(best_isa()), DType::kF32, kDense);
+  const Case c(dense_kernels(isa_from_environment()), DType::kF32, kDense);
   CHECK(c.layer.tail_size() == 0);
   CHECK(c.layer.d_in() == 64);
   CHECK(c.layer.d_out() == 24);
 }
 
 TEST_CASE("LocallyConvDense: the tail holds the newest input rows, oldest first") {
-  const Case c(dense_kernels(best_isa()), DType::kF32, kShapes[0]);
+  const Case c(dense_kernels(isa_from_environment()), DType::kF32, kShapes[0]);
   const std::size_t d = c.layer.d_in();
   const auto x = random_floats(3 * d, 5);
   std::vector<float> tail(c.layer.tail_size());
@@ -99,7 +99,7 @@ TEST_CASE("LocallyConvDense: the tail holds the newest input rows, oldest first"
 
 TEST_CASE("LocallyConvDense: shapes that do not fit are refused") {
   const StoredWeight weight(DType::kF32, 4, 18, 1);
-  const DenseKernels& kernels = dense_kernels(best_isa());
+  const DenseKernels& kernels = dense_kernels(isa_from_environment());
   expect_error(ErrorCode::kBadArgument, "kernel of 2 modules",
                [&] { LocallyConvDense(kernels, weight.view(), nullptr, 4, 2, 1); });
   expect_error(ErrorCode::kBadArgument, "x 4 steps",

@@ -77,17 +77,17 @@ TEST_CASE("LocallyConnectedDense: wraps around, at any number of modules and any
         const StoredWeight weight(dtype, 10 * n_modules, 64 * (n_modules == 1 ? 1 : kernel_size), 1, 0.2F);
         const auto bias = random_floats(10 * n_modules, 2);
         const auto x = random_floats(kRows * d, 3);
-        check_projection(Projection(LocallyConnectedDense(dense_kernels(best_isa()), weight.view(),
-                                                          bias.data(), n_modules, kernel_size)),
-                         dtype, x,
-                         naive_local(Matrix(kRows, d, x), weight.values(), bias, n_modules, kernel_size));
+        check_projection(
+            Projection(LocallyConnectedDense(dense_kernels(isa_from_environment()), weight.view(),
+                                             bias.data(), n_modules, kernel_size)),
+            dtype, x, naive_local(Matrix(kRows, d, x), weight.values(), bias, n_modules, kernel_size));
       }
     }
   }
 }
 
 TEST_CASE("Projection: maps that cannot be one are refused") {
-  const DenseKernels& kernels = dense_kernels(best_isa());
+  const DenseKernels& kernels = dense_kernels(isa_from_environment());
   const StoredWeight weight(DType::kF32, 8, 3 * 3 * 8, 1);
   expect_error(ErrorCode::kBadArgument, "3 time steps",
                [&] { Projection(LocallyConvDense(kernels, weight.view(), nullptr, 4, 3, 3)); });

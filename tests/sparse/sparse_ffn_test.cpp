@@ -117,7 +117,7 @@ TEST_CASE("SparseFfn: any cut into calls and any number of threads gives the sam
     for (const Options& o : all_options(dtype)) {
       CAPTURE(dtype_name(dtype));
       CAPTURE(o.n_blocks);
-      const Case c(dense_kernels(best_isa()), o);
+      const Case c(dense_kernels(isa_from_environment()), o);
       check_same_bits(c.under_test(), random_floats(4 * o.d_model, 7));
       check_same_bits(c.under_test(o.d_ff() / 2 / o.block_size * o.block_size),
                       random_floats(3 * o.d_model, 8));
@@ -126,7 +126,7 @@ TEST_CASE("SparseFfn: any cut into calls and any number of threads gives the sam
 }
 
 TEST_CASE("SparseFfn: blocks of one unit are a dense feed-forward layer") {
-  const Case c(dense_kernels(best_isa()), {.n_blocks = 96, .block_size = 1});
+  const Case c(dense_kernels(isa_from_environment()), {.n_blocks = 96, .block_size = 1});
   const auto x = random_floats(2 * 128, 9);
   std::vector<std::uint32_t> all;
   for (std::uint32_t t = 0; t < 2; ++t) {
@@ -143,7 +143,7 @@ TEST_CASE("SparseFfn: a narrower width keeps the picks and sums a prefix of the 
   TestExec exec(2);
   for (const DType dtype : {DType::kF32, DType::kQ8}) {
     const Options o{.dtype = dtype, .n_blocks = 40, .block_size = 8};
-    const Case c(dense_kernels(best_isa()), o);
+    const Case c(dense_kernels(isa_from_environment()), o);
     const auto x = random_floats(3 * o.d_model, 10);
     const Matrix in(3, o.d_model, x);
     const auto full = c.active(exec.get(), x, o.d_ff());
@@ -166,12 +166,12 @@ TEST_CASE("SparseFfn: a narrower width keeps the picks and sums a prefix of the 
 TEST_CASE("SparseFfn: blocks beyond a width do not change a bit of what the width gives") {
   // Widths that end with a group: the wide layer's first groups are the narrow layer's.
   const Options o{.n_blocks = 40, .block_size = 8};
-  Case c(dense_kernels(best_isa()), o);
+  Case c(dense_kernels(isa_from_environment()), o);
   const auto x = random_floats(o.d_model, 11);
   TestExec exec(1);
   const std::size_t width = 2 * c.layer.blocks_per_group() * o.block_size;
   const auto before = run_layer(exec.get(), c.under_test(width), x, {1});
-  const Case other(dense_kernels(best_isa()), o);
+  const Case other(dense_kernels(isa_from_environment()), o);
   auto* const beyond =
       static_cast<float*>(const_cast<void*>(static_cast<const void*>(c.units.view().row(2 * width))));
   for (std::size_t i = 0; i < o.d_model; ++i) beyond[i] = std::numeric_limits<float>::quiet_NaN();
@@ -181,7 +181,7 @@ TEST_CASE("SparseFfn: blocks beyond a width do not change a bit of what the widt
 
 TEST_CASE("SparseFfn: equal logits pick the first unit") {
   Options o{.n_blocks = 4, .block_size = 16};
-  Case c(dense_kernels(best_isa()), o);
+  Case c(dense_kernels(isa_from_environment()), o);
   const std::vector<float> x(o.d_model, 0.0F);  // every logit is its bias
   std::fill(c.controller_bias.begin(), c.controller_bias.end(), 0.5F);
   TestExec exec(1);
@@ -190,7 +190,7 @@ TEST_CASE("SparseFfn: equal logits pick the first unit") {
 
 TEST_CASE("SparseFfn: NaN logits are passed over, a NaN input gives NaN and a valid pick") {
   Options o{.n_blocks = 4, .block_size = 16};
-  Case c(dense_kernels(best_isa()), o);
+  Case c(dense_kernels(isa_from_environment()), o);
   TestExec exec(2);
   auto x = random_floats(o.d_model, 12);
   const auto picks = c.active(exec.get(), x, o.d_ff());
@@ -205,7 +205,7 @@ TEST_CASE("SparseFfn: NaN logits are passed over, a NaN input gives NaN and a va
 
 TEST_CASE("SparseFfn: the w2 row of a silent unit is not read") {
   Options o{.n_blocks = 8, .block_size = 2};
-  const Case c(dense_kernels(best_isa()), o);
+  const Case c(dense_kernels(isa_from_environment()), o);
   const auto x = random_floats(o.d_model, 13);
   TestExec exec(1);
   const auto active = c.active(exec.get(), x, o.d_ff());
@@ -225,7 +225,7 @@ TEST_CASE("SparseFfn: the w2 row of a silent unit is not read") {
 }
 
 TEST_CASE("SparseFfn: shapes that do not fit are refused") {
-  const DenseKernels& kernels = dense_kernels(best_isa());
+  const DenseKernels& kernels = dense_kernels(isa_from_environment());
   const StoredWeight down(DType::kF32, 8, 32, 1);
   const StoredWeight up(DType::kF32, 48, 8, 2);
   const StoredWeight units(DType::kF32, 96, 32, 3);

@@ -147,21 +147,21 @@ TEST_CASE("SparseQkv: any cut into calls and any number of threads gives the sam
     for (const Options& options : all_options(dtype)) {
       CAPTURE(options.n_modules);
       CAPTURE(options.share_qk);
-      const Case c(dense_kernels(best_isa()), options);
+      const Case c(dense_kernels(isa_from_environment()), options);
       check_same_bits(c.under_test(), random_floats(4 * options.d_in, 11));
     }
   }
 }
 
 TEST_CASE("SparseQkv: q, k and v share one tail of m; a join has its own") {
-  const DenseKernels& kernels = dense_kernels(best_isa());
+  const DenseKernels& kernels = dense_kernels(isa_from_environment());
   CHECK(Case(kernels, {}).layout.size() == 2 * 256);
   CHECK(Case(kernels, {.v_concat = VConcat::kFixed}).layout.size() == 2 * 256 + 2 * 512);
   CHECK(Case(kernels, {.d_in = 64, .n_modules = 1}).layout.size() == 0);
 }
 
 TEST_CASE("SparseQkv: with shared q and k, k may be left out") {
-  const Case c(dense_kernels(best_isa()), {.share_qk = true});
+  const Case c(dense_kernels(isa_from_environment()), {.share_qk = true});
   const auto x = random_floats(256, 12);
   std::vector<float> state(c.layout.size());
   std::vector<float> q(256);
@@ -174,7 +174,7 @@ TEST_CASE("SparseQkv: with shared q and k, k may be left out") {
 }
 
 TEST_CASE("SparseQkv: parts that do not fit each other are refused") {
-  const DenseKernels& kernels = dense_kernels(best_isa());
+  const DenseKernels& kernels = dense_kernels(isa_from_environment());
   const StoredWeight proj(DType::kF32, 8, 32, 1);
   const StoredWeight narrow(DType::kF32, 8, 3 * 3 * 8, 2);
   const StoredWeight wide(DType::kF32, 8, 3 * 3 * 16, 3);
@@ -196,7 +196,7 @@ TEST_CASE("SparseQkv: parts that do not fit each other are refused") {
 TEST_CASE("SparseAttentionOutput: multiplicative layer, convolution, or both") {
   TestExec exec(2);
   for (const DType dtype : kAllDtypes) {
-    const DenseKernels& kernels = dense_kernels(best_isa());
+    const DenseKernels& kernels = dense_kernels(isa_from_environment());
     const std::size_t d = 256;
     const StoredWeight proj(dtype, 64, d, 1, 0.2F);
     const StoredWeight taps(dtype, 64, 9 * 64, 2, 0.2F);
