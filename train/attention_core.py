@@ -29,6 +29,9 @@ def dot_product(q, k, v, causal, key_mask=None):
         mask = None if key_mask is None else key_mask[:, None, None, :]
         if mask is not None and causal:
             mask = mask & causal_mask(q.shape[2], q.device)
+        if q.device.type == "cpu":  # whose bf16 kernel is slower than its f32 one
+            with torch.autocast("cpu", enabled=False):
+                return fused(q.float(), k.float(), v.float(), attn_mask=mask, is_causal=causal and mask is None)
         return fused(q, k, v, attn_mask=mask, is_causal=causal and mask is None)
     score = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
     if causal:

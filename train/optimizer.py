@@ -10,23 +10,24 @@ import math
 import torch
 
 
-def orthogonalise(matrix, steps=5):
-    """Nearest semi-orthogonal matrix of [.., rows, cols] by the quintic Newton-Schulz iteration."""
+def orthogonalise(matrix, steps=5, dtype=torch.float32):
+    """Nearest semi-orthogonal matrix of [.., rows, cols] by the quintic Newton-Schulz iteration, computed in `dtype`."""
     a, b, c = 3.4445, -4.7750, 2.0315
     wide = matrix.shape[-2] <= matrix.shape[-1]
     x = matrix if wide else matrix.transpose(-1, -2)
-    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    x = (x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)).to(dtype)
     for _ in range(steps):
         gram = x @ x.transpose(-1, -2)
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x if wide else x.transpose(-1, -2)
+    return (x if wide else x.transpose(-1, -2)).to(matrix.dtype)
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum with Nesterov, orthogonalised. A tensor [F, 2, d] (sparse units) counts as two matrices [F, d]."""
+    """Momentum with Nesterov, orthogonalised in `dtype`. [F, 2, d] (sparse units) counts as two matrices [F, d]."""
 
-    def __init__(self, params, lr, momentum=0.95, weight_decay=0.0):
+    def __init__(self, params, lr, momentum=0.95, weight_decay=0.0, dtype=torch.float32):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self.dtype = dtype
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -41,7 +42,7 @@ class Muon(torch.optim.Optimizer):
                 update = p.grad.add(momentum, alpha=group["momentum"])
                 matrix = update.transpose(0, 1) if p.dim() == 3 else update
                 rows, cols = matrix.shape[-2:]
-                matrix = orthogonalise(matrix) * max(1.0, rows / cols) ** 0.5
+                matrix = orthogonalise(matrix, dtype=self.dtype) * max(1.0, rows / cols) ** 0.5
                 p.mul_(1.0 - group["lr"] * group["weight_decay"])
                 p.sub_(matrix.transpose(0, 1) if p.dim() == 3 else matrix, alpha=group["lr"])
 
@@ -65,7 +66,8 @@ def build_optimizers(model, settings):
     groups = [{"params": decayed, "weight_decay": settings["weight_decay"]}, {"params": plain, "weight_decay": 0.0}]
     optimizers = [torch.optim.AdamW(groups, lr=settings["lr"], betas=tuple(settings["betas"]), eps=1e-10)]
     if muon:
-        optimizers.append(Muon(muon, settings["muon_lr"], weight_decay=settings["weight_decay"]))
+        dtype = torch.bfloat16 if settings["bf16"] else torch.float32
+        optimizers.append(Muon(muon, settings["muon_lr"], weight_decay=settings["weight_decay"], dtype=dtype))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["peak_lr"] = group["lr"]

@@ -74,14 +74,22 @@ def _tensorboard(folder):
     return SummaryWriter(str(folder / "tensorboard"))
 
 
-def plot_curves(folder):
-    """curves.png from log.jsonl; returns its path, or None where matplotlib is absent or nothing was logged."""
+def non_interactive_pyplot():
+    """matplotlib.pyplot that draws to files; None where matplotlib is absent."""
     try:
         import matplotlib
-
-        matplotlib.use("Agg")
-        from matplotlib import pyplot
     except ImportError:
+        return None
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def plot_curves(folder):
+    """curves.png from log.jsonl; returns its path, or None where matplotlib is absent or nothing was logged."""
+    pyplot = non_interactive_pyplot()
+    if pyplot is None:
         return None
     rows = [json.loads(line) for line in (Path(folder) / "log.jsonl").read_text().splitlines()]
     figure, axes = pyplot.subplots(figsize=(8, 5))

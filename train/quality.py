@@ -6,21 +6,26 @@
 Every model sees the same tokens in the same order (same seed, same batches). Models of one comparison have equal
 parameter counts where the comparison asks for it: the feed-forward width of the second is chosen to match. Bits per
 byte come from `terrace perplexity` on <data>/test.txt, not from the trainer; Mixture-of-Depths models, which the
-engine does not run yet, are scored by train.evaluate and marked. A finished model is not trained again.
+engine does not run yet, are scored by train.evaluate and marked. A finished model is not trained again. Writes
+results.json, results.md and, where matplotlib is installed, results.svg.
 """
 
 import argparse
 import json
 import math
+import re
 import subprocess
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from train.checkpoint import load_checkpoint, write_atomically
+from train.atomic_file import write_atomically
+from train.checkpoint import load_checkpoint
 from train.errors import TrainError
 from train.evaluate import score_text
 from train.export import export_model
 from train.families import build_model
+from train.progress import non_interactive_pyplot
 from train.settings import complete_settings, widths_of
 from train.token_files import load_report
 from train.trainer import Trainer
@@ -31,6 +36,14 @@ DENSE_ATTENTION = {"kind": "dot_product"}
 SPARSE_ATTENTION = {"kind": "multiplicative_conv", "n_modules": 4, "kernel_size": 3}
 DENSE_FF = {"kind": "dense", "activation": "relu"}
 SPARSE_FF = {"kind": "sparse", "block_size": 16, "d_lowrank": 32}
+
+
+@dataclass
+class Candidate:
+    """A model of a comparison, and the training options in which it differs from the others."""
+
+    model: dict
+    options: dict = field(default_factory=dict)
 
 
 def language_model(vocab_size, attention, ff, logits, d_ff=512, **stack):
@@ -70,22 +83,30 @@ def matched(config, target):
 
 
 def comparisons(vocab_size):
-    """{model name: configuration}; names that share a prefix up to '/' are read together."""
+    """{name: Candidate}; names that share a prefix up to '/' are read together."""
     dense_logits, sparse_logits = {"kind": "dense"}, {"kind": "mult", "n_modules": 2}
     dense = language_model(vocab_size, DENSE_ATTENTION, DENSE_FF, dense_logits)
     target = parameter_count(dense)
     sparse_ff = language_model(vocab_size, DENSE_ATTENTION, SPARSE_FF, dense_logits)
-    sparse = language_model(vocab_size, SPARSE_ATTENTION, SPARSE_FF, sparse_logits)
-    models = {
-        "sparsity/dense": dense,
-        "sparsity/sparse feed-forward": matched(sparse_ff, target),
-        "sparsity/all three": matched(sparse, target),
+    sparse_qkv = language_model(vocab_size, SPARSE_ATTENTION, DENSE_FF, dense_logits)
+    sparse_loss = language_model(vocab_size, DENSE_ATTENTION, DENSE_FF, sparse_logits)
+    sparse = matched(language_model(vocab_size, SPARSE_ATTENTION, SPARSE_FF, sparse_logits), target)
+    candidates = {
+        "sparsity/dense": Candidate(dense),
+        "sparsity/all three": Candidate(sparse),
+        "sparsity/sparse feed-forward": Candidate(matched(sparse_ff, target)),
+        "sparsity/sparse QKV": Candidate(matched(sparse_qkv, target)),
+        "sparsity/sparse output layer": Candidate(matched(sparse_loss, target)),
+        "controller/always hard": Candidate(sparse, {"quant_prob": 1.0}),
+        "controller/hard in 30 %, as published": Candidate(sparse, {"quant_prob_final": 0.3}),
+        "controller/no Gumbel noise": Candidate(sparse, {"temperature": 0.0}),
     }
     widths = [128, 256, 512]
     nested = {**SPARSE_FF, "widths": widths}
-    models["widths/nested"] = language_model(vocab_size, SPARSE_ATTENTION, nested, sparse_logits)
+    candidates["widths/nested"] = Candidate(language_model(vocab_size, SPARSE_ATTENTION, nested, sparse_logits))
     for width in widths:
-        models[f"widths/alone {width}"] = language_model(vocab_size, SPARSE_ATTENTION, SPARSE_FF, sparse_logits, width)
+        model = language_model(vocab_size, SPARSE_ATTENTION, SPARSE_FF, sparse_logits, width)
+        candidates[f"widths/alone {width}"] = Candidate(model)
     hashed = {
         "kind": "lsh",
         "chunk_len": 32,
@@ -96,24 +117,23 @@ def comparisons(vocab_size):
         "mem_len": CONTEXT,
         "drop_len": CONTEXT // 4,
     }
-    models["attention/exact shared QK"] = language_model(
-        vocab_size, {"kind": "self", "share_qk": True}, DENSE_FF, dense_logits
-    )
-    models["attention/LSH"] = language_model(vocab_size, hashed, DENSE_FF, dense_logits)
+    exact = {"kind": "self", "share_qk": True}
+    for name, attention in (("exact shared QK", exact), ("LSH", hashed)):
+        candidates[f"attention/{name}"] = Candidate(language_model(vocab_size, attention, DENSE_FF, dense_logits))
     depths = {"every": 2, "capacity": 0.125, "predictor_width": 32}
-    models["depth/routed"] = language_model(
-        vocab_size, SPARSE_ATTENTION, SPARSE_FF, sparse_logits, mixture_of_depths=depths
+    candidates["depth/routed"] = Candidate(
+        language_model(vocab_size, SPARSE_ATTENTION, SPARSE_FF, sparse_logits, mixture_of_depths=depths)
     )
-    return models
+    return candidates
 
 
-def train_one(name, model, options, arguments, byte_lengths):
+def train_one(name, candidate, options, arguments, byte_lengths):
     """Trains unless its run is finished; returns the folder."""
-    folder = Path(arguments.out) / name.replace("/", "-").replace(" ", "-")
+    folder = Path(arguments.out) / re.sub("[^A-Za-z0-9]+", "-", name)
     sources = {source: 1.0 for source, entry in load_report(arguments.data)["sources"].items() if not entry["paired"]}
-    config = complete_settings(
-        {"model": model, "data": {"folder": arguments.data, "sources": sources}, "train": options}
-    )
+    data = {"folder": arguments.data, "sources": sources}
+    train = {**options, **candidate.options}
+    config = complete_settings({"model": candidate.model, "data": data, "train": train})
     trainer = Trainer(config, folder, byte_lengths, arguments.device, resume=True, workers=arguments.workers)
     if trainer.share_done() < 1.0:
         trainer.run()
@@ -155,6 +175,31 @@ def table(results):
     return "\n".join(lines)
 
 
+def plot(results, path):
+    """One point per model and width, grouped by comparison. Does nothing where matplotlib is absent."""
+    pyplot = non_interactive_pyplot()
+    if pyplot is None:
+        return
+    labels, values, colours, groups = [], [], [], []
+    for name, entry in results.items():
+        group, _, model = name.partition("/")
+        if group not in groups:
+            groups.append(group)
+        for row in entry["rows"]:
+            labels.append(f"{group}: {model}, {row['width']}")
+            values.append(row["bits_per_byte"])
+            colours.append(f"C{groups.index(group)}")
+    figure, axes = pyplot.subplots(figsize=(8, 0.28 * len(labels) + 1))
+    axes.scatter(values, range(len(values)), c=colours)
+    axes.set_yticks(range(len(labels)), labels)
+    axes.invert_yaxis()
+    axes.set_xlabel("held-out bits per byte (less is better)")
+    axes.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(path)
+    pyplot.close(figure)
+
+
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="train.quality", description=__doc__.split("\n")[0])
     parser.add_argument("--data", required=True, help="folder of train.prepare")
@@ -165,6 +210,8 @@ def main(argv=None):
     parser.add_argument("--only", default="", help="comparisons to run, e.g. sparsity,widths; default: all")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--bf16", action="store_true", help="train under bf16 autocast")
+    parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args(argv)
     options = {
         "steps": args.steps,
@@ -172,17 +219,19 @@ def main(argv=None):
         "contexts": {str(CONTEXT): 1.0},
         "eval_context": CONTEXT,
         "quant_prob_final": 1.0,
+        "bf16": args.bf16,
+        "seed": args.seed,
     }
     results = {}
     try:
         vocabulary = load_vocabulary(Path(args.data) / "tokenizer.model")
-        for name, model in comparisons(vocabulary.size).items():
+        for name, candidate in comparisons(vocabulary.size).items():
             if args.only and name.partition("/")[0] not in args.only.split(","):
                 continue
-            folder = train_one(name, model, options, args, vocabulary.byte_lengths())
-            rows = measure(folder, model, args, vocabulary)
+            folder = train_one(name, candidate, options, args, vocabulary.byte_lengths())
+            rows = measure(folder, candidate.model, args, vocabulary)
             results[name] = {
-                "parameters": parameter_count(model),
+                "parameters": parameter_count(candidate.model),
                 "tokens": args.steps * args.batch_tokens,
                 "rows": rows,
             }
@@ -191,6 +240,7 @@ def main(argv=None):
         print(f"train.quality: {error}", file=sys.stderr)
         return 1
     write_atomically(Path(args.out) / "results.md", (table(results) + "\n").encode())
+    plot(results, Path(args.out) / "results.svg")
     print(table(results))
     return 0
 

@@ -6,6 +6,9 @@
 Training replaces the argmax by a straight-through one-hot: forward argmax of log_softmax(z) + temperature * Gumbel
 noise, backward the softmax. With probability 1 - quant_prob a whole batch uses the softmax itself as the mask.
 A nested width is a prefix of whole blocks. Cost in training is that of a dense layer (the mask hides N-1 of N units).
+
+Units are stored block by block; a pass reads them element by element, so that every reduction over the N elements of
+a block runs over the last axis but one, which PyTorch vectorises on a CPU (over a last axis of 16 it does not).
 """
 
 import torch
@@ -18,22 +21,28 @@ from train.projections import scaled_normal
 
 
 class StraightThroughOneHot(torch.autograd.Function):
-    """Forward: one_hot(pick) over the last axis. Backward: the gradient of softmax(z)."""
+    """Forward: 1 where `noisy` is greatest on the last axis but one. Backward: the gradient of softmax(z)."""
 
     @staticmethod
-    def forward(ctx, z, pick):
-        ctx.save_for_backward(z.softmax(-1))
-        return torch.zeros_like(z).scatter_(-1, pick, 1.0)
+    def forward(ctx, z, noisy):
+        ctx.save_for_backward(z)
+        return (noisy == noisy.amax(-2, keepdim=True)).to(z.dtype)
 
     @staticmethod
     def backward(ctx, gradient):
-        (p,) = ctx.saved_tensors
+        (z,) = ctx.saved_tensors
+        p = z.softmax(-2)
         gradient = p * gradient
-        return gradient - p * gradient.sum(-1, keepdim=True), None
+        return gradient.sub_(p.mul_(gradient.sum(-2, keepdim=True))), None
+
+
+def by_element(stored, width, block_size):
+    """The first `width` of [F, ..] rows stored as block * N + element, reordered to element * blocks + block."""
+    return stored[:width].unflatten(0, (width // block_size, block_size)).transpose(0, 1).flatten(0, 1)
 
 
 class Controller(nn.Module):
-    """Logits z [.., blocks, N] of the choice inside each block: down [r, d], up [F, r], bias [F]."""
+    """Logits z [.., N, blocks] of the choice inside each block: down [r, d], up [F, r], bias [F]."""
 
     def __init__(self, d, d_ff, block_size, rank):
         super().__init__()
@@ -43,8 +52,11 @@ class Controller(nn.Module):
         self.bias = nn.Parameter(torch.zeros(d_ff))
 
     def forward(self, x, width):
-        z = F.linear(F.linear(x, self.down), self.up[:width], self.bias[:width])
-        return z.unflatten(-1, (width // self.block_size, self.block_size))
+        # In f32 under autocast too: bf16 logits tie often, and a tie has no single choice.
+        with torch.autocast(x.device.type, enabled=False):
+            up, bias = (by_element(part, width, self.block_size) for part in (self.up, self.bias))
+            z = F.linear(F.linear(x.float(), self.down), up, bias)
+        return z.unflatten(-1, (self.block_size, width // self.block_size))
 
 
 class SparseFeedForward(nn.Module):
@@ -71,23 +83,32 @@ class SparseFeedForward(nn.Module):
             raise TrainError(f"sparse ff: width {width}: expected a multiple of {self.block_size} up to {self.d_ff}")
         x = self.norm(x)
         z = self.controller(x, width)
-        hidden = F.relu(F.linear(x, self.units[:width, 0])).view_as(z) * self.mask(z, mode)
-        return F.linear(hidden.flatten(-2), self.units[:width, 1].t(), self.bias)
+        w1, w2 = (by_element(self.units[:, side], width, self.block_size) for side in (0, 1))
+        hidden = F.relu(F.linear(x, w1)).view_as(z)
+        hidden = hidden * self.mask(z, mode).to(hidden.dtype)
+        return F.linear(hidden.flatten(-2), w2.t(), self.bias)
 
     def mask(self, z, mode):
         """What each unit's activation is multiplied by: the choice, times its probability when that is configured."""
         if not self.training:
-            choice = torch.zeros_like(z).scatter_(-1, z.argmax(-1, keepdim=True), 1.0)
+            choice = torch.zeros_like(z).scatter_(-2, z.argmax(-2, keepdim=True), 1.0)
         elif mode.quantise:
-            # Gumbel noise is -log(-log(u)); u keeps clear of 0 and 1, where it would be infinite.
-            u = torch.rand(z.shape, generator=mode.generator, device=z.device, dtype=torch.float32)
-            anti_noise = u.clamp_(1e-6, 1.0 - 1e-6).log_().neg_().log_()
-            pick = torch.sub(z.detach(), anti_noise, alpha=mode.temperature).argmax(-1, keepdim=True)
-            choice = StraightThroughOneHot.apply(z, pick)
+            choice = StraightThroughOneHot.apply(z, self.noisy(z.detach(), mode))
         else:
-            choice = z.softmax(-1)
-        return choice * z.softmax(-1) if self.multiply else choice
+            choice = z.softmax(-2)
+        return choice * z.softmax(-2) if self.multiply else choice
+
+    @staticmethod
+    def noisy(z, mode):
+        """z + temperature * Gumbel noise, drawn for one window and shared by all windows of the pass.
+
+        Noise of its own for each window took a twelfth of a step on a CPU.
+        """
+        # Gumbel noise is -log(-log(u)); u keeps clear of 0 and 1, where it would be infinite.
+        u = torch.rand(z.shape[1:], generator=mode.generator, device=z.device, dtype=torch.float32)
+        anti_noise = u.clamp_(1e-6, 1.0 - 1e-6).log_().neg_().log_()
+        return torch.sub(z, anti_noise, alpha=mode.temperature)
 
     def picks(self, x, width=None):
         """int64 [.., blocks]: the unit each block chooses in eval mode (first index on ties)."""
-        return self.controller(self.norm(x), self.d_ff if width is None else width).argmax(-1)
+        return self.controller(self.norm(x), self.d_ff if width is None else width).argmax(-2)

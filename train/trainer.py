@@ -24,7 +24,7 @@ from train.optimizer import build_optimizers, learning_rate_scale, set_learning_
 from train.pass_mode import PassMode
 from train.progress import ProgressReport, plot_curves
 from train.settings import widths_of
-from train.tasks import TASKS, cross_entropy
+from train.tasks import TASKS, cross_entropy_sum
 
 
 def pick_device(name):
@@ -162,7 +162,7 @@ class Trainer:
             *inputs, targets = (tensor.to(self.device) for tensor in part)
             with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.options["bf16"]):
                 logits = self.model(*inputs, mode)
-            loss = cross_entropy(logits, targets, "sum") / n_targets
+            loss = cross_entropy_sum(logits, targets) / n_targets
             auxiliary = sum(mode.losses) / len(parts) if mode.losses else 0.0
             return loss.detach(), torch.autograd.grad(loss + auxiliary, parameters, allow_unused=True)
 

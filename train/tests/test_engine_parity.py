@@ -49,8 +49,8 @@ def check_margins(model, inputs, mode):
     margins = []
 
     def note(module, _, z):
-        top = z.topk(2, -1).values
-        margins.append((top[..., 0] - top[..., 1]).min().item())
+        top = z.topk(2, -2).values  # [.., N, blocks]
+        margins.append((top[..., 0, :] - top[..., 1, :]).min().item())
 
     hooks = [m.controller.register_forward_hook(note) for m in model.modules() if isinstance(m, SparseFeedForward)]
     with torch.no_grad():
