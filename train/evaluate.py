@@ -45,6 +45,10 @@ def score_text(model, ids, context, stride, width=None):
     return nats
 
 
+def bits_per_byte(nats, text):
+    return nats / math.log(2.0) / len(text.encode("utf-8"))
+
+
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="train.evaluate", description=__doc__.split("\n")[0])
     parser.add_argument("--checkpoint", required=True)
@@ -65,7 +69,7 @@ def main(argv=None):
         for width in widths_of(saved["config"]["model"]):
             nats = score_text(model, ids, args.context, stride, width)
             figures = {"width": width, "tokens": len(ids), "bytes": size, "nats_per_token": nats / len(ids)}
-            print(json.dumps({**figures, "bits_per_byte": nats / math.log(2.0) / size}))
+            print(json.dumps({**figures, "bits_per_byte": bits_per_byte(nats, text)}))
     except TrainError as error:
         print(f"train.evaluate: {error}", file=sys.stderr)
         return 1

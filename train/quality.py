@@ -12,7 +12,6 @@ results.json, results.md and, where matplotlib is installed, results.svg.
 
 import argparse
 import json
-import math
 import re
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from pathlib import Path
 from train.atomic_file import write_atomically
 from train.checkpoint import load_checkpoint
 from train.errors import TrainError
-from train.evaluate import score_text
+from train.evaluate import bits_per_byte, score_text
 from train.export import export_model
 from train.families import build_model
 from train.progress import non_interactive_pyplot
@@ -150,8 +149,7 @@ def measure(folder, model, arguments, vocabulary):
         module.load_state_dict(state)
         content = text.read_text(encoding="utf-8")
         nats = score_text(module, vocabulary.encode(content), CONTEXT, CONTEXT // 2)
-        bits = nats / math.log(2.0) / len(content.encode("utf-8"))
-        return [{"width": model["d_ff"], "bits_per_byte": bits, "by": "trainer"}]
+        return [{"width": model["d_ff"], "bits_per_byte": bits_per_byte(nats, content), "by": "trainer"}]
     path = folder / "model.terrace"
     export_model(path, state, model, "f32", Path(arguments.data) / "tokenizer.model")
     for width in widths_of(model):
