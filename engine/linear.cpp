@@ -17,6 +17,10 @@ constexpr std::size_t padded(std::size_t n) noexcept { return (n + kAlign - 1) /
 
 constexpr bool is_quantized(DType dtype) noexcept { return dtype == DType::kQ8 || dtype == DType::kQ4; }
 
+std::int32_t sum_of(const std::int8_t* q, std::size_t n) noexcept {
+  return std::accumulate(q, q + n, std::int32_t{0});
+}
+
 }  // namespace
 
 PreparedRows::PreparedRows(Exec& exec, const DenseKernels& kernels, DType dtype, ConstRows x)
@@ -42,11 +46,12 @@ PreparedRows PreparedRows::windows(Exec& exec, const DenseKernels& kernels, DTyp
   exec.for_range(x.n, 1, 4 * x.width, [&](std::size_t begin, std::size_t end) {
     for (std::size_t t = begin; t < end; ++t) {
       const QuantizedRow whole = kernels.quantize(x.row(t), x.width, q + t * row);
+      std::int32_t sum = n_windows == 1 && width == x.width ? whole.sum : sum_of(whole.q, width);
       for (std::size_t i = 0; i < n_windows; ++i) {
         const std::int8_t* const window = whole.q + i * step;
-        const std::int32_t sum =
-            width == x.width ? whole.sum : std::accumulate(window, window + width, std::int32_t{0});
         out[t * n_windows + i] = {window, whole.scale, sum};
+        // The next window has lost `step` values in front and won as many behind.
+        if (i + 1 < n_windows) sum += sum_of(window + width, step) - sum_of(window, step);
       }
     }
   });

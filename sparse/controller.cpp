@@ -42,6 +42,15 @@ std::size_t Controller::bytes_per_token(std::size_t width) const noexcept {
 void Controller::pick(const PreparedRows& h, std::size_t begin, std::size_t end, float* logits,
                       std::uint32_t* picks, float* softmax, std::size_t stride) const noexcept {
   const std::size_t n_units = (end - begin) * block_size_;
+  if (sparse_->pick_q8 && up_.dtype == DType::kQ8 && !softmax) {
+    const WeightView rows = up_.slice_rows(begin * block_size_, n_units);
+    for (std::size_t t = 0; t < h.size(); ++t) {
+      sparse_->pick_q8(reinterpret_cast<const std::int8_t*>(rows.row(0)), rows.row_stride,
+                       reinterpret_cast<const float*>(rows.row_scale(0)), bias_ + begin * block_size_,
+                       h.q8()[t], rows.cols, block_size_, end - begin, picks + t * stride + begin);
+    }
+    return;
+  }
   dot_rows(*kernels_, up_.slice_rows(begin * block_size_, n_units), 0, n_units, h, logits, n_units);
   for (std::size_t t = 0; t < h.size(); ++t) {
     for (std::size_t b = begin; b < end; ++b) {

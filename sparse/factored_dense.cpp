@@ -19,6 +19,12 @@ constexpr std::size_t kMaxGatedRows = 128;
 /// Rows of the projection per kernel call: bounds the partial sums on the stack (16 KiB).
 constexpr std::size_t kRowBlock = 32;
 
+/// Of one token: fewer modules than this at once leave the kernel's register blocks half empty.
+constexpr std::size_t kModulesPerChunk = 4;
+
+/// A projection up to here may be read by every thread: it stays in the last-level cache meanwhile.
+constexpr std::size_t kSharedBytes = std::size_t{4} << 20;
+
 constexpr bool is_quantized(DType dtype) noexcept { return dtype == DType::kQ8 || dtype == DType::kQ4; }
 
 /// The gated inputs x * gate_s of a few tokens, row t * S + s, panel by panel and ready for the weights'
@@ -27,74 +33,84 @@ class GatedRows {
  public:
   GatedRows(Exec& exec, const DenseKernels& kernels, DType dtype, const float* gate, std::size_t n_modules,
             ConstRows x)
-      : n_(x.n * n_modules), n_panels_((x.width + kPanel - 1) / kPanel) {
+      : kernels_(kernels),
+        gate_(gate),
+        n_modules_(n_modules),
+        x_(x),
+        n_(x.n * n_modules),
+        n_panels_((x.width + kPanel - 1) / kPanel) {
     const std::size_t size = n_panels_ * n_ * kPanel;
-    std::int8_t* q = nullptr;
-    float* f = nullptr;
     if (is_quantized(dtype)) {
-      q = exec.ws.take<std::int8_t>(size);
+      q_ = exec.ws.take<std::int8_t>(size);
       q8_ = exec.ws.take<QuantizedRow>(n_panels_ * n_);
     } else {
-      f = exec.ws.take<float>(size);
+      f_ = exec.ws.take<float>(size);
       f32_ = exec.ws.take<const float*>(n_panels_ * n_);
     }
-    // A module's gate is read once for all tokens.
-    exec.for_range(n_modules, 1, x.n * x.width * sizeof(float), [&](std::size_t begin, std::size_t end) {
-      for (std::size_t s = begin; s < end; ++s) {
-        for (std::size_t p = 0; p < n_panels_; ++p) {
-          const std::size_t column = p * kPanel;
-          const std::size_t n = std::min(kPanel, x.width - column);
-          for (std::size_t t = 0; t < x.n; ++t) {
-            const std::size_t slot = p * n_ + t * n_modules + s;
-            alignas(64) float scratch[kPanel];
-            float* const gated = f ? f + slot * kPanel : scratch;
-            kernels.multiply_to(x.row(t) + column, gate + s * x.width + column, gated, n);
-            if (q) {
-              q8_[slot] = kernels.quantize(gated, n, q + slot * kPanel);
-            } else {
-              f32_[slot] = gated;
-            }
+  }
+
+  /// Fills the rows of modules [begin, end), on the calling thread. A module's gate is read once for all
+  /// tokens.
+  void fill(std::size_t begin, std::size_t end) const noexcept {
+    for (std::size_t s = begin; s < end; ++s) {
+      for (std::size_t p = 0; p < n_panels_; ++p) {
+        const std::size_t column = p * kPanel;
+        const std::size_t n = std::min(kPanel, x_.width - column);
+        for (std::size_t t = 0; t < x_.n; ++t) {
+          const std::size_t slot = p * n_ + t * n_modules_ + s;
+          alignas(64) float scratch[kPanel];
+          float* const gated = f_ ? f_ + slot * kPanel : scratch;
+          kernels_.multiply_to(x_.row(t) + column, gate_ + s * x_.width + column, gated, n);
+          if (q_) {
+            q8_[slot] = kernels_.quantize(gated, n, q_ + slot * kPanel);
+          } else {
+            f32_[slot] = gated;
           }
         }
       }
-    });
+    }
   }
 
   std::size_t size() const noexcept { return n_; }
   std::size_t n_panels() const noexcept { return n_panels_; }
 
   /// y[i * w.rows + r] = <row r of w, gated row first + i> over the columns of panel p, i < n.
-  void dot(const DenseKernels& kernels, const WeightView& w, std::size_t p, std::size_t first, std::size_t n,
-           float* y) const noexcept {
+  void dot(const WeightView& w, std::size_t p, std::size_t first, std::size_t n, float* y) const noexcept {
     const std::size_t column = p * kPanel;
     const std::size_t d = std::min(kPanel, w.cols - column);
     const std::byte* const data = w.row(0) + row_bytes(w.dtype, column);
     first += p * n_;
     switch (w.dtype) {
       case DType::kF32:
-        kernels.dot_f32(reinterpret_cast<const float*>(data), w.row_stride, w.rows, f32_ + first, n, d, y,
-                        w.rows);
+        kernels_.dot_f32(reinterpret_cast<const float*>(data), w.row_stride, w.rows, f32_ + first, n, d, y,
+                         w.rows);
         break;
       case DType::kBf16:
-        kernels.dot_bf16(reinterpret_cast<const std::uint16_t*>(data), w.row_stride, w.rows, f32_ + first, n,
-                         d, y, w.rows);
+        kernels_.dot_bf16(reinterpret_cast<const std::uint16_t*>(data), w.row_stride, w.rows, f32_ + first, n,
+                          d, y, w.rows);
         break;
       case DType::kQ8:
-        kernels.dot_q8(reinterpret_cast<const std::int8_t*>(data), w.row_stride,
-                       reinterpret_cast<const float*>(w.row_scale(0)), w.rows, q8_ + first, n, d, y, w.rows);
+        kernels_.dot_q8(reinterpret_cast<const std::int8_t*>(data), w.row_stride,
+                        reinterpret_cast<const float*>(w.row_scale(0)), w.rows, q8_ + first, n, d, y, w.rows);
         break;
       case DType::kQ4:
-        kernels.dot_q4(reinterpret_cast<const std::uint8_t*>(data), w.row_stride,
-                       reinterpret_cast<const std::uint16_t*>(w.row_scale(0)) + column / kQ4Group, w.rows,
-                       q8_ + first, n, d, y, w.rows);
+        kernels_.dot_q4(reinterpret_cast<const std::uint8_t*>(data), w.row_stride,
+                        reinterpret_cast<const std::uint16_t*>(w.row_scale(0)) + column / kQ4Group, w.rows,
+                        q8_ + first, n, d, y, w.rows);
         break;
     }
   }
 
  private:
+  const DenseKernels& kernels_;
+  const float* gate_;
+  std::size_t n_modules_;
+  ConstRows x_;
   std::size_t n_;
   std::size_t n_panels_;
-  const float** f32_ = nullptr;
+  float* f_ = nullptr;  ///< [panel, n_, kPanel], one of the two
+  std::int8_t* q_ = nullptr;
+  const float** f32_ = nullptr;  ///< [panel, n_]
   QuantizedRow* q8_ = nullptr;
 };
 
@@ -127,12 +143,14 @@ void FactoredDense::forward_batch(Exec& exec, ConstRows x, Rows y) const {
   const GatedRows gated(exec, *kernels_, proj_.dtype, gate_, n_modules_, x);
   const std::size_t d_module = proj_.rows;
 
-  const auto add_panel = [&](std::size_t p, std::size_t row, std::size_t n_rows) {
+  // Rows [row, row + n_rows) of the projection for gated rows [begin, end), over the columns of panel p.
+  const auto add_panel = [&](std::size_t p, std::size_t row, std::size_t n_rows, std::size_t begin,
+                             std::size_t end) {
     alignas(64) float partial[kRowBlock * kMaxGatedRows];
     const WeightView w = proj_.slice_rows(row, n_rows);
-    for (std::size_t first = 0; first < gated.size(); first += kMaxGatedRows) {
-      const std::size_t n = std::min(kMaxGatedRows, gated.size() - first);
-      gated.dot(*kernels_, w, p, first, n, partial);
+    for (std::size_t first = begin; first < end; first += kMaxGatedRows) {
+      const std::size_t n = std::min(kMaxGatedRows, end - first);
+      gated.dot(w, p, first, n, partial);
       for (std::size_t i = 0; i < n; ++i) {
         const std::size_t module = (first + i) % n_modules_;
         const std::size_t column = module * d_module + row;
@@ -146,16 +164,31 @@ void FactoredDense::forward_batch(Exec& exec, ConstRows x, Rows y) const {
       }
     }
   };
+  const auto add_panels = [&](std::size_t row_begin, std::size_t row_end, std::size_t begin,
+                              std::size_t end) {
+    for (std::size_t p = 0; p < gated.n_panels(); ++p) {
+      for (std::size_t r = row_begin; r < row_end; r += kRowBlock)
+        add_panel(p, r, std::min(kRowBlock, row_end - r), begin, end);
+    }
+  };
 
+  // One token: a chunk gates a few modules and takes them through the whole projection, without a barrier in
+  // between. The projection is small; the threads after the first find it in the shared cache.
+  const std::size_t modules_per_chunk = n_modules_ / exec.team.size();
+  if (x.n == 1 && modules_per_chunk >= kModulesPerChunk && proj_.bytes() <= kSharedBytes) {
+    exec.for_range(n_modules_, kModulesPerChunk, d_in() * (sizeof(float) + d_module / 8),
+                   [&](std::size_t begin, std::size_t end) {
+                     gated.fill(begin, end);
+                     add_panels(0, d_module, begin, end);
+                   });
+    return;
+  }
+  exec.for_range(n_modules_, 1, x.n * x.width * sizeof(float),
+                 [&](std::size_t begin, std::size_t end) { gated.fill(begin, end); });
   const std::size_t multiply_adds =
       gated.size() * proj_.cols / 8;  // about eight of them in the time of one byte
   exec.for_range(d_module, 8, std::max(row_bytes(proj_.dtype, proj_.cols), multiply_adds),
-                 [&](std::size_t begin, std::size_t end) {
-                   for (std::size_t p = 0; p < gated.n_panels(); ++p) {
-                     for (std::size_t r = begin; r < end; r += kRowBlock)
-                       add_panel(p, r, std::min(kRowBlock, end - r));
-                   }
-                 });
+                 [&](std::size_t begin, std::size_t end) { add_panels(begin, end, 0, gated.size()); });
 }
 
 }  // namespace terrace

@@ -6,7 +6,7 @@ namespace terrace {
 namespace {
 
 constexpr SparseKernels kTable = {
-    .isa = Isa::kAvx2, .name = "avx2", .biased_argmax = biased_argmax<xsimd::avx2>};
+    .isa = Isa::kAvx2, .name = "avx2", .biased_argmax = biased_argmax<xsimd::avx2>, .pick_q8 = nullptr};
 
 }  // namespace
 

@@ -5,8 +5,10 @@
 namespace terrace {
 namespace {
 
-constexpr SparseKernels kTable = {
-    .isa = Isa::kAvx512, .name = "avx512", .biased_argmax = biased_argmax<xsimd::avx512f>};
+constexpr SparseKernels kTable = {.isa = Isa::kAvx512,
+                                  .name = "avx512",
+                                  .biased_argmax = biased_argmax<xsimd::avx512f>,
+                                  .pick_q8 = nullptr};
 
 }  // namespace
 

@@ -18,8 +18,11 @@ const SparseKernels& sparse_kernels(Isa isa) {
 #endif
 #ifdef TERRACE_HAVE_AVX512
     case Isa::kAvx512:
-    case Isa::kAvx512Vnni:  // nothing here multiplies integers
       return sparse_kernels_avx512();
+#endif
+#ifdef TERRACE_HAVE_AVX512VNNI
+    case Isa::kAvx512Vnni:
+      return sparse_kernels_avx512vnni();
 #endif
 #ifdef TERRACE_HAVE_NEON
     case Isa::kNeon:

@@ -6,7 +6,7 @@ namespace terrace {
 namespace {
 
 constexpr SparseKernels kTable = {
-    .isa = Isa::kNeon, .name = "neon", .biased_argmax = biased_argmax<xsimd::neon64>};
+    .isa = Isa::kNeon, .name = "neon", .biased_argmax = biased_argmax<xsimd::neon64>, .pick_q8 = nullptr};
 
 }  // namespace
 

@@ -20,7 +20,8 @@ std::uint32_t biased_argmax(const float* z, const float* bias, std::size_t n) no
   return winner;
 }
 
-constexpr SparseKernels kTable = {.isa = Isa::kScalar, .name = "scalar", .biased_argmax = biased_argmax};
+constexpr SparseKernels kTable = {
+    .isa = Isa::kScalar, .name = "scalar", .biased_argmax = biased_argmax, .pick_q8 = nullptr};
 
 }  // namespace
 

@@ -11,6 +11,7 @@ namespace terrace {
 const SparseKernels& sparse_kernels_scalar() noexcept;  // the specification
 const SparseKernels& sparse_kernels_avx2() noexcept;
 const SparseKernels& sparse_kernels_avx512() noexcept;
+const SparseKernels& sparse_kernels_avx512vnni() noexcept;
 const SparseKernels& sparse_kernels_neon() noexcept;
 
 }  // namespace terrace

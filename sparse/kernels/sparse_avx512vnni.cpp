@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/kernels/lanes_avx512.h"
+#include "sparse/kernels/sparse_impl.h"
+#include "sparse/kernels/sparse_tables.h"
+
+namespace terrace {
+namespace {
+
+/// Rows whose sums leave the adding-up tree as one register.
+constexpr std::size_t kRows = 16;
+
+
+/// [sum a, sum b] of each quarter register, in turn: half of a step of the tree.
+inline __m512i add_pairs32(__m512i a, __m512i b) noexcept {
+  return _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+}
+inline __m512i add_pairs64(__m512i a, __m512i b) noexcept {
+  return _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+}
+
+/// Lane r of the result is the sum of the lanes of sums[r].
+inline __m512i add_up(const __m512i* sums) noexcept {
+  __m512i quarter[4];  // quarter[i]: sums of 4 i .. 4 i + 3 in every 128 bits, a quarter of each
+  TERRACE_UNROLL
+  for (std::size_t i = 0; i < 4; ++i) {
+    const __m512i* const s = sums + 4 * i;
+    quarter[i] = add_pairs64(add_pairs32(s[0], s[1]), add_pairs32(s[2], s[3]));
+  }
+  // 0x88 and 0xdd take the even and the odd quarters of two registers.
+  const __m512i low = _mm512_add_epi32(_mm512_shuffle_i32x4(quarter[0], quarter[1], 0x88),
+                                       _mm512_shuffle_i32x4(quarter[0], quarter[1], 0xdd));
+  const __m512i high = _mm512_add_epi32(_mm512_shuffle_i32x4(quarter[2], quarter[3], 0x88),
+                                        _mm512_shuffle_i32x4(quarter[2], quarter[3], 0xdd));
+  return _mm512_add_epi32(_mm512_shuffle_i32x4(low, high, 0x88), _mm512_shuffle_i32x4(low, high, 0xdd));
+}
+
+/// Inner products of rows w + r * row_stride, r < kRows, with x. Rows from n on repeat the last one.
+inline __m512i dot_16(const std::int8_t* w, std::size_t row_stride, std::size_t n, const QuantizedRow& x,
+                      std::size_t d) noexcept {
+  const __m512i offset = _mm512_set1_epi8(-128);  // makes int8 unsigned, as dpbusd wants one of its operands
+  const std::size_t whole = d / 64 * 64;
+  const __mmask64 tail = (std::uint64_t{1} << (d - whole)) - 1;
+  __m512i sums[kRows];
+  TERRACE_UNROLL
+  for (std::size_t r = 0; r < kRows; ++r) sums[r] = _mm512_setzero_si512();
+  const std::size_t last = (n - 1) * row_stride;
+  for (std::size_t i = 0; i < whole; i += 64) {
+    const __m512i xs = load_bytes(x.q + i);
+    TERRACE_UNROLL
+    for (std::size_t r = 0; r < kRows; ++r) {
+      const std::size_t at = r * row_stride < last ? r * row_stride : last;
+      sums[r] = _mm512_dpbusd_epi32(sums[r], _mm512_xor_si512(load_bytes(w + at + i), offset), xs);
+    }
+  }
+  if (tail != 0) {
+    const __m512i xs = _mm512_maskz_loadu_epi8(tail, x.q + whole);
+    TERRACE_UNROLL
+    for (std::size_t r = 0; r < kRows; ++r) {
+      const std::size_t at = r * row_stride < last ? r * row_stride : last;
+      const __m512i ws = _mm512_maskz_loadu_epi8(tail, w + at + whole);
+      sums[r] = _mm512_dpbusd_epi32(sums[r], _mm512_xor_si512(ws, offset), xs);
+    }
+  }
+  return _mm512_sub_epi32(add_up(sums), _mm512_set1_epi32(static_cast<std::int32_t>(
+                                            128U * static_cast<std::uint32_t>(x.sum))));
+}
+
+void pick_q8(const std::int8_t* w, std::size_t row_stride, const float* w_scale, const float* bias,
+             const QuantizedRow& x, std::size_t d, std::size_t block_size, std::size_t n_blocks,
+             std::uint32_t* picks) noexcept {
+  const __m512 x_scale = _mm512_set1_ps(x.scale);
+  const __m512i sixteen = _mm512_set1_epi32(static_cast<int>(kRows));
+  for (std::size_t b = 0; b < n_blocks; ++b) {
+    // As in biased_argmax: `>` keeps a lane's first maximum and never takes a NaN; the lowest index wins.
+    __m512 best = _mm512_set1_ps(-std::numeric_limits<float>::infinity());
+    __m512i best_index = _mm512_setzero_si512();
+    __m512i index = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    for (std::size_t e = 0; e < block_size; e += kRows) {
+      const std::size_t r = b * block_size + e;
+      const std::size_t n = block_size - e < kRows ? block_size - e : kRows;
+      const auto there = static_cast<__mmask16>((1U << n) - 1);
+      const __m512 products = _mm512_cvtepi32_ps(dot_16(w + r * row_stride, row_stride, n, x, d));
+      const __m512 z =
+          _mm512_mul_ps(products, _mm512_mul_ps(_mm512_maskz_loadu_ps(there, w_scale + r), x_scale));
+      const __m512 value = _mm512_add_ps(z, _mm512_maskz_loadu_ps(there, bias + r));
+      const __mmask16 better = _mm512_mask_cmp_ps_mask(there, value, best, _CMP_GT_OQ);
+      best = _mm512_mask_mov_ps(best, better, value);
+      best_index = _mm512_mask_mov_epi32(best_index, better, index);
+      index = _mm512_add_epi32(index, sixteen);
+    }
+    const __mmask16 top =
+        _mm512_cmp_ps_mask(best, _mm512_set1_ps(_mm512_reduce_max_ps(best)), _CMP_EQ_OQ);
+    picks[b] = _mm512_mask_reduce_min_epu32(top, best_index);
+  }
+}
+
+constexpr SparseKernels kTable = {.isa = Isa::kAvx512Vnni,
+                                  .name = "avx512vnni",
+                                  .biased_argmax = biased_argmax<xsimd::avx512f>,
+                                  .pick_q8 = pick_q8};
+
+}  // namespace
+
+const SparseKernels& sparse_kernels_avx512vnni() noexcept { return kTable; }
+
+}  // namespace terrace
