@@ -14,6 +14,8 @@ namespace {
 
 constexpr float kStabilizer = 1e-3F;  // of relu features
 constexpr float kEpsilon = 1e-4F;     // of softmax features
+/// Rows between two ticks of a whole sequence.
+constexpr std::size_t kRowsPerPass = 1024;
 
 /// Memory for one row of one head.
 struct RowScratch {
@@ -113,8 +115,8 @@ void FavorAttention::softmax_features(const float* x, float top, float* features
   for (std::size_t i = 0; i < m; ++i) features[i] = ratio * (features[i] + kEpsilon);
 }
 
-void FavorAttention::full(const Exec& exec, ConstRows q, ConstRows k, ConstRows v, std::size_t n_real,
-                          Rows y) const {
+void FavorAttention::full(const Exec& exec, ConstRows q, ConstRows k, ConstRows v, std::size_t n_real, Rows y,
+                          const RowTick& tick) const {
   TERRACE_DCHECK(n_real <= k.n);
   if (n_real == 0) {
     for (std::size_t t = 0; t < q.n; ++t) std::fill_n(y.row(t), y.width, 0.0F);
@@ -122,10 +124,26 @@ void FavorAttention::full(const Exec& exec, ConstRows q, ConstRows k, ConstRows 
   }
   const Workspace::Scope scope(exec.ws);
   const std::size_t m = width();
-  const std::size_t per_lane = RowScratch::floats(m, d_head_);
-  float* const memory = exec.ws.take<float>(n_heads_ * per_lane);
+  const std::size_t per_head = RowScratch::floats(m, d_head_);
+  float* const memory = exec.ws.take<float>(n_heads_ * per_head);
   float* const sums = exec.ws.take<float>(state_floats());
   std::fill_n(sums, state_floats(), 0.0F);
+  float* const tops = exec.ws.take<float>(n_heads_);
+  std::fill_n(tops, n_heads_, -std::numeric_limits<float>::infinity());
+
+  // fn(h, t, scratch) for all heads and the rows [0, n), in order within a head.
+  const auto for_rows = [&](std::size_t n, bool counts, const auto& fn) {
+    for (std::size_t first = 0; first < n; first += kRowsPerPass) {
+      const std::size_t last = std::min(n, first + kRowsPerPass);
+      exec.for_range(n_heads_, 1, (last - first) * m * d_head_, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t h = begin; h < end; ++h) {
+          const RowScratch row(memory + h * per_head, m, d_head_);
+          for (std::size_t t = first; t < last; ++t) fn(h, t, row);
+        }
+      });
+      if (tick) tick(counts ? last - first : 0);
+    }
+  };
   const auto project = [&](const float* x, float* a) {
     kernels_->dot_rows(x, feature_rows_.data(), m, d_head_, 1.0F, a);
     return *std::max_element(a, a + m);
@@ -136,28 +154,25 @@ void FavorAttention::full(const Exec& exec, ConstRows q, ConstRows k, ConstRows 
     softmax_features(x, top ? *top : own_top, features);
   };
 
-  exec.for_range(n_heads_, 1, n_real * m * d_head_, [&](std::size_t begin, std::size_t end) {
-    for (std::size_t h = begin; h < end; ++h) {
-      const RowScratch row(memory + h * per_lane, m, d_head_);
-      float top = -std::numeric_limits<float>::infinity();
-      for (std::size_t t = 0; t < n_real && !feature_rows_.empty(); ++t) {
-        top = std::max(top, project(k.row(t) + h * d_head_, row.key));
-      }
-      for (std::size_t t = 0; t < n_real; ++t) {
-        features_of(k.row(t) + h * d_head_, &top, row.key);
-        std::memcpy(row.value, v.row(t) + h * d_head_, d_head_ * sizeof(float));
-        add_key(row.key, row.value, sums + h * head_state_floats());
-      }
-      for (std::size_t t = 0; t < q.n; ++t) {
-        features_of(q.row(t) + h * d_head_, nullptr, row.query);
-        answer(row.query, sums + h * head_state_floats(), row.sum, y.row(t) + h * d_head_);
-      }
-    }
+  if (!feature_rows_.empty()) {
+    for_rows(n_real, false, [&](std::size_t h, std::size_t t, const RowScratch& row) {
+      tops[h] = std::max(tops[h], project(k.row(t) + h * d_head_, row.key));
+    });
+  }
+  for_rows(n_real, false, [&](std::size_t h, std::size_t t, const RowScratch& row) {
+    features_of(k.row(t) + h * d_head_, tops + h, row.key);
+    std::memcpy(row.value, v.row(t) + h * d_head_, d_head_ * sizeof(float));
+    add_key(row.key, row.value, sums + h * head_state_floats());
+  });
+  for_rows(q.n, true, [&](std::size_t h, std::size_t t, const RowScratch& row) {
+    features_of(q.row(t) + h * d_head_, nullptr, row.query);
+    answer(row.query, sums + h * head_state_floats(), row.sum, y.row(t) + h * d_head_);
   });
 }
 
 std::size_t FavorAttention::workspace_bytes() const noexcept {
-  return (n_heads_ * RowScratch::floats(width(), d_head_) + state_floats()) * sizeof(float) + 2 * kCacheLine;
+  return (n_heads_ * (RowScratch::floats(width(), d_head_) + 1) + state_floats()) * sizeof(float) +
+         3 * kCacheLine;
 }
 
 }  // namespace terrace

@@ -6,6 +6,7 @@
 
 #include "attention/kernels/attention_kernels.h"
 #include "engine/exec.h"
+#include "engine/progress.h"
 #include "engine/tensor.h"
 
 namespace terrace {
@@ -37,8 +38,10 @@ class FavorAttention {
   /// and row.
   void causal(const Exec& exec, float* state, ConstRows q, ConstRows k, ConstRows v, Rows y) const;
 
-  /// Bidirectional form over the first `n_real` keys; all rows of q are answered.
-  void full(const Exec& exec, ConstRows q, ConstRows k, ConstRows v, std::size_t n_real, Rows y) const;
+  /// Bidirectional form over the first `n_real` keys; all rows of q are answered. `tick` is told of q.n rows
+  /// in all.
+  void full(const Exec& exec, ConstRows q, ConstRows k, ConstRows v, std::size_t n_real, Rows y,
+            const RowTick& tick = {}) const;
 
   /// Workspace that either form takes.
   std::size_t workspace_bytes() const noexcept;

@@ -3,21 +3,17 @@
 
 #include <algorithm>
 
-#include "engine/error.h"
-
 namespace terrace {
 namespace {
 
-/// Rows between two looks at the stop flag.
+/// Rows per pass: bounds the scratch memory, whatever the length.
 constexpr std::size_t kRowsPerPass = 256;
 
 }  // namespace
 
-void FullAttention::forward(const Exec& exec, const KvCache& kv, ConstRows q, Rows y,
-                            const std::atomic<bool>* stop) const {
+void FullAttention::forward(const Exec& exec, const KvCache& kv, ConstRows q, Rows y) const {
   const ProfileZone zone(exec.profile, Zone::kAttention);
   for (std::size_t begin = 0; begin < q.n; begin += kRowsPerPass) {
-    TERRACE_CHECK(!stop || !stop->load(std::memory_order_relaxed), kCancelled, "attention was cancelled");
     const std::size_t n = std::min(kRowsPerPass, q.n - begin);
     if (kv.length() == 0) {
       for (std::size_t t = begin; t < begin + n; ++t) std::fill_n(y.row(t), y.width, 0.0F);

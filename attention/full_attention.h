@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <atomic>
 #include <cstddef>
 
 #include "attention/kernels/attention_kernels.h"
@@ -40,9 +39,7 @@ class FullAttention {
   }
 
   /// q [n, n_heads * d_k], y [n, n_heads * d_v]; they must not overlap. An empty cache gives zeros.
-  /// `stop` (may be null) is looked at every few hundred rows; once it is true, throws Error{kCancelled}.
-  void forward(const Exec& exec, const KvCache& kv, ConstRows q, Rows y,
-               const std::atomic<bool>* stop = nullptr) const;
+  void forward(const Exec& exec, const KvCache& kv, ConstRows q, Rows y) const;
 
   /// Workspace that forward takes for up to `max_length` slots on `n_threads` threads.
   std::size_t workspace_bytes(std::size_t max_length, unsigned n_threads) const noexcept;

@@ -130,7 +130,7 @@ std::vector<std::uint32_t> LshAttention::selected(const LshState& state, std::si
 }
 
 void LshAttention::full(const Exec& exec, ConstRows qk, ConstRows v, std::size_t n_real, bool causal, Rows y,
-                        const std::atomic<bool>* stop) const {
+                        const RowTick& tick) const {
   const std::size_t n = qk.n;
   if (n == 0) return;
   const std::size_t n_entries = config_.n_hashes * n;
@@ -171,7 +171,6 @@ void LshAttention::full(const Exec& exec, ConstRows qk, ConstRows v, std::size_t
   float* const memory = exec.ws.take<float>(n_lanes * lane_floats);
 
   for (std::size_t h = 0; h < config_.n_heads; ++h) {
-    TERRACE_CHECK(!stop || !stop->load(std::memory_order_relaxed), kCancelled, "LSH attention was cancelled");
     head.q = head.k = {qk.data + h * d_k, qk.stride};
     head.v = {v.data + h * config_.d_v, v.stride};
 
@@ -216,6 +215,7 @@ void LshAttention::full(const Exec& exec, ConstRows qk, ConstRows v, std::size_t
         kernels_->finish(state, config_.d_v, y.row(t) + h * config_.d_v);
       }
     });
+    if (tick) tick((h + 1) * n / config_.n_heads - h * n / config_.n_heads);
   }
 }
 

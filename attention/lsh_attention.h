@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -13,6 +12,7 @@
 #include "attention/lsh_state.h"
 #include "attention/memory_window.h"
 #include "engine/exec.h"
+#include "engine/progress.h"
 #include "engine/tensor.h"
 
 namespace terrace {
@@ -45,10 +45,10 @@ class LshAttention {
   /// several rounds), mix the rounds with weights softmax(logsumexp). Scores and penalties as in
   /// SelfAttention with share_qk. `n_real` < n marks trailing padding, which goes to a bucket of its own.
   /// Throws Error{kBadArgument} unless n_hashes * n is a multiple of chunk_len, Error{kBadConfig} when the
-  /// number of buckets derived from n does not fit the rotations, and Error{kCancelled} once `stop` is true.
-  /// Memory: n_hashes * n * (d_v + a few) floats of workspace per head in flight.
+  /// number of buckets derived from n does not fit the rotations. `tick` is told of n rows in all, a share
+  /// per head. Memory: n_hashes * n * (d_v + a few) floats of workspace.
   void full(const Exec& exec, ConstRows qk, ConstRows v, std::size_t n_real, bool causal, Rows y,
-            const std::atomic<bool>* stop = nullptr) const;
+            const RowTick& tick = {}) const;
 
   /// Incremental causal form: Trax's one-token rule, row by row. Of the remembered slots the budget() of
   /// highest priority is taken: those that share a bucket with the query in any round, newest first, then the

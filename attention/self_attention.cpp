@@ -14,7 +14,7 @@
 namespace terrace {
 namespace {
 
-/// Multiply-adds between two looks at the stop flag: some tens of milliseconds on one core.
+/// Multiply-adds between two ticks: some tens of milliseconds on one core.
 constexpr std::size_t kWorkPerPass = std::size_t{1} << 28;
 
 constexpr std::size_t ceil_div(std::size_t a, std::size_t b) noexcept { return (a + b - 1) / b; }
@@ -35,7 +35,7 @@ SelfAttention::SelfAttention(const AttentionKernels& kernels, const SelfAttentio
 }
 
 void SelfAttention::full(const Exec& exec, ConstRows q, ConstRows k, ConstRows v, std::size_t n_real,
-                         bool causal, Rows y, const std::atomic<bool>* stop) const {
+                         bool causal, Rows y, const RowTick& tick) const {
   const std::size_t n = q.n;
   if (n == 0) return;
   TERRACE_CHECK(config_.chunk_len == 0 || n % config_.chunk_len == 0, kBadArgument,
@@ -97,13 +97,12 @@ void SelfAttention::full(const Exec& exec, ConstRows q, ConstRows k, ConstRows v
     }
   };
   for (std::size_t begin = 0; begin < n_tasks; begin += tasks_per_pass) {
-    TERRACE_CHECK(!stop || !stop->load(std::memory_order_relaxed), kCancelled,
-                  "self attention was cancelled");
     const std::size_t end = std::min(n_tasks, begin + tasks_per_pass);
     exec.team.run(static_cast<std::uint32_t>(n_lanes), [&](std::uint32_t lane) {
       float* const scratch = memory + lane * (scratch_floats + states_floats);
       for (std::size_t task = begin + lane; task < end; task += n_lanes) attend_block(task, scratch);
     });
+    if (tick) tick(end * n / n_tasks - begin * n / n_tasks);
   }
 }
 

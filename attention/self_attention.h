@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <atomic>
 #include <cstddef>
 
 #include "attention/kernels/attention_kernels.h"
@@ -9,6 +8,7 @@
 #include "attention/memory_window.h"
 #include "attention/paged_attention.h"
 #include "engine/exec.h"
+#include "engine/progress.h"
 #include "engine/tensor.h"
 
 namespace terrace {
@@ -41,11 +41,11 @@ class SelfAttention {
   /// Whole sequence. With chunks, queries of chunk u see the keys of chunks u - before .. u + after modulo
   /// the number of chunks (a chunk met twice counts twice). Rows from n_real on are padding; a padding key at
   /// position 0 or 1 is not recognised as such (as in Trax). Penalties are added, so a row that sees nothing
-  /// else gets what Trax gives it. Throws Error{kBadArgument} unless n is a multiple of chunk_len, and
-  /// Error{kCancelled} once `stop` is true. Cost: n * (1 + before + after) * chunk_len * (d_k + d_v)
-  /// multiply-adds per head; fixed memory per thread.
+  /// else gets what Trax gives it. Throws Error{kBadArgument} unless n is a multiple of chunk_len; `tick` is
+  /// told of n rows in all. Cost: n * (1 + before + after) * chunk_len * (d_k + d_v) multiply-adds per head;
+  /// fixed memory per thread.
   void full(const Exec& exec, ConstRows q, ConstRows k, ConstRows v, std::size_t n_real, bool causal, Rows y,
-            const std::atomic<bool>* stop = nullptr) const;
+            const RowTick& tick = {}) const;
 
   /// Incremental causal form: appends the rows to the cache and attends from each of them to the rows the
   /// memory window still holds. A shared-QK row sees itself only where it sees nothing else. With the default

@@ -175,20 +175,6 @@ TEST_CASE("full attention agrees with a double version and with any number of ro
   }
 }
 
-TEST_CASE("full attention stops when it is told to") {
-  TestExec exec(1);
-  const Sequence sequence({1, 1, 4, 4}, 10, 1);
-  const FullAttention layer(attention_kernels(isa_from_environment()), 1, 1, 4, 4);
-  KvCache kv = layer.make_cache(KvType::kF32, 10);
-  kv.append(exec.get(), sequence.k_rows(), sequence.v_rows());
-  std::vector<float> y(40);
-  std::atomic<bool> stop{true};
-  expect_error(ErrorCode::kCancelled, "cancelled",
-               [&] { layer.forward(exec.get(), kv, sequence.q_rows(), rows_of(y, 4), &stop); });
-  stop = false;
-  layer.forward(exec.get(), kv, sequence.q_rows(), rows_of(y, 4), &stop);
-}
-
 TEST_CASE("a step allocates nothing, and the promised workspace is enough") {
   const Sequence sequence({8, 2, 16, 16}, 3000, 2);
   for (const unsigned n_threads : {1U, 2U, 8U}) {

@@ -82,8 +82,11 @@ TEST_CASE("bidirectional favor: threads do not matter, padding does not count, n
       Exec exec{team, ws};
       std::vector<float> y(n * kWidth);
       const AllocationCounter counter;
-      favor.full(exec, rows_of(q, kWidth), rows_of(k, kWidth), rows_of(v, kWidth), 33, rows_of(y, kWidth));
+      std::size_t rows = 0;
+      favor.full(exec, rows_of(q, kWidth), rows_of(k, kWidth), rows_of(v, kWidth), 33, rows_of(y, kWidth),
+                 [&rows](std::size_t done) { rows += done; });
       CHECK(counter.allocations() == 0);
+      CHECK(rows == n);
       if (first.empty()) first = y;
       CHECK(same_bits(first, y));
       k[40 * kWidth] += 5.0F;  // padding

@@ -380,9 +380,13 @@ TEST_CASE("impossible configurations and lengths are refused") {
   expect_error(ErrorCode::kBadArgument, "(18) must be a multiple of chunk_len (4)", [&] {
     layer.full(exec.get(), odd.qk_rows(), odd.v_rows(), 9, true, rows_of(odd_y, kHeads * kDv));
   });
-  const std::atomic<bool> stop{true};
-  expect_error(ErrorCode::kCancelled, "cancelled", [&] {
-    layer.full(exec.get(), s.qk_rows(), s.v_rows(), 16, true, rows_of(y, kHeads * kDv), &stop);
+  std::size_t rows = 0;
+  layer.full(exec.get(), s.qk_rows(), s.v_rows(), 16, true, rows_of(y, kHeads * kDv),
+             [&](std::size_t done) { rows += done; });
+  CHECK(rows == 16);
+  expect_error(ErrorCode::kCancelled, "cancelled here", [&] {
+    layer.full(exec.get(), s.qk_rows(), s.v_rows(), 16, true, rows_of(y, kHeads * kDv),
+               [](std::size_t) { throw Error(ErrorCode::kCancelled, "cancelled here"); });
   });
 }
 

@@ -224,12 +224,28 @@ TEST_CASE("impossible configurations and lengths are refused") {
   const SelfAttention layer(kernels, config(true, 8, 1));
   expect_error(ErrorCode::kBadArgument, "number of rows (12) must be a multiple of chunk_len (8)",
                [&] { run_full(exec.get(), layer, Sequence(12), 12, true); });
-  const std::atomic<bool> stop{true};
-  const Sequence s(16);
+}
+
+TEST_CASE("a whole sequence tells its rows and may be cancelled between passes") {
+  // More than one pass: unchunked, so that the work grows with the square of the length.
+  const SelfAttention layer(attention_kernels(isa_from_environment()), config(false, 0, 0));
+  const Sequence s(5000);
   std::vector<float> y(s.v.size());
-  expect_error(ErrorCode::kCancelled, "cancelled", [&] {
-    layer.full(exec.get(), s.q_rows(), {}, s.v_rows(), 16, true, rows_of(y, kHeads * kDv), &stop);
-  });
+  TestExec exec(2);
+  std::size_t rows = 0, ticks = 0;
+  const auto run = [&](std::size_t limit) {
+    layer.full(exec.get(), s.q_rows(), s.k_rows(), s.v_rows(), 5000, false, rows_of(y, kHeads * kDv),
+               [&](std::size_t done) {
+                 rows += done;
+                 if (++ticks == limit) throw Error(ErrorCode::kCancelled, "cancelled here");
+               });
+  };
+  run(0);
+  CHECK(rows == 5000);
+  CHECK(ticks > 2);
+  rows = ticks = 0;
+  expect_error(ErrorCode::kCancelled, "cancelled here", [&] { run(2); });
+  CHECK(rows < 5000);
 }
 
 }  // namespace
