@@ -20,12 +20,17 @@ class AttentionLayer {
   AttentionLayer(const LayerBuilder& build, const std::string& name, const AttentionConfig& config,
                  std::size_t d_model, bool causal);
 
+  /// Whether a row sees the rows before it only.
+  bool causal() const noexcept { return causal_; }
+
   /// The next rows of a causal sequence: y = attention(x), with x already normalised.
   void forward(StepContext& context, ConstRows x, Rows y) const;
 
   /// A whole sequence: sum += attention(norm(x)). For encoders, and for causal layers whose evaluation form
   /// differs from forward() (steps_equal_evaluation() false).
   void encode(EncodeContext& context, const Norm& norm, ConstRows x, Rows sum) const;
+  /// Passes over the rows that encode() makes, as told to its tick.
+  std::size_t encode_passes() const noexcept;
 
   bool steps_equal_evaluation() const noexcept;
   /// Sequences of encode() must be a multiple of this long.
@@ -36,6 +41,7 @@ class AttentionLayer {
       std::variant<DotProductLayer, MultiplicativeConvLayer, SelfAttentionLayer, LshLayer, FavorLayer>;
   static Layer build_layer(const LayerBuilder& build, const std::string& name, const AttentionConfig& config,
                            std::size_t d_model, bool causal);
+  bool causal_;
   Layer layer_;
 };
 

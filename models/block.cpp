@@ -10,16 +10,26 @@
 
 namespace terrace {
 
+namespace {
+
+/// Whether the whole-sequence form is the step-by-step form, so that no other is needed.
+bool steps_are_whole(const AttentionLayer& attention) noexcept {
+  return attention.causal() && attention.steps_equal_evaluation();
+}
+
+}  // namespace
+
 Block::Block(const LayerBuilder& build, const std::string& name, const StackConfig& config,
              std::uint32_t index, std::size_t d_model, std::size_t d_ff, bool causal)
-    : causal_(causal),
-      parallel_(config.parallel),
+    : parallel_(config.parallel),
       last_swap_(causal || config.two_swaps),
       ff_(build, name + ".ff", config.ff, d_model, d_ff, config.center_norm, !config.parallel) {
+  const AttentionConfig layer =
+      attention_of(build.config, config, index, static_cast<std::uint32_t>(d_model));
   for (std::uint32_t j = 0; j < config.n_attention; ++j) {
     const std::string attention = fmt::format("{}.attention.{}", name, j);
     attention_.push_back({build.norm(attention + ".norm", d_model, config.center_norm),
-                          AttentionLayer(build, attention, attention_of(config, index), d_model, causal)});
+                          AttentionLayer(build, attention, layer, d_model, causal || layer.causal)});
   }
   if (causal && build.config.family == Family::kTransformer) {
     cross_norm_ = build.norm(name + ".cross.norm", d_model, config.center_norm);
@@ -36,6 +46,14 @@ std::size_t Block::length_multiple() const noexcept {
   std::size_t multiple = 1;
   for (const AttentionSublayer& s : attention_) multiple = std::lcm(multiple, s.attention.length_multiple());
   return multiple;
+}
+
+std::size_t Block::encode_passes() const noexcept {
+  std::size_t passes = 1;  // feed-forward
+  for (const AttentionSublayer& s : attention_) {
+    passes += steps_are_whole(s.attention) ? 1 : s.attention.encode_passes();
+  }
+  return passes + (cross_ ? 1 : 0);
 }
 
 void Block::forward_parallel(StepContext& context, Rows x, std::size_t width) const {
@@ -79,7 +97,7 @@ void Block::forward(StepContext& context, Streams& streams, std::size_t width, c
 
 void Block::attention_whole(EncodeContext& context, const AttentionSublayer& sublayer, Streams& streams,
                             StackState& state) const {
-  if (!causal_ || !sublayer.attention.steps_equal_evaluation()) {
+  if (!steps_are_whole(sublayer.attention)) {
     sublayer.attention.encode(context, sublayer.norm, streams.input(), streams.x1);
     return;
   }
@@ -92,10 +110,19 @@ void Block::attention_whole(EncodeContext& context, const AttentionSublayer& sub
   });
 }
 
-void Block::evaluate(EncodeContext& context, Streams& streams, StackState& state) const {
+void Block::evaluate(EncodeContext& context, Streams& streams, StackState& state,
+                     const KvCache* cross) const {
   for (const AttentionSublayer& sublayer : attention_) {
     attention_whole(context, sublayer, streams, state);
     if (streams.reversible()) streams.swap();
+  }
+  if (cross_) {
+    context.for_blocks(streams.x1.n, [&](std::size_t begin, std::size_t count) {
+      const Rows h = normed_block(context, cross_norm_, streams.input(), begin, count);
+      const Rows y = take_rows(context.exec, count, h.width);
+      cross_->forward(context.exec, h, state.recurrent().data(), *cross, y);
+      add_rows(cross_norm_.kernels(), context.exec, y, streams.x1.slice(begin, count));
+    });
   }
   context.for_blocks(streams.x1.n, [&](std::size_t begin, std::size_t count) {
     const ConstRows x = streams.input().slice(begin, count);

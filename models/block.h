@@ -42,13 +42,15 @@ class Block {
   const FeedForwardLayer& ff() const noexcept { return ff_; }
   bool steps_equal_evaluation() const noexcept;
   std::size_t length_multiple() const noexcept;
+  /// Passes over the rows that evaluate() makes, as told to its tick.
+  std::size_t encode_passes() const noexcept;
 
   /// The next rows of a causal sequence; `width` feed-forward units are used. `cross` is null without cross
   /// attention.
   void forward(StepContext& context, Streams& streams, std::size_t width, const KvCache* cross) const;
 
-  /// A whole sequence. For a causal block, `state` is a fresh state that its step-by-step sublayers may use.
-  void evaluate(EncodeContext& context, Streams& streams, StackState& state) const;
+  /// A whole sequence. `state` is a fresh state for sublayers that go step by step; `cross` as in forward().
+  void evaluate(EncodeContext& context, Streams& streams, StackState& state, const KvCache* cross) const;
 
   /// Keys and values of cross attention for the encoder's output `rows`, appended to `cache`.
   void project_encoder(Exec& exec, ConstRows rows, KvCache& cache) const {
@@ -62,7 +64,6 @@ class Block {
   void attention_whole(EncodeContext& context, const AttentionSublayer& sublayer, Streams& streams,
                        StackState& state) const;
 
-  bool causal_;
   bool parallel_;
   bool last_swap_;
   std::vector<AttentionSublayer> attention_;

@@ -134,6 +134,12 @@ void validate_attention(const AttentionConfig& a, std::uint32_t d, std::uint32_t
     check.require(a.kind == Kind::kDotProduct || a.kind == Kind::kPureLsh || a.kind == Kind::kMixedLsh,
                   "'rotary' is offered by dot_product and pure_lsh only");
   }
+  check.require(!a.causal || (in_encoder && (a.kind == Kind::kDotProduct || a.kind == Kind::kFavor ||
+                                             a.kind == Kind::kMultiplicativeConv)),
+                "'causal' is for dot_product, favor and multiplicative_conv attention of an encoder");
+  check.require(!a.use_dconv || !in_encoder || a.causal, "'use_dconv' belongs to causal attention");
+  check.require(!a.softmax_features || (in_encoder && !a.causal),
+                "'softmax_features' have no causal form: they belong to an encoder");
   const std::uint32_t n_kv_heads = a.n_kv_heads ? a.n_kv_heads : n_heads;
   check.divides("n_kv_heads", n_kv_heads, "n_heads", n_heads);
   check.require(n_kv_heads == n_heads || a.kind == Kind::kDotProduct,
@@ -146,7 +152,8 @@ void validate_attention(const AttentionConfig& a, std::uint32_t d, std::uint32_t
       validate_projection(a.projection, n_heads * d_head, d, check);
       return;
     case Kind::kMultiplicativeConv:
-      check.require(!in_encoder, "multiplicative_conv attention is causal and cannot stand in an encoder");
+      check.require(!in_encoder || a.causal,
+                    "multiplicative_conv attention in an encoder is causal: it needs 'causal': true");
       check.require(n_heads * d_head == d, "multiplicative_conv needs n_heads * d_head = d_model");
       check.divides("n_modules", a.n_modules, "d_model", d);
       check.range("kernel_size", a.kernel_size, 1, 64);
@@ -224,18 +231,24 @@ void validate_stack(const ModelConfig& c, const StackConfig& s, bool is_encoder)
     check.require(!s.half_before_layer || *s.double_after_layer >= *s.half_before_layer,
                   "'double_after_layer' must not come before 'half_before_layer'");
   }
-  const bool any_attention = is_encoder || (!s.parallel && c.family != Family::kTransformer);
+  const bool any_attention = is_encoder || !s.parallel;
   for (const AttentionConfig& a : s.attention) {
     using Kind = AttentionConfig::Kind;
-    check.require(
-        any_attention || a.kind == Kind::kDotProduct || a.kind == Kind::kMultiplicativeConv ||
-            a.kind == Kind::kFavor,
-        "parallel blocks and decoders with cross attention take dot_product, multiplicative_conv or favor");
+    check.require(any_attention || a.kind == Kind::kDotProduct || a.kind == Kind::kMultiplicativeConv ||
+                      a.kind == Kind::kFavor,
+                  "parallel blocks take dot_product, multiplicative_conv or favor");
   }
   validate_position(s.position, embedding_width(c), check);
   for (const StackStep& step : stack_steps(c, s)) {
     if (step.kind != StackStep::Kind::kBlock) continue;
-    validate_attention(attention_of(s, step.block), step.d_model, c.n_heads, is_encoder, check);
+    const AttentionConfig& given = s.attention[step.block % s.attention.size()];
+    for (const std::uint32_t size : {given.d_head, given.d_value}) {
+      check.require(
+          std::uint64_t{size} * step.d_model % c.d_model == 0,
+          fmt::format("heads of {} channels cannot follow the width of block {}", size, step.block));
+    }
+    validate_attention(attention_of(c, s, step.block, step.d_model), step.d_model, c.n_heads, is_encoder,
+                       check);
     validate_feed_forward(s.ff, step.d_ff, check);
   }
 }
@@ -270,6 +283,17 @@ std::vector<StackStep> stack_steps(const ModelConfig& c, const StackConfig& s) {
   }
   steps.insert(steps.end(), plain.begin() + static_cast<std::ptrdiff_t>(done), plain.end());
   return steps;
+}
+
+AttentionConfig attention_of(const ModelConfig& config, const StackConfig& stack, std::uint32_t i,
+                             std::uint32_t d_model) {
+  AttentionConfig a = stack.attention[i % stack.attention.size()];
+  const auto at_width = [&](std::uint32_t size) {
+    return static_cast<std::uint32_t>(std::uint64_t{size} * d_model / config.d_model);
+  };
+  a.d_head = at_width(a.d_head);
+  a.d_value = at_width(a.d_value);
+  return a;
 }
 
 std::uint32_t embedding_width(const ModelConfig& c) noexcept {

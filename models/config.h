@@ -56,9 +56,10 @@ struct AttentionConfig {
   // dot_product
   ProjectionConfig projection;
   std::uint32_t n_kv_heads = 0;  ///< 0 = n_heads
-  std::uint32_t d_head = 0;      ///< 0 = d_model / n_heads of the block
+  std::uint32_t d_head = 0;      ///< at d_model, see attention_of(); 0 = d_model / n_heads of the block
   std::uint32_t d_value = 0;     ///< 0 = d_head; self, lsh
   bool use_dconv = false;
+  bool causal = false;  ///< in an encoder: a row sees the rows before it only; a decoder is always causal
   std::optional<RotaryConfig> rotary;
   // multiplicative_conv (and n_modules for the sparse format of pure_lsh)
   std::uint32_t n_modules = 0;
@@ -172,10 +173,10 @@ std::uint32_t embedding_width(const ModelConfig& config) noexcept;
 /// Width that the final norm and the output layer see.
 std::uint32_t final_width(const ModelConfig& config);
 
-/// The attention configuration of block `i`: the list is cycled.
-inline const AttentionConfig& attention_of(const StackConfig& stack, std::uint32_t i) noexcept {
-  return stack.attention[i % stack.attention.size()];
-}
+/// The attention configuration of block `i`, which is `d_model` wide: the list is cycled, and head sizes that
+/// are given follow the width of the block (half_before_layer, double_after_layer).
+AttentionConfig attention_of(const ModelConfig& config, const StackConfig& stack, std::uint32_t i,
+                             std::uint32_t d_model);
 
 /// Parses the JSON of docs/model-file.md and validates it. Unknown keys are an error, so that a file that
 /// needs a newer engine is refused. Throws Error{kBadConfig} naming the key, what was expected and what was

@@ -216,6 +216,7 @@ AttentionConfig parse_attention(ObjectReader r) {
   r.read("d_head", a.d_head);
   r.read("d_value", a.d_value);
   r.read("use_dconv", a.use_dconv);
+  r.read("causal", a.causal);
   if (r.has("rotary")) {
     ObjectReader rotary = r.object("rotary");
     a.rotary.emplace();
@@ -342,6 +343,7 @@ Json to_json(const AttentionConfig& a) {
   put("d_head", a.d_head, defaults.d_head);
   put("d_value", a.d_value, defaults.d_value);
   put("use_dconv", a.use_dconv, defaults.use_dconv);
+  put("causal", a.causal, defaults.causal);
   if (a.rotary) j["rotary"] = {{"base", a.rotary->base}, {"interleaved", a.rotary->interleaved}};
   put("n_modules", a.n_modules, defaults.n_modules);
   put("kernel_size", a.kernel_size, defaults.kernel_size);

@@ -29,6 +29,7 @@ class DotProductLayer {
 
   /// All rows of a bidirectional sequence: sum += attention(norm(x)). x and sum may be the same rows.
   void encode(EncodeContext& context, const Norm& norm, ConstRows x, Rows sum) const;
+  static constexpr std::size_t kEncodePasses = 2;  ///< over the rows, as told to context.tick
 
  private:
   Projection q_, k_, v_, out_;

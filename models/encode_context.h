@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
-#include <functional>
 
-#include "engine/error.h"
 #include "engine/exec.h"
+#include "engine/progress.h"
 
 namespace terrace {
 
@@ -16,14 +16,14 @@ struct EncodeContext {
   static constexpr std::size_t kRowsPerBlock = 256;
 
   Exec& exec;
-  std::size_t n_real;                            ///< rows from here on are padding
-  const std::function<void(std::size_t)>& tick;  ///< told the rows of work just done; throws Error to cancel
+  std::size_t n_real;   ///< rows from here on are padding
+  const RowTick& tick;  ///< told of every row once per pass over the sequence (encode_passes() of the layers)
 
-  /// Calls fn(begin, count) for consecutive blocks of at most kRowsPerBlock of `n` rows.
+  /// One pass over `n` rows: calls fn(begin, count) for consecutive blocks of at most kRowsPerBlock of them.
   template <class F>
   void for_blocks(std::size_t n, F&& fn) const {
     for (std::size_t begin = 0; begin < n; begin += kRowsPerBlock) {
-      const std::size_t count = n - begin < kRowsPerBlock ? n - begin : kRowsPerBlock;
+      const std::size_t count = std::min(kRowsPerBlock, n - begin);
       const Workspace::Scope scope(exec.ws);
       fn(begin, count);
       if (tick) tick(count);

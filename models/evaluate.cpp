@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 
 #include "engine/error.h"
 #include "models/network.h"
@@ -24,27 +25,37 @@ void concatenate_with_padding(ConstRows encoder, ConstRows decoder, std::size_t 
   copy_rows(decoder, joined.slice(n_real, decoder.n));
 }
 
-void check_ids(std::span<const TokenId> ids, std::uint32_t vocabulary, const char* what) {
+void check_ids(std::span<const TokenId> ids, std::uint32_t vocabulary) {
   for (std::size_t i = 0; i < ids.size(); ++i) {
     TERRACE_CHECK(ids[i] >= 0 && static_cast<std::uint32_t>(ids[i]) < vocabulary, kBadToken,
-                  fmt::format("token {} of {} is {}; ids are 0 to {}", i, what, ids[i], vocabulary - 1));
+                  fmt::format("token {} of the input is {}; ids are 0 to {}", i, ids[i], vocabulary - 1));
   }
 }
 
-std::size_t count_real(std::span<const TokenId> ids, TokenId pad) {
-  return static_cast<std::size_t>(std::count_if(ids.begin(), ids.end(), [&](TokenId t) { return t != pad; }));
+/// Keys and values of cross attention, per block.
+std::vector<KvCache> cross_caches(Exec& exec, const Network& net, ConstRows rows) {
+  std::vector<KvCache> caches;
+  for (const Block& block : net.decoder().blocks()) {
+    const KvSpec spec = block.cross()->kv_spec();
+    caches.emplace_back(spec.n_heads, spec.d_k, spec.d_v, KvType::kF32, rows.n);
+    for (std::size_t begin = 0; begin < rows.n; begin += EncodeContext::kRowsPerBlock) {
+      const std::size_t count = std::min(EncodeContext::kRowsPerBlock, rows.n - begin);
+      block.project_encoder(exec, rows.slice(begin, count), caches.back());
+    }
+  }
+  return caches;
 }
 
 /// evaluate() where some layer's whole-sequence form differs from its steps.
 void evaluate_whole(const Model& model, Runtime& runtime, std::span<const TokenId> ids,
-                    std::span<const TokenId> encoder_ids,
+                    const Document* document,
                     const std::function<void(std::size_t, std::span<const float>)>& sink) {
   const ModelConfig& config = model.config();
   const Network& net = model.network();
   const ThreadTeam::Region region(runtime.team());
   const std::size_t multiple = net.decoder().length_multiple();
   const bool joined = config.family == Family::kTerraformer;
-  const std::size_t n_encoder = joined ? encoder_ids.size() : 0;
+  const std::size_t n_encoder = joined ? length_of(document->padded()) : 0;
   const std::size_t n_rows = (n_encoder + ids.size() + multiple - 1) / multiple * multiple;
   const std::size_t n_decoder = n_rows - n_encoder;
   Workspace workspace((std::size_t{4} << 30) + 64 * n_rows * (net.decoder().max_width() + config.n_heads));
@@ -52,31 +63,33 @@ void evaluate_whole(const Model& model, Runtime& runtime, std::span<const TokenI
 
   const std::size_t stride = net.decoder().max_width();
   const std::size_t width = embedding_width(config);
+  const bool reversible = joined || config.family == Family::kReformerLm;
   const WholeRows first(n_rows, stride, "the decoder's rows");
-  const WholeRows second(n_rows, stride, "the decoder's second stream");
+  const WholeRows second(reversible ? n_rows : 0, stride, "the decoder's second stream");
   const auto narrow = [&](const WholeRows& rows) { return Rows{rows.rows().data, n_rows, width, stride}; };
-  Streams streams{narrow(first), narrow(second)};
-  if (config.family == Family::kTransformerLm) streams.x2 = {};
+  Streams streams{narrow(first), reversible ? narrow(second) : Rows{}};
 
   std::vector<TokenId> padded(ids.begin(), ids.end());
   padded.resize(n_decoder, config.tokens.pad);
-  std::size_t start = 0;
-  const std::function<void(std::size_t)> no_tick;
+  const RowTick no_tick;
+  std::optional<Network::Encoded> encoded;
+  if (document) encoded = net.encode(exec, document->padded(), document->n_real(), no_tick);
+  std::vector<KvCache> cross;
   if (joined) {
     const WholeRows embedded(n_decoder, stride, "the decoder's embedding");
     Streams decoder{{embedded.rows().data, n_decoder, width, stride}, {}};
     net.embed(exec, padded, 0, decoder);
-    start = count_real(encoder_ids, config.tokens.pad);
-    const Network::Encoded encoded = net.encode(exec, encoder_ids, start, no_tick);
-    concatenate_with_padding(encoded.streams().x1, decoder.x1, start, streams.x1);
-    concatenate_with_padding(encoded.streams().x2, decoder.x1, start, streams.x2);
+    concatenate_with_padding(encoded->streams().x1, decoder.x1, document->n_real(), streams.x1);
+    concatenate_with_padding(encoded->streams().x2, decoder.x1, document->n_real(), streams.x2);
   } else {
     net.embed(exec, padded, 0, streams);
+    if (document) cross = cross_caches(exec, net, encoded->streams().x1.slice(0, document->n_real()));
   }
   EncodeContext context{exec, n_rows, no_tick};
   StackState state(net.decoder_state(), KvType::kF32, n_rows);
-  net.decoder().evaluate(context, streams, state);
+  net.decoder().evaluate(context, streams, state, cross);
 
+  const std::size_t start = joined ? document->n_real() : 0;
   for (std::size_t begin = 0; begin < ids.size(); begin += kLogitRows) {
     const Workspace::Scope scope(workspace);
     const std::size_t n = std::min(kLogitRows, ids.size() - begin);
@@ -97,21 +110,25 @@ bool steps_equal_evaluation(const Model& model) noexcept {
   return model.network().decoder().steps_equal_evaluation() && (!encoder || encoder->length_multiple() == 1);
 }
 
-void evaluate(const Model& model, Runtime& runtime, std::span<const TokenId> ids,
-              std::span<const TokenId> encoder_ids,
+void evaluate(const Model& model, Runtime& runtime, std::span<const TokenId> ids, const EncoderInput* input,
               const std::function<void(std::size_t, std::span<const float>)>& sink) {
   const ModelConfig& config = model.config();
-  TERRACE_CHECK(model.has_encoder() == !encoder_ids.empty(), kBadArgument,
-                model.has_encoder() ? "this model needs the encoder's tokens" : "this model has no encoder");
-  check_ids(ids, config.vocab_size, "the input");
+  TERRACE_CHECK(model.has_encoder() == (input != nullptr), kBadArgument,
+                model.has_encoder() ? "this model needs the encoder's input" : "this model has no encoder");
+  check_ids(ids, config.vocab_size);
   if (ids.empty()) return;
-  if (model.has_encoder()) check_ids(encoder_ids, config.encoder->vocab_size, "the document");
-  if (!steps_equal_evaluation(model) && config.family != Family::kTransformer) {
-    return evaluate_whole(model, runtime, ids, encoder_ids, sink);
+  if (!steps_equal_evaluation(model)) {
+    std::optional<Document> document;
+    if (input) {
+      const std::size_t multiple = model.network().encoder()->length_multiple();
+      document.emplace(config, *input, multiple, Document::Padding::kKeep);
+    }
+    return evaluate_whole(model, runtime, ids, document ? &*document : nullptr, sink);
   }
   const std::shared_ptr<const Model> borrowed(std::shared_ptr<const Model>(), &model);
-  Session session(borrowed, runtime, {.max_context = ids.size(), .max_encoder_tokens = encoder_ids.size()});
-  if (model.has_encoder()) session.encode(encoder_ids);
+  Session session(borrowed, runtime,
+                  {.max_context = ids.size(), .max_encoder_tokens = input ? length_of(*input) : 0});
+  if (input) session.encode(*input);
   session.prefill(ids, {}, sink);
 }
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "engine/runtime.h"
+#include "models/encoder_input.h"
 #include "models/model.h"
 
 namespace terrace {
@@ -16,10 +17,11 @@ namespace terrace {
 /// For every layer but LSH and chunked self-attention this is what Session::prefill computes, bit for bit.
 /// Those two are defined differently over a whole sequence (sort and chunk) and token by token (elastic
 /// reference, section 7.3), and this function gives the former; the sequence is padded with zeros to the
-/// length their chunks need. `sink` is called once per row. Memory: O(n) rows of d_model. Throws as Session
-/// does.
+/// length their chunks need. `document` is the encoder's input (null without encoder); padding ids at its end
+/// count where layers cut the sequence into chunks, as in Trax. `sink` is called once per row. Memory: O(n)
+/// rows of d_model. Throws as Session does.
 void evaluate(const Model& model, Runtime& runtime, std::span<const TokenId> ids,
-              std::span<const TokenId> encoder_ids,
+              const EncoderInput* document,
               const std::function<void(std::size_t row, std::span<const float> logits)>& sink);
 
 /// Whether evaluate() and Session::prefill are the same function for this model.

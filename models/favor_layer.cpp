@@ -46,12 +46,8 @@ void FavorLayer::encode(EncodeContext& context, const Norm& norm, ConstRows x, R
     v_.forward(context.exec, h, v.block(begin, count));
   });
   const WholeRows attended(x.n, out_.d_in(), "the encoder's attention output");
-  core_.full(context.exec, q.rows(), k.rows(), v.rows(), context.n_real, attended.rows());
-  context.for_blocks(x.n, [&](std::size_t begin, std::size_t count) {
-    const Rows y = take_rows(context.exec, count, sum.width);
-    out_.forward(context.exec, attended.block(begin, count), y);
-    add_rows(norm.kernels(), context.exec, y, sum.slice(begin, count));
-  });
+  core_.full(context.exec, q.rows(), k.rows(), v.rows(), context.n_real, attended.rows(), context.tick);
+  add_output(context, norm.kernels(), &out_, attended.rows(), sum);
 }
 
 }  // namespace terrace

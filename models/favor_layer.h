@@ -21,6 +21,7 @@ class FavorLayer {
   void forward(StepContext& context, ConstRows x, Rows y) const;
   /// A whole bidirectional sequence: sum += attention(norm(x)). x and sum may be the same rows.
   void encode(EncodeContext& context, const Norm& norm, ConstRows x, Rows sum) const;
+  static constexpr std::size_t kEncodePasses = 3;  ///< over the rows, as told to context.tick
 
  private:
   Projection q_, k_, v_, out_;

@@ -140,10 +140,13 @@ void LshLayer::encode_standard(EncodeContext& context, ConstRows qk, ConstRows v
       standard_.forward(exec, cache, qk.slice(begin, count), attended.slice(begin, count));
     });
   } else {
-    context.for_blocks(n_keys, [&](std::size_t begin, std::size_t count) {
+    for (std::size_t begin = 0; begin < n_keys; begin += EncodeContext::kRowsPerBlock) {
+      const std::size_t count = std::min(EncodeContext::kRowsPerBlock, n_keys - begin);
       cache.append(exec, qk.slice(begin, count), v.slice(begin, count));
+    }
+    context.for_blocks(qk.n, [&](std::size_t begin, std::size_t count) {
+      standard_full_.forward(exec, cache, qk.slice(begin, count), attended.slice(begin, count));
     });
-    standard_full_.forward(exec, cache, qk, attended);
   }
 }
 
@@ -159,9 +162,9 @@ void LshLayer::encode(EncodeContext& context, const Norm& norm, ConstRows x, Row
   if (x.n <= std_length_) {
     encode_standard(context, qk.rows(), v.rows(), attended.rows());
   } else {
-    core_.full(context.exec, qk.rows(), v.rows(), context.n_real, causal_, attended.rows());
+    core_.full(context.exec, qk.rows(), v.rows(), context.n_real, causal_, attended.rows(), context.tick);
   }
-  add_output(context, norm.kernels(), maps_.out, attended.rows(), sum);
+  add_output(context, norm.kernels(), maps_.out ? &maps_.out : nullptr, attended.rows(), sum);
 }
 
 }  // namespace terrace

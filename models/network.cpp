@@ -80,15 +80,10 @@ void Network::logits(Exec& exec, ConstRows x, Rows logits) const {
   logits_.forward(exec, h, logits);
 }
 
-std::size_t Network::encode_work(std::size_t n) const noexcept {
-  // Every block passes over the rows three times (keys and values, queries, feed-forward).
-  return encoder_ ? 3 * n * encoder_->blocks().size() : 0;
-}
-
 Network::Encoded Network::encode(Exec& exec, const EncoderInput& input, std::size_t n_real,
-                                 const std::function<void(std::size_t)>& tick) const {
+                                 const RowTick& tick) const {
   const auto* ids = std::get_if<std::span<const TokenId>>(&input);
-  const std::size_t n = ids ? ids->size() : std::get<ConstRows>(input).n;
+  const std::size_t n = length_of(input);
   const std::size_t d = embedding_width(config_);
   const bool reversible = config_.family == Family::kTerraformer;
   Encoded out{WholeRows(n, d, "the encoder's rows"), std::nullopt};

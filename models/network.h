@@ -3,18 +3,15 @@
 
 #include <optional>
 #include <span>
-#include <variant>
 
 #include "attention/position.h"
 #include "engine/embedding.h"
+#include "models/encoder_input.h"
 #include "models/stack.h"
 #include "models/token.h"
 #include "models/whole_rows.h"
 
 namespace terrace {
-
-/// What goes into an encoder: tokens, or vectors of its input width.
-using EncoderInput = std::variant<std::span<const TokenId>, ConstRows>;
 
 /// The layers of a model of any family, joined as in reference section 9. Holds views of the weights and no
 /// state.
@@ -45,13 +42,9 @@ class Network {
     std::optional<WholeRows> second;
     Streams streams() const noexcept { return {first.rows(), second ? second->rows() : first.rows()}; }
   };
-  /// Runs the encoder over all rows of `input`, of which the first n_real are no padding. `tick` is told
-  /// finished rows per sublayer (2 * n * n_layers in all for one attention per block) and may throw to
-  /// cancel.
-  Encoded encode(Exec& exec, const EncoderInput& input, std::size_t n_real,
-                 const std::function<void(std::size_t)>& tick) const;
-  /// Ticks that encode() of `n` rows gives.
-  std::size_t encode_work(std::size_t n) const noexcept;
+  /// Runs the encoder over all rows of `input`, of which the first n_real are no padding. `tick` is told of
+  /// every row once per pass over the sequence, and may throw to cancel.
+  Encoded encode(Exec& exec, const EncoderInput& input, std::size_t n_real, const RowTick& tick) const;
 
  private:
   LayerBuilder builder(WeightBinder& binder, StateLayout& state) noexcept;

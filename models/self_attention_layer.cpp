@@ -71,8 +71,8 @@ void SelfAttentionLayer::encode(EncodeContext& context, const Norm& norm, ConstR
   });
   const WholeRows attended(x.n, out_.d_in(), "the encoder's attention output");
   core_.full(context.exec, q.rows(), k_ ? ConstRows(k.rows()) : ConstRows(), v.rows(), context.n_real,
-             causal_, attended.rows());
-  add_output(context, norm.kernels(), out_, attended.rows(), sum);
+             causal_, attended.rows(), context.tick);
+  add_output(context, norm.kernels(), &out_, attended.rows(), sum);
 }
 
 }  // namespace terrace

@@ -20,6 +20,7 @@ class SelfAttentionLayer {
   void forward(StepContext& context, ConstRows x, Rows y) const;
   /// A whole sequence: sum += attention(norm(x)). x and sum may be the same rows.
   void encode(EncodeContext& context, const Norm& norm, ConstRows x, Rows sum) const;
+  static constexpr std::size_t kEncodePasses = 3;  ///< over the rows, as told to context.tick
 
   /// Rows per sequence must be a multiple of this in encode().
   std::size_t length_multiple() const noexcept;

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <limits>
 
@@ -120,6 +121,7 @@ void Session::Impl::clear() {
   std::fill(state.recurrent().begin(), state.recurrent().end(), 0.0F);
   for (KvCache& cache : cross) cache.truncate(0);
   encoder_rows = document_length = 0;
+  document_times = {};
   tokens.clear();
 }
 
@@ -165,41 +167,59 @@ void Session::Impl::compute_logits() {
                    {logits.data(), 1, logits.size(), logits.size()});
 }
 
-void Session::Impl::encode(const EncoderInput& input, std::size_t n_real, const Progress& progress) {
-  const ThreadTeam::Region region(runtime->team());
-  clear();
+void Session::Impl::take_encoded(const Network::Encoded& encoded, std::size_t n_real, const RowTick& tick) {
   Exec e = exec();
   const Network& net = network();
   const bool joined = model->config().family == Family::kTerraformer;
-  const std::size_t per_row = net.decoder().blocks().size();
-  const std::size_t total = net.encode_work(n_real) + n_real * per_row;
+  const Streams rows = encoded.streams();
+  for (std::size_t begin = 0; begin < n_real; begin += kPassRows) {
+    const Workspace::Scope scope(workspace);
+    const std::size_t n = std::min(kPassRows, n_real - begin);
+    if (joined) {
+      Streams streams = net.take_streams(e, n);
+      copy_rows(rows.x1.slice(begin, n), streams.x1);
+      copy_rows(rows.x2.slice(begin, n), streams.x2);
+      StepContext context{e, state, begin, &tick};
+      net.decoder().forward(context, streams, widths, cross);
+      encoder_rows = begin + n;
+    } else {
+      for (std::size_t i = 0; i < cross.size(); ++i) {
+        net.decoder().blocks()[i].project_encoder(e, rows.x1.slice(begin, n), cross[i]);
+        tick(n);
+      }
+    }
+  }
+}
+
+void Session::Impl::encode(const EncoderInput& input, const Progress& progress) {
+  const ThreadTeam::Region region(runtime->team());
+  const Network& net = network();
+  TERRACE_CHECK(net.encoder(), kBadArgument, "this model has no encoder");
+  const Document document(model->config(), input, net.encoder()->length_multiple(), Document::Padding::kDrop);
+  const std::size_t n_real = document.n_real();
+  TERRACE_CHECK(n_real <= options.max_encoder_tokens, kContextFull,
+                fmt::format("the document has {} tokens, the encoder has positions 0 to {} only", n_real,
+                            options.max_encoder_tokens - 1));
+  clear();
+  Exec e = exec();
+  const EncoderInput padded = document.padded();
+  const std::size_t total = net.encoder()->encode_passes() * length_of(padded) +  //
+                            net.decoder().blocks().size() * n_real;
   std::size_t done = 0;
-  const auto tick = [&](std::size_t work) {
-    done += work;
-    if (progress && !progress(std::min(n_real, done * n_real / total), n_real) && done < total) {
+  const RowTick tick = [&](std::size_t rows) {
+    done += rows;
+    if (progress && !progress(std::min(n_real, done * n_real / total), n_real)) {
       throw Error(ErrorCode::kCancelled, "cancelled while reading the document");
     }
   };
+  using Clock = std::chrono::steady_clock;
+  const auto seconds = [](Clock::duration d) { return std::chrono::duration<double>(d).count(); };
   try {
-    const Network::Encoded encoded = net.encode(e, input, n_real, tick);
-    const Streams rows = encoded.streams();
-    for (std::size_t begin = 0; begin < n_real; begin += kPassRows) {
-      const Workspace::Scope scope(workspace);
-      const std::size_t n = std::min(kPassRows, n_real - begin);
-      if (joined) {
-        Streams streams = net.take_streams(e, n);
-        copy_rows(rows.x1.slice(begin, n), streams.x1);
-        copy_rows(rows.x2.slice(begin, n), streams.x2);
-        StepContext context{e, state, begin};
-        net.decoder().forward(context, streams, widths, cross);
-        encoder_rows = begin + n;
-      } else {
-        for (std::size_t i = 0; i < cross.size(); ++i) {
-          net.decoder().blocks()[i].project_encoder(e, rows.x1.slice(begin, n), cross[i]);
-        }
-      }
-      tick(n * per_row);
-    }
+    const Clock::time_point start = Clock::now();
+    const Network::Encoded encoded = net.encode(e, padded, n_real, tick);
+    const Clock::time_point middle = Clock::now();
+    take_encoded(encoded, n_real, tick);
+    document_times = {seconds(middle - start), seconds(Clock::now() - middle)};
   } catch (...) {
     clear();
     throw;
@@ -214,50 +234,11 @@ Session::Session(Session&&) noexcept = default;
 Session& Session::operator=(Session&&) noexcept = default;
 Session::~Session() = default;
 
-void Session::encode(std::span<const TokenId> document, const Progress& progress) {
-  const ModelConfig& config = impl_->model->config();
-  TERRACE_CHECK(config.encoder && config.encoder->vocab_size, kBadArgument,
-                "this model has no encoder for tokens");
-  std::size_t n = document.size();
-  while (n > 0 && document[n - 1] == config.tokens.pad) --n;
-  TERRACE_CHECK(n > 0, kBadArgument, "the document is empty");
-  TERRACE_CHECK(n <= impl_->options.max_encoder_tokens, kContextFull,
-                fmt::format("the document has {} tokens; the encoder takes at most {}", n,
-                            impl_->options.max_encoder_tokens));
-  const auto vocabulary = static_cast<TokenId>(config.encoder->vocab_size);
-  for (std::size_t i = 0; i < n; ++i) {
-    TERRACE_CHECK(
-        document[i] >= 0 && document[i] < vocabulary, kBadToken,
-        fmt::format("token {} of the document is {}; ids are 0 to {}", i, document[i], vocabulary - 1));
-    TERRACE_CHECK(
-        document[i] != config.tokens.pad, kBadToken,
-        fmt::format("token {} of the document is the padding id {}, which may stand at the end only", i,
-                    config.tokens.pad));
-  }
-  // Layers that cut the sequence into chunks need whole chunks; padding at the end fills the last one.
-  const std::size_t multiple = impl_->network().encoder()->length_multiple();
-  std::vector<TokenId> padded(document.begin(), document.begin() + static_cast<std::ptrdiff_t>(n));
-  padded.resize((n + multiple - 1) / multiple * multiple, config.tokens.pad);
-  impl_->encode(std::span<const TokenId>(padded), n, progress);
+void Session::encode(const EncoderInput& document, const Progress& progress) {
+  impl_->encode(document, progress);
 }
 
-void Session::encode_vectors(std::span<const float> rows, std::size_t n, const Progress& progress) {
-  const ModelConfig& config = impl_->model->config();
-  TERRACE_CHECK(config.encoder && config.encoder->d_input, kBadArgument,
-                "this model has no encoder for vectors");
-  const std::size_t width = config.encoder->d_input;
-  TERRACE_CHECK(
-      n > 0 && rows.size() == n * width, kBadArgument,
-      fmt::format("{} rows of width {} need {} numbers, found {}", n, width, n * width, rows.size()));
-  TERRACE_CHECK(n <= impl_->options.max_encoder_tokens, kContextFull,
-                fmt::format("the document has {} rows; the encoder takes at most {}", n,
-                            impl_->options.max_encoder_tokens));
-  const std::size_t multiple = impl_->network().encoder()->length_multiple();
-  std::vector<float> padded(rows.begin(), rows.end());
-  const std::size_t n_padded = (n + multiple - 1) / multiple * multiple;
-  padded.resize(n_padded * width, 0.0F);
-  impl_->encode(ConstRows(padded.data(), n_padded, width, width), n, progress);
-}
+DocumentTimes Session::document_times() const noexcept { return impl_->document_times; }
 
 void Session::prefill(std::span<const TokenId> tokens, const Progress& progress, const LogitsSink& sink) {
   impl_->check_tokens(tokens);

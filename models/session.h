@@ -12,6 +12,7 @@
 #include "attention/kv_cache.h"
 #include "engine/profile.h"
 #include "engine/runtime.h"
+#include "models/encoder_input.h"
 #include "models/model.h"
 #include "models/token.h"
 
@@ -23,6 +24,12 @@ struct StateBytes {
   std::size_t recurrent = 0;  ///< convolution tails, SRU cells, running sums
   std::size_t snapshots = 0;
   std::size_t workspace = 0;  ///< largest use of scratch memory so far
+};
+
+/// Seconds that reading a document took.
+struct DocumentTimes {
+  double encoder = 0;
+  double prefill = 0;  ///< the encoder's rows through the decoder, or through the maps of cross attention
 };
 
 /// One conversation: all that changes from token to token. Not thread-safe; sessions of one Model may run at
@@ -53,12 +60,14 @@ class Session {
   Session& operator=(Session&&) noexcept;
   ~Session();
 
-  /// Encoder-decoder models: runs the encoder over the document, once, before the first token; trailing
-  /// padding ids are dropped. Replaces an earlier document and empties the context. Throws Error{kBadToken,
-  /// kContextFull, kCancelled}; after an error the session is empty.
-  void encode(std::span<const TokenId> document, const Progress& progress = {});
-  /// As encode for models whose encoder takes vectors: `n` rows of the configured input width.
-  void encode_vectors(std::span<const float> rows, std::size_t n, const Progress& progress = {});
+  /// Encoder-decoder models: runs the encoder over the document, once, before the first token, and its rows
+  /// through the decoder (Terraformer) or through the maps of cross attention. Token ids, of which padding at
+  /// the end is dropped, or rows for an encoder with `d_input`. Replaces an earlier document and empties the
+  /// context. Throws Error{kBadToken, kBadArgument, kContextFull} before any change; Error{kCancelled}, soon
+  /// after `progress` said false, leaves the session empty.
+  void encode(const EncoderInput& document, const Progress& progress = {});
+  /// What the last encode() took its time for.
+  DocumentTimes document_times() const noexcept;
 
   /// Appends tokens. Throws Error{kBadToken, kContextFull} before any change, Error{kCancelled} with the
   /// tokens done so far kept (position() tells).

@@ -28,6 +28,7 @@ struct Session::Impl {
   std::vector<KvCache> cross;    ///< encoder keys and values per block; family transformer
   std::size_t encoder_rows = 0;  ///< slots that the document takes in the decoder's caches (terraformer)
   std::size_t document_length = 0;
+  DocumentTimes document_times;
   std::vector<TokenId> tokens;
   std::vector<float> hidden;  ///< row that the final norm sees, of the last token
   std::vector<float> logits;
@@ -46,8 +47,10 @@ struct Session::Impl {
   void clear();
   /// Runs the stack over at most kPassRows tokens that do not cross a snapshot; `sink` may be null.
   void pass(std::span<const TokenId> ids, std::size_t first_row, const LogitsSink* sink);
+  /// Prefills the encoder's rows into the decoder, or projects them for cross attention.
+  void take_encoded(const Network::Encoded& encoded, std::size_t n_real, const RowTick& tick);
   void feed(std::span<const TokenId> ids, const Progress& progress, const LogitsSink* sink);
-  void encode(const EncoderInput& input, std::size_t n_real, const Progress& progress);
+  void encode(const EncoderInput& input, const Progress& progress);
   void compute_logits();
   void take_snapshot();
 

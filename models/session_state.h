@@ -10,6 +10,7 @@
 #include "attention/lsh_state.h"
 #include "engine/exec.h"
 #include "engine/memory.h"
+#include "engine/progress.h"
 #include "engine/recurrent_state.h"
 #include "engine/serial.h"
 
@@ -80,7 +81,8 @@ class StackState {
 struct StepContext {
   Exec& exec;
   StackState& state;
-  std::size_t position;  ///< index of row 0 in the stack's sequence, for encodings inside attention
+  std::size_t position;           ///< index of row 0 in the stack's sequence, for encodings inside attention
+  const RowTick* tick = nullptr;  ///< told of all rows after each block, where a caller wants to know
 };
 
 }  // namespace terrace

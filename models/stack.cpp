@@ -70,6 +70,12 @@ std::size_t Stack::length_multiple() const noexcept {
   return multiple;
 }
 
+std::size_t Stack::encode_passes() const noexcept {
+  std::size_t passes = forget_.size();
+  for (const Block& block : blocks_) passes += block.encode_passes();
+  return passes;
+}
+
 void Stack::forget(Exec& exec, const Linear& dense, Streams& streams) const {
   const Workspace::Scope scope(exec.ws);
   const Rows mean = take_rows(exec, streams.x1.n, streams.x1.width);
@@ -85,6 +91,7 @@ void Stack::forward(StepContext& context, Streams& streams, std::span<const std:
       case StackStep::Kind::kBlock:
         blocks_[step.index].forward(context, streams, widths[step.index],
                                     cross.empty() ? nullptr : &cross[step.index]);
+        if (context.tick) (*context.tick)(streams.x1.n);
         break;
       case StackStep::Kind::kConcatenate:
         concatenate_streams(context.exec, streams);
@@ -96,11 +103,12 @@ void Stack::forward(StepContext& context, Streams& streams, std::span<const std:
   }
 }
 
-void Stack::evaluate(EncodeContext& context, Streams& streams, StackState& state) const {
+void Stack::evaluate(EncodeContext& context, Streams& streams, StackState& state,
+                     std::span<const KvCache> cross) const {
   for (const Step& step : steps_) {
     switch (step.kind) {
       case StackStep::Kind::kBlock:
-        blocks_[step.index].evaluate(context, streams, state);
+        blocks_[step.index].evaluate(context, streams, state, cross.empty() ? nullptr : &cross[step.index]);
         break;
       case StackStep::Kind::kConcatenate:
         concatenate_streams(context.exec, streams);

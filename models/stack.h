@@ -22,6 +22,8 @@ class Stack {
   bool steps_equal_evaluation() const noexcept;
   /// Sequences of evaluate() must be a multiple of this long.
   std::size_t length_multiple() const noexcept;
+  /// Passes over the rows that evaluate() makes, as told to its tick.
+  std::size_t encode_passes() const noexcept;
 
   /// The next rows of a causal sequence, in place; the streams need a stride of at least max_width(). On
   /// return streams.x1 and x2 are the final streams and their width. `widths` has one entry per block;
@@ -29,8 +31,10 @@ class Stack {
   void forward(StepContext& context, Streams& streams, std::span<const std::uint32_t> widths,
                std::span<const KvCache> cross) const;
 
-  /// A whole sequence with all units, in place, in the evaluation form of every layer. `state` is fresh.
-  void evaluate(EncodeContext& context, Streams& streams, StackState& state) const;
+  /// A whole sequence with all units, in place, in the evaluation form of every layer. `state` is fresh;
+  /// `cross` as in forward().
+  void evaluate(EncodeContext& context, Streams& streams, StackState& state,
+                std::span<const KvCache> cross = {}) const;
 
  private:
   struct Step {

@@ -342,7 +342,7 @@ class PlanBuilder {
       for (std::uint32_t j = 0; j < s.n_attention; ++j) {
         const std::string sublayer = fmt::format("{}.attention.{}", block, j);
         norm(sublayer + ".norm", step.d_model);
-        attention(sublayer, attention_of(s, step.block), step.d_model, gain);
+        attention(sublayer, attention_of(config_, s, step.block, step.d_model), step.d_model, gain);
       }
       if (has_cross) {
         norm(block + ".cross.norm", step.d_model);

@@ -34,16 +34,15 @@ inline Rows normed_block(EncodeContext& context, const Norm& norm, ConstRows x, 
   return h;
 }
 
-/// sum += out(attended) over all rows, or sum += attended where there is no output map. `Map` has forward()
-/// and is false when empty.
+/// sum += out(attended) over all rows in one pass, or sum += attended where there is no output map (null).
 template <class Map>
-void add_output(EncodeContext& context, const DenseKernels& kernels, const Map& out, ConstRows attended,
+void add_output(EncodeContext& context, const DenseKernels& kernels, const Map* out, ConstRows attended,
                 Rows sum) {
   context.for_blocks(sum.n, [&](std::size_t begin, std::size_t count) {
     ConstRows y = attended.slice(begin, count);
     if (out) {
       const Rows mapped = take_rows(context.exec, count, sum.width);
-      out.forward(context.exec, y, mapped);
+      out->forward(context.exec, y, mapped);
       y = mapped;
     }
     add_rows(kernels, context.exec, y, sum.slice(begin, count));

@@ -85,32 +85,51 @@ class TokenPrinter {
   bool first_ = true;
 };
 
-/// Brings the prompt into the session; returns the number of tokens it took.
-std::size_t read_prompt(const Options& options, const Model& model, Session& session) {
-  if (!options.state_load.empty()) session.load(options.state_load);
-  const TokenId start = model.config().tokens.start;
-  const auto prompt = options.prompt.given() ? options.prompt.ids(model) : std::vector<TokenId>();
-  const auto with_bar = [](std::size_t total, const auto& work) {
-    Progress bar("prompt", total, "tokens");
+/// Runs work(progress) under a progress bar. What is wrong with the prompt is reported with where it came
+/// from.
+template <class F>
+void read_with_bar(const char* label, const Prompt& prompt, std::size_t total, F&& work) {
+  Progress bar(label, total, "tokens");
+  try {
     work([&](std::size_t done, std::size_t) {
       bar.update(done);
       return !Interrupt::requested();
     });
-  };
-  if (model.has_encoder()) {
-    if (!options.state_load.empty()) {
-      if (!prompt.empty()) throw UsageError("--state-load: the saved state already holds a document");
-      return 0;
-    }
-    with_bar(prompt.size(), [&](const auto& progress) { session.encode(prompt, progress); });
-    session.prefill(std::vector<TokenId>{start});
-    return prompt.size();
+  } catch (const Error& error) {
+    if (error.code() == ErrorCode::kCancelled || prompt.source.empty()) throw;
+    throw Error(error.code(), fmt::format("{}: {}", prompt.source, error.what()));
   }
-  std::vector<TokenId> ids;
-  if (session.position() == 0 && start >= 0) ids.push_back(start);
-  ids.insert(ids.end(), prompt.begin(), prompt.end());
-  with_bar(ids.size(), [&](const auto& progress) { session.prefill(ids, progress); });
-  return ids.size();
+}
+
+/// An encoder-decoder model reads its document, then the token that starts its answer.
+void read_document(const Prompt& prompt, Session& session, GenerationStats& stats) {
+  read_with_bar("document", prompt, prompt.size(),
+                [&](const auto& progress) { session.encode(prompt.document(), progress); });
+  const auto prefill_start = Clock::now();
+  session.prefill(std::vector<TokenId>{session.model().config().tokens.start});
+  stats.prompt_tokens = stats.encoder_tokens = session.encoder_length();
+  stats.encoder_seconds = session.document_times().encoder;
+  stats.prefill_seconds = session.document_times().prefill + seconds_since(prefill_start);
+}
+
+/// Brings prompt and saved state into the session.
+void read_prompt(const Options& options, const Prompt& prompt, Session& session, GenerationStats& stats) {
+  const Model& model = session.model();
+  if (!options.state_load.empty()) session.load(options.state_load);
+  const auto prompt_start = Clock::now();
+  if (model.has_encoder()) {
+    if (options.state_load.empty()) read_document(prompt, session, stats);
+  } else {
+    if (prompt.rows) throw UsageError("--encoder-vectors: this model has no encoder");
+    const TokenId start = model.config().tokens.start;
+    std::vector<TokenId> ids;
+    if (session.position() == 0 && start >= 0) ids.push_back(start);
+    ids.insert(ids.end(), prompt.ids.begin(), prompt.ids.end());
+    read_with_bar("prompt", prompt, ids.size(),
+                  [&](const auto& progress) { session.prefill(ids, progress); });
+    stats.prompt_tokens = ids.size();
+  }
+  stats.prompt_seconds = seconds_since(prompt_start);
 }
 
 /// Samples, prints and feeds tokens until something ends the text; counts those printed in `stats`.
@@ -144,13 +163,15 @@ void run(Options options) {
   const Interrupt interrupt;
   options.sampler.seed = options.seed ? *options.seed : std::random_device()();
   const auto model = options.model.load();
+  const Prompt prompt = options.prompt.given() ? options.prompt.read(*model) : Prompt{};
+  if (model->has_encoder() && options.prompt.given() && !options.state_load.empty()) {
+    throw UsageError("--state-load: the saved state already holds a document");
+  }
   Runtime runtime(options.model.runtime());
-  Session session = options.model.open_session(model, runtime);
+  Session session = options.model.open_session(model, runtime, model->has_encoder() ? prompt.size() : 0);
 
   GenerationStats stats;
-  const auto prompt_start = Clock::now();
-  stats.prompt_tokens = read_prompt(options, *model, session);
-  stats.prompt_seconds = seconds_since(prompt_start);
+  read_prompt(options, prompt, session, stats);
 
   TokenPrinter printer(model->tokenizer(), session.tokens(), options);
   stats.first_position = session.position();

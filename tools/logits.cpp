@@ -26,6 +26,7 @@ struct Options {
   ModelArguments model;
   std::string tokens;
   std::string encoder_tokens;
+  std::string encoder_vectors;
   std::string out;
   std::string mode = "full";
 };
@@ -50,14 +51,23 @@ ParsedMode parse_mode(const std::string& text) {
   throw UsageError(fmt::format("--mode: expected full, step or prefill:K with K > 0, found '{}'", text));
 }
 
+/// The encoder's tokens or rows; an empty source where neither was given.
+Prompt read_encoder_input(const Options& options) {
+  if (!options.encoder_vectors.empty()) {
+    return {options.encoder_vectors, {}, read_npy(options.encoder_vectors)};
+  }
+  if (options.encoder_tokens.empty()) return {};
+  return {options.encoder_tokens, read_token_file(options.encoder_tokens), {}};
+}
+
 /// Feeds `ids` to a session: the first `n_prefill` in one pass, then one by one.
 void run_session(const Options& options, const std::shared_ptr<const Model>& model, Runtime& runtime,
-                 std::span<const TokenId> ids, std::span<const TokenId> encoder_ids, std::size_t n_prefill,
+                 std::span<const TokenId> ids, const EncoderInput* document, std::size_t n_prefill,
                  NpyWriter& out) {
-  Session session = options.model.open_session(model, runtime);
+  Session session = options.model.open_session(model, runtime, document ? length_of(*document) : 0);
   Progress bar("logits", ids.size(), "tokens");
   const auto go_on = [](std::size_t, std::size_t) { return !Interrupt::requested(); };
-  if (model->has_encoder()) session.encode(encoder_ids, go_on);
+  if (document) session.encode(*document, go_on);
   // Known before the first token: a sequence that does not fit should fail at once.
   TERRACE_CHECK(ids.size() <= session.max_context(), kContextFull,
                 fmt::format("{}: {} tokens do not fit the context of {} positions (-c)", options.tokens,
@@ -83,12 +93,13 @@ void run(const Options& options) {
   const auto model = options.model.load();
   const auto ids = read_token_file(options.tokens);
   TERRACE_CHECK(!ids.empty(), kBadFile, fmt::format("{}: expected token ids, found none", options.tokens));
-  if (model->has_encoder() == options.encoder_tokens.empty()) {
+  const Prompt prompt = read_encoder_input(options);
+  if (model->has_encoder() == prompt.source.empty()) {
     throw UsageError(model->has_encoder() ? "--encoder-tokens: this model has an encoder and needs its input"
                                           : "--encoder-tokens: this model has no encoder");
   }
-  const auto encoder_ids =
-      options.encoder_tokens.empty() ? std::vector<TokenId>() : read_token_file(options.encoder_tokens);
+  const EncoderInput input = prompt.document();
+  const EncoderInput* const document = model->has_encoder() ? &input : nullptr;
 
   Runtime runtime(options.model.runtime());
   NpyWriter out(options.out, ids.size(), model->config().vocab_size);
@@ -98,13 +109,13 @@ void run(const Options& options) {
     throw UsageError("--width: this model's --mode full is no session; expected step or prefill:K");
   }
   if (whole) {
-    evaluate(*model, runtime, ids, encoder_ids, [&](std::size_t, std::span<const float> logits) {
+    evaluate(*model, runtime, ids, document, [&](std::size_t, std::span<const float> logits) {
       Interrupt::check();
       out.add_row(logits);
     });
   } else {
     const std::size_t n_prefill = mode.mode == Mode::kFull ? ids.size() : std::min(mode.prefill, ids.size());
-    run_session(options, model, runtime, ids, encoder_ids, n_prefill, out);
+    run_session(options, model, runtime, ids, document, n_prefill, out);
   }
   out.commit();
 }
@@ -120,7 +131,14 @@ void add_logits(CLI::App& app, Action& action) {
       ->add_option("--tokens", options->tokens, "Token ids, fed exactly as they are (- for standard input)")
       ->required()
       ->type_name("FILE");
-  command->add_option("--encoder-tokens", options->encoder_tokens, "Token ids of the encoder's input")
+  auto* encoder_tokens =
+      command->add_option("--encoder-tokens", options->encoder_tokens, "Token ids of the encoder's input")
+          ->type_name("FILE");
+  command
+      ->add_option(
+          "--encoder-vectors", options->encoder_vectors,
+          "The encoder's input as rows, for models that take these: a NumPy file, float32 [n, width]")
+      ->excludes(encoder_tokens)
       ->type_name("FILE");
   command->add_option("-o,--out", options->out, "NumPy file to write (float32)")
       ->required()

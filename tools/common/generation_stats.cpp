@@ -42,9 +42,13 @@ std::string GenerationStats::text() const {
   const auto line = [](const char* name, const std::string& value) {
     return fmt::format("{:<16}{}\n", name, value);
   };
-  std::string text =
-      line("prompt", fmt::format("{} tokens, {:.2f} s, {:.1f} tokens/s", prompt_tokens, prompt_seconds,
-                                 ratio(static_cast<double>(prompt_tokens), prompt_seconds)));
+  const auto reading = [&](const char* name, std::size_t n, double seconds) {
+    return line(name, fmt::format("{} tokens, {:.2f} s, {:.1f} tokens/s", n, seconds,
+                                  ratio(static_cast<double>(n), seconds)));
+  };
+  std::string text = encoder_tokens == 0 ? reading("prompt", prompt_tokens, prompt_seconds)
+                                         : reading("encoder", encoder_tokens, encoder_seconds) +
+                                               reading("prefill", encoder_tokens + 1, prefill_seconds);
   text += line("decode", fmt::format("{} tokens, {:.2f} s, {:.1f} tokens/s, {:.3f} ms/token", decode_tokens,
                                      decode_seconds, ratio(tokens, decode_seconds),
                                      1e3 * ratio(decode_seconds, tokens)));
@@ -66,7 +70,7 @@ std::string GenerationStats::text() const {
 std::string GenerationStats::json() const {
   const double tokens = static_cast<double>(decode_tokens);
   const double gb_per_s = bytes_per_token * ratio(tokens, decode_seconds) / 1e9;
-  const nlohmann::ordered_json figures = {
+  nlohmann::ordered_json figures = {
       {"prompt_tokens", prompt_tokens},
       {"prompt_seconds", prompt_seconds},
       {"prompt_tokens_per_s", ratio(static_cast<double>(prompt_tokens), prompt_seconds)},
@@ -84,6 +88,12 @@ std::string GenerationStats::json() const {
       {"peak_rss_bytes", peak_rss_bytes},
       {"sampler", sampler},
       {"seed", seed}};
+  if (encoder_tokens > 0) {
+    figures["encoder_tokens"] = encoder_tokens;
+    figures["encoder_seconds"] = encoder_seconds;
+    figures["prefill_tokens"] = encoder_tokens + 1;
+    figures["prefill_seconds"] = prefill_seconds;
+  }
   return figures.dump(2) + "\n";
 }
 

@@ -16,6 +16,10 @@ namespace terrace::tools {
 struct GenerationStats {
   std::size_t prompt_tokens = 0;
   double prompt_seconds = 0;
+  // An encoder-decoder model's prompt in its two parts; zero for others.
+  std::size_t encoder_tokens = 0;
+  double encoder_seconds = 0;
+  double prefill_seconds = 0;  ///< the encoder's rows and the first token through the decoder
   std::int64_t decode_tokens = 0;
   double decode_seconds = 0;
   std::size_t first_position = 0;  ///< tokens in the context before the first generated one

@@ -37,10 +37,19 @@ void ModelArguments::add_session(CLI::App& command) {
       ->type_name("N[,N...]");
 }
 
-Session ModelArguments::open_session(std::shared_ptr<const Model> loaded, Runtime& runtime) const {
-  Session session(std::move(loaded), runtime, {.max_context = context, .kv_type = kv()});
+Session ModelArguments::open_session(std::shared_ptr<const Model> loaded, Runtime& runtime,
+                                     std::size_t document_length) const {
+  const ModelConfig& config = loaded->config();
+  const std::size_t document = document_length > config.max_context ? document_length : 0;
+  Session session(std::move(loaded), runtime,
+                  {.max_context = context, .kv_type = kv(), .max_encoder_tokens = document});
   if (!widths.empty()) session.set_width(widths);
   return session;
+}
+
+EncoderInput Prompt::document() const noexcept {
+  if (rows) return rows->view();
+  return std::span<const TokenId>(ids);
 }
 
 void PromptArguments::add(CLI::App& command) {
@@ -49,18 +58,24 @@ void PromptArguments::add(CLI::App& command) {
   source->add_option("-f,--file", text_file, "A text file, or - for standard input")->type_name("FILE");
   source->add_option("--tokens", token_file, "A file of token ids, or - for standard input")
       ->type_name("FILE");
+  source
+      ->add_option("--encoder-vectors", vector_file,
+                   "A NumPy file, float32 [n, width]: rows for an encoder that takes these instead of tokens")
+      ->type_name("FILE");
   source->require_option(0, 1);
 }
 
-std::vector<TokenId> PromptArguments::ids(const Model& model) const {
+Prompt PromptArguments::read(const Model& model) const {
+  if (vector_file) return {*vector_file, {}, read_npy(*vector_file)};
   if (token_file) {
-    auto ids = read_token_file(*token_file);
-    TERRACE_CHECK(!ids.empty(), kBadFile, fmt::format("{}: expected token ids, found none", *token_file));
-    return ids;
+    Prompt prompt{*token_file, read_token_file(*token_file), {}};
+    TERRACE_CHECK(!prompt.ids.empty(), kBadFile,
+                  fmt::format("{}: expected token ids, found none", *token_file));
+    return prompt;
   }
   const std::string content = text ? *text : read_file(*text_file);
-  auto ids = model.tokenizer().encode(content);
-  if (!ids.empty()) return ids;
+  Prompt prompt{text ? "-p" : *text_file, model.tokenizer().encode(content), {}};
+  if (!prompt.ids.empty()) return prompt;
   if (text) throw UsageError("-p: expected a text, found an empty one");
   throw Error(ErrorCode::kBadFile, fmt::format("{}: expected a text, found an empty one", *text_file));
 }

@@ -11,6 +11,7 @@
 #include "engine/runtime.h"
 #include "models/model.h"
 #include "models/session.h"
+#include "tools/common/npy.h"
 
 namespace terrace::tools {
 
@@ -29,21 +30,34 @@ struct ModelArguments {
   std::shared_ptr<const Model> load() const { return Model::load(model); }
   Runtime::Options runtime() const { return {.n_threads = threads}; }
   KvType kv() const { return kv_type == "bf16" ? KvType::kBf16 : KvType::kF32; }
-  Session open_session(std::shared_ptr<const Model> loaded, Runtime& runtime) const;
+  /// `document_length`: of the encoder's input, where it is known and may be longer than the model's context.
+  Session open_session(std::shared_ptr<const Model> loaded, Runtime& runtime,
+                       std::size_t document_length = 0) const;
 };
 
-/// -p, -f, --tokens: exactly one source of text or ids.
+/// What a model is given to read: ids, or rows for an encoder that takes these.
+struct Prompt {
+  std::string source;  ///< flag or file, for messages
+  std::vector<TokenId> ids;
+  std::optional<NpyMatrix> rows;
+
+  std::size_t size() const noexcept { return rows ? rows->rows : ids.size(); }
+  EncoderInput document() const noexcept;
+};
+
+/// -p, -f, --tokens, --encoder-vectors: exactly one source of text, ids or rows.
 struct PromptArguments {
   std::optional<std::string> text;
   std::optional<std::string> text_file;
   std::optional<std::string> token_file;
+  std::optional<std::string> vector_file;
 
   void add(CLI::App& command);
-  bool given() const { return text || text_file || token_file; }
+  bool given() const { return text || text_file || token_file || vector_file; }
 
-  /// The ids; text goes through the model's tokenizer. Throws Error{kIo, kBadFile, kUnsupported} and, when
-  /// there is nothing in it, UsageError for -p and Error{kBadFile} for a file.
-  std::vector<TokenId> ids(const Model& model) const;
+  /// Text goes through the model's tokenizer. Throws Error{kIo, kBadFile, kUnsupported} and, when there is
+  /// nothing in it, UsageError for -p and Error{kBadFile} for a file.
+  Prompt read(const Model& model) const;
 };
 
 /// More threads than this are a mistake in writing, and what the team accepts.

@@ -4,8 +4,14 @@
 #include <fmt/format.h>
 
 #include <bit>
+#include <charconv>
+#include <cstring>
+#include <optional>
+#include <string_view>
 
 #include "engine/error.h"
+#include "engine/quote.h"
+#include "tools/common/input.h"
 
 namespace terrace::tools {
 namespace {
@@ -27,7 +33,56 @@ std::string npy_head(std::size_t rows, std::size_t cols) {
   return head + description;
 }
 
+/// Takes `text` from the front of `rest`; false if it does not stand there.
+bool take(std::string_view& rest, std::string_view text) {
+  if (!rest.starts_with(text)) return false;
+  rest.remove_prefix(text.size());
+  return true;
+}
+
+std::optional<std::size_t> take_number(std::string_view& rest) {
+  std::size_t value = 0;
+  const auto [end, error] = std::from_chars(rest.data(), rest.data() + rest.size(), value);
+  if (error != std::errc()) return std::nullopt;
+  rest.remove_prefix(static_cast<std::size_t>(end - rest.data()));
+  return value;
+}
+
+/// (rows, cols) of a description; nothing if it is not a float32 matrix in row order.
+std::optional<std::pair<std::size_t, std::size_t>> parse_description(std::string_view rest) {
+  if (!take(rest, "{'descr': '<f4', 'fortran_order': False, 'shape': (")) return std::nullopt;
+  const std::optional<std::size_t> rows = take_number(rest);
+  if (!rows || !take(rest, ", ")) return std::nullopt;
+  const std::optional<std::size_t> cols = take_number(rest);
+  if (!cols || !take(rest, "), }")) return std::nullopt;
+  return std::pair(*rows, *cols);
+}
+
 }  // namespace
+
+NpyMatrix read_npy(const std::string& path) {
+  const std::string file = read_file(path);
+  constexpr std::string_view kMagic("\x93NUMPY\x01\0", 8);
+  constexpr std::size_t kPreamble = 10;
+  const bool has_head = file.size() >= kPreamble && std::string_view(file).starts_with(kMagic);
+  TERRACE_CHECK(has_head, kBadFile, fmt::format("{}: expected a NumPy file (.npy, version 1)", path));
+  const auto byte = [&](std::size_t i) { return std::size_t{static_cast<unsigned char>(file[i])}; };
+  const std::size_t begin = kPreamble + byte(8) + 256 * byte(9);
+  const std::string_view description = std::string_view(file).substr(kPreamble, begin - kPreamble);
+  const auto shape = parse_description(description);
+  TERRACE_CHECK(
+      shape.has_value(), kBadFile,
+      fmt::format("{}: expected a float32 matrix in row order, found {}", path, quote_text(description)));
+  NpyMatrix matrix{shape->first, shape->second, {}};
+  const std::size_t limit = file.size() / sizeof(float);
+  const bool fits = matrix.cols == 0 || matrix.rows <= limit / matrix.cols;
+  TERRACE_CHECK(fits && file.size() == begin + matrix.rows * matrix.cols * sizeof(float), kBadFile,
+                fmt::format("{}: expected {} rows of {} numbers, found {} bytes of them", path, matrix.rows,
+                            matrix.cols, file.size() - std::min(begin, file.size())));
+  matrix.values.resize(matrix.rows * matrix.cols);
+  std::memcpy(matrix.values.data(), file.data() + begin, matrix.values.size() * sizeof(float));
+  return matrix;
+}
 
 NpyWriter::NpyWriter(const std::string& path, std::size_t rows, std::size_t cols)
     : NpyWriter(path, npy_head(rows, cols), rows, cols) {}

@@ -5,10 +5,25 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "engine/atomic_file.h"
+#include "engine/tensor.h"
 
 namespace terrace::tools {
+
+/// A float32 matrix of a file.
+struct NpyMatrix {
+  std::size_t rows = 0;
+  std::size_t cols = 0;
+  std::vector<float> values;
+
+  ConstRows view() const noexcept { return {values.data(), rows, cols, cols}; }
+};
+
+/// Reads a matrix as numpy.save() writes it: little-endian float32, two axes, in row order. Throws
+/// Error{kIo, kBadFile} that names the file, what was expected and what was found.
+NpyMatrix read_npy(const std::string& path);
 
 /// Writes a float32 matrix as a NumPy .npy file (format 1.0), row by row, so that memory does not grow with
 /// it. The file appears under its name only when it is complete.
