@@ -14,12 +14,11 @@ sys.path[:0] = [str(pathlib.Path(__file__).resolve().parents[n]) for n in (0, 1)
 from trax_files import C4_MEDIUM, weights_of, write_triple  # noqa: E402
 
 
-def main():
-    folder = pathlib.Path(sys.argv[1])
+def write(folder):
     write_triple(folder, C4_MEDIUM, weights_of(C4_MEDIUM, scale=0.15))
     golden = json.loads((pathlib.Path(__file__).resolve().parents[1] / "golden/subword.json").read_text())
     (folder / "small.subword").write_text(golden["vocabulary"], encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    write(pathlib.Path(sys.argv[1]))

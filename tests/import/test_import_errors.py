@@ -9,7 +9,7 @@ import sys
 import import_trax
 import numpy as np
 import pytest
-from test_import_models import HASH, MULTCONV
+from model_cases import HASH, MULTCONV
 from trax_files import C4_MEDIUM, small, weights_of, write_triple
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -234,10 +234,12 @@ def test_models_that_cannot_be_expressed_say_so(refuse):
     refuse(
         cfg,
         weights_of(cfg),
-        "random features are not stored",
+        "only the bidirectional Favor has softmax features",
         "--gin-param",
         "CausalFavor.use_approximate_softmax = True",
     )
+    refuse(cfg, weights_of(cfg), "only Trax's default 0.001", "--gin-param", "CausalFavor.numerical_stabilizer = 1e-5")
+    refuse(cfg, weights_of(cfg), "@Favor is bidirectional, a decoder needs a causal layer", "--attention-type", "@Favor")
     cfg = small("lm", attn="causal", pos="infinite")
     refuse(cfg, weights_of(cfg), "infinite-affine", "--pos-type", "'infinite-affine'")
     cfg = small("transformer", attn="causal", cross_sparsity=4)

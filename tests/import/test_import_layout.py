@@ -4,12 +4,13 @@
 import import_trax
 import numpy as np
 import pytest
+from comparison import import_triple
+from model_cases import CASES
 from oracle.building import build_attention
 from oracle.feed_forward import block_sparse_ff, sparse_ff_eval
 from oracle.manifest import bind
 from oracle.models import TransformerLM
 from oracle.positions import pos_axial, pos_fixed_base
-from test_import_models import CASES, import_triple
 from trax_files import small, weights_of
 from train.container import from_bf16, read_container
 

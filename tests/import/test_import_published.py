@@ -10,12 +10,15 @@ import subprocess
 import import_trax
 import numpy as np
 import pytest
-from oracle.models import Terraformer
+from comparison import check_close, check_model, import_triple, oracle_of, run_logits
+from model_cases import HASH
+from oracle.attention import favor_matrix
+from oracle.checkpoints import load_checkpoint, save_checkpoint
+from oracle.manifest import Cfg
 from oracle.prng import prng_key, prng_normal, prng_split
 from oracle.subword import SubwordTextEncoder
 from terrace_import.hashed_attention import bucket_factors
-from terrace_import.rotations import normal, split
-from test_import_models import HASH, import_triple, oracle_of, run_logits
+from terrace_import.threefry import normal, split
 from trax_files import C4_MEDIUM, small, weights_of, write_old_pickle, write_triple
 from train.container import read_container
 
@@ -37,6 +40,8 @@ def vocabulary(tmp_path_factory):
 def test_all_forms_of_a_checkpoint_give_the_same_file(tmp_path):
     flat = [np.asarray((w.view("<u4") & 0xFFFF0000).view("<f4")) for w in weights_of(C4_MEDIUM)]  # exact in bfloat16
     config, pkl, weights = write_triple(tmp_path / "new", C4_MEDIUM, flat)
+    beside = tmp_path / "beside"
+    write_triple(beside, C4_MEDIUM, flat)[2].rename(beside / "model.pkl.gz.npy")  # an older name of the weights
     forms = {
         "pkl": ["--config", config, "--weights", pkl],
         "npy": ["--config", config, "--weights", weights],
@@ -49,6 +54,7 @@ def test_all_forms_of_a_checkpoint_give_the_same_file(tmp_path):
         ],
         "stored": ["--config", config, "--weights", write_triple(tmp_path / "s", C4_MEDIUM, flat, level=0)[2]],
         "old": ["--config", config, "--weights", write_old_pickle(tmp_path / "old.pkl.gz", flat)],
+        "beside": ["--config", config, "--weights", beside / "model.pkl.gz"],
     }
     contents = set()
     for name, flags in forms.items():
@@ -196,15 +202,63 @@ def test_pure_and_mixed_lsh_of_a_terraformer(tmp_path, terrace):
     assert subprocess.run([terrace, "verify", model], capture_output=True).returncode == 0
 
 
-def test_embedded_input(tmp_path, terrace):
+def test_embedded_input(tmp_path):
     cfg = small("terraformer", d_input=5, out_vocab=19)
     flat = weights_of(cfg)
-    model = import_triple(tmp_path, cfg, flat)
-    tensors, metadata = read_container(model)
+    tensors, metadata = read_container(import_triple(tmp_path, cfg, flat))
     assert np.array_equal(tensors["encoder.input.weight"], flat[0].T)
     assert json.loads(metadata["config"])["encoder"]["d_input"] == 5
-    assert subprocess.run([terrace, "verify", model], capture_output=True).returncode == 0
-    assert Terraformer(cfg, flat).full(np.ones((3, 5)), [1, 2]).shape == (2, 19)
+
+
+def test_transformer_of_the_old_function(tmp_path, terrace):
+    """Transformer has no options; without a gin file its settings come by flag."""
+    cfg = small("transformer", attn="causal", out_vocab=19)
+    flat = weights_of(cfg, seed=1)
+    save_checkpoint(str(tmp_path / "m.pkl.gz"), flat, new_format=False)
+    out = tmp_path / "m.model"
+    flags = ["--model", "Transformer", "--n-heads", "4", "--ff-activation", "Relu", "--n-encoder-layers", "2"]
+    flags += ["--output-vocab-size", "19"]
+    assert import_trax.main([*flags, "--weights", str(tmp_path / "m.pkl.gz"), "--out", str(out)]) == 0
+    inputs, tokens = [3, 7, 5, 2, 0], [4, 2, 9, 1]
+    expected = oracle_of(cfg, flat).full(inputs, tokens)
+    check_close(run_logits(terrace, out, tmp_path, [0, *tokens[:-1]], inputs), expected, "full")
+
+
+def test_sparsity_of_the_feed_forward_as_a_word(tmp_path):
+    """Gin files may hold "N rank temperature probability" as text."""
+    cfg = small("lm", attn="causal", ff_sparsity=(8, 2, 0.1, 0.3))
+    flat = weights_of(cfg)
+    as_tuple = import_triple(tmp_path / "a", cfg, flat)
+    as_text = import_triple(
+        tmp_path / "b", cfg, flat, "--gin-param", "ConfigurableTransformerLM.ff_sparsity = '8 2 0.1 0.3'"
+    )
+    assert as_text.read_bytes() == as_tuple.read_bytes()
+
+
+def test_softmax_features_of_favor_are_those_of_trax_code(tmp_path):
+    """Made from key 0: orthogonal blocks of d_head rows; normalize_data goes into the maps of q and k."""
+    attention = {"kind": "favor", "use_approximate_softmax": True, "normalize_data": True}
+    cfg = small("terraformer", enc_attn=attention)
+    flat = weights_of(cfg)
+    tensors, _ = read_container(import_triple(tmp_path, cfg, flat))
+    features = tensors["encoder.blocks.0.attention.0.features"]
+    assert features.shape == (256, 4) and np.allclose(features, favor_matrix(256, 4, False), atol=1e-6)
+    block = features[:4].astype(float)
+    assert np.allclose(block @ block.T, 4 * np.eye(4), atol=1e-5)
+    assert np.allclose(tensors["encoder.blocks.0.attention.0.q.weight"], flat[5].T / 4**0.25, rtol=1e-6)
+    assert np.allclose(tensors["encoder.blocks.0.attention.0.v.weight"], flat[9].T, rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale_by_norm, normalize", [(False, False), (True, True)])
+def test_softmax_features_equal_the_oracle(tmp_path, terrace, scale_by_norm, normalize):
+    attention = {
+        "kind": "favor",
+        "use_approximate_softmax": True,
+        "scale_by_norm": scale_by_norm,
+        "normalize_data": normalize,
+        "n_random_features": 30,  # no multiple of d_head: the last block is cut
+    }
+    check_model(terrace, tmp_path, small("transformer", attn="causal", enc_attn=attention), seed=5)
 
 
 @pytest.mark.skipif(not COPY.exists(), reason="SKIP_WITHOUT_SHARED: Trax's trained checkpoint is not on this machine")
@@ -216,6 +270,12 @@ def test_a_checkpoint_that_trax_trained_copies_words(tmp_path, terrace):
     command = [terrace, "generate", "-m", out, "--tokens", tmp_path / "ids", "-n", "6", "--temp", "0", "--ids"]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
     assert done.stdout.split() == "3 7 5 3 2 4".split(), done.stderr
+
+    trained = Cfg("lm", vocab=13, d_model=64, d_ff=128, n_layers=2, n_heads=2, max_len=256)
+    fed = [0, 0, 3, 7, 5, 3, 2, 4, 0, 3, 7, 5, 3, 2, 4]
+    expected = oracle_of(trained, load_checkpoint(str(COPY))[0]).full([*fed[1:], 0])
+    assert [int(np.argmax(row)) for row in expected[8:14]] == [3, 7, 5, 3, 2, 4]
+    check_close(run_logits(terrace, out, tmp_path, fed), expected, "trained weights")
 
 
 def test_biases_of_single_units_have_no_axis(tmp_path):

@@ -43,6 +43,11 @@ KEYS = {
     "num_weights": "num_weights",
     "weights_format": "weights_format",
     "bias": "bias",
+    "rotary": "rotary_position_emb",
+    "use_approximate_softmax": "use_approximate_softmax",
+    "n_random_features": "n_random_features",
+    "scale_by_norm": "scale_by_norm",
+    "normalize_data": "normalize_data",
     "chunk_len": "chunk_len",
     "before": "n_chunks_before",
     "after": "n_chunks_after",
@@ -85,7 +90,8 @@ def gin_text(cfg, leave_out=()):
     layers = cfg.attn if isinstance(cfg.attn, list) else [cfg.attn]
     lines, references = [], []
     for i, layer in enumerate(layers):
-        more, reference = attention_bindings(layer, f"decoder{i}" if len(layers) > 1 else "")
+        # Bindings without a scope would hold for the encoder too.
+        more, reference = attention_bindings(layer, f"decoder{i}" if len(layers) > 1 else "decoder" if pair else "")
         lines += more
         references.append(reference)
     values = {"d_model": "%d_model", "d_ff": cfg.d_ff, "n_heads": "%n_heads", "dropout": 0.1, "mode": "'train'"}
@@ -116,7 +122,7 @@ def gin_text(cfg, leave_out=()):
     if cfg.model == "transformer":
         values["enc_dec_attention_sparsity"] = cfg.cross_sparsity
     if cfg.model in ("terraformer", "reformer_lm") and cfg.d_head:
-        values |= {"d_attention_key": cfg.d_head, "d_attention_value": cfg.d_head}
+        values |= {"d_attention_key": cfg.d_head, "d_attention_value": cfg.d_value or cfg.d_head}
     if cfg.model != "reformer_lm":
         values |= {
             "loss_sparsity_type": repr(cfg.loss_type),

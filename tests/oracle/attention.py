@@ -6,6 +6,7 @@ import math
 import numpy as np
 
 from .layers import factored_dense, relu, softmax
+from .prng import prng_key, prng_normal, prng_split
 
 NEG_PAD = 1e9  # substituted where a key is padding or lies in the future
 
@@ -160,17 +161,41 @@ class CausalFavor:
         return o.full(_unheads(y))
 
 
-class FavorBidirectional:
-    """tl.Favor with relu features; padding keys have k' = 0."""
+def favor_matrix(n_rows, n_columns, scale_by_norm):
+    """Random features of the softmax approximation: orthogonal blocks from PRNG key 0, with rows of length
+    sqrt(n_columns), or of the lengths of as many normal vectors."""
+    key, blocks = prng_key(0), []
+    for _ in range(-(-n_rows // n_columns)):
+        key, sub = prng_split(key)
+        blocks.append(np.linalg.qr(prng_normal(sub, (n_columns, n_columns)).astype(float))[0].T)
+    rows = np.concatenate(blocks)[:n_rows]
+    if scale_by_norm:
+        return rows * np.linalg.norm(prng_normal(prng_key(0), (n_rows, n_columns)).astype(float), axis=1)[:, None]
+    return rows * math.sqrt(n_columns)
 
-    def __init__(self, q, k, v, o, n_heads, stabilizer=1e-3):
+
+class FavorBidirectional:
+    """tl.Favor; padding keys have k' = 0. `matrix`: features of the softmax approximation, None for relu features. The
+    maximum that steadies the exponentials of the keys is taken over those that are no padding."""
+
+    def __init__(self, q, k, v, o, n_heads, stabilizer=1e-3, matrix=None, normalize_data=False, epsilon=1e-4):
         self.parts, self.h, self.eps = (q, k, v, o), n_heads, stabilizer
+        self.matrix, self.normalize, self.epsilon = matrix, normalize_data, epsilon
+
+    def _features(self, x, m, is_query):
+        if self.matrix is None:
+            return relu(x) + self.eps
+        if self.normalize:
+            x = x / x.shape[-1] ** 0.25
+        a = x @ self.matrix.T
+        top = a.max(-1, keepdims=True) if is_query else a[:, m > 0].max((1, 2), keepdims=True)
+        return (np.exp(a - (x * x).sum(-1, keepdims=True) / 2 - top) + self.epsilon) / math.sqrt(len(self.matrix))
 
     def full(self, x, mask=None):
         q, k, v, o = self.parts
         m = np.ones(x.shape[0]) if mask is None else np.asarray(mask, float)
-        qh = relu(_heads(q.full(x), self.h)) + self.eps
-        kh = (relu(_heads(k.full(x), self.h)) + self.eps) * m[None, :, None]
+        qh = self._features(_heads(q.full(x), self.h), m, True)
+        kh = self._features(_heads(k.full(x), self.h), m, False) * m[None, :, None]
         a = qh @ kh.swapaxes(-1, -2)
         return o.full(_unheads((a / a.sum(-1, keepdims=True)) @ _heads(v.full(x), self.h)))
 

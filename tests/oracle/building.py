@@ -2,9 +2,9 @@
 """From weights by manifest name to layers."""
 
 from .attention import (BidirectionalAttention, CausalFavor, ConfigurableCausalAttention, FavorBidirectional,
-                        MultConvCausalAttention)
+                        MultConvCausalAttention, favor_matrix)
 from .feed_forward import SRU, block_sparse_ff, dense_ff, sparse_ff_eval, sparse_ff_predict
-from .hashed_attention import LSHCore, LSHSelfAttention, PureLSHAttention, SelfAttention
+from .hashed_attention import LSHCore, LSHSelfAttention, PureLSHAttention, SelfAttention, lsh_bucket_plan
 from .layers import (ACTIVATIONS, CausalDepthwiseConv, DenseLayer, LocallyConvDense, dense, einsum_dense, factored_dense, layer_norm,
                      locally_connected_dense, low_rank_dense, mult_modular_dense)
 from .manifest import _as_dict, sru_sizes
@@ -38,7 +38,12 @@ def build_attention(p, n, a, cfg, causal=True):
     if kind == "attention":
         return BidirectionalAttention(*qkvo(lambda m: _dense_of(p, m)), h)
     if kind == "favor":
-        return FavorBidirectional(*qkvo(lambda m: _dense_of(p, m)), h)
+        matrix = None
+        if a.get("use_approximate_softmax"):
+            width = p[n + ".q.w"].shape[1] // h
+            matrix = favor_matrix(a.get("n_random_features", 256), width, a.get("scale_by_norm", False))
+        return FavorBidirectional(*qkvo(lambda m: _dense_of(p, m)), h, matrix=matrix,
+                                  normalize_data=a.get("normalize_data", False))
     if kind == "causal_favor":
         return CausalFavor(*qkvo(lambda m: _dense_of(p, m)), h)
     if kind == "mult":
@@ -79,8 +84,10 @@ def build_attention(p, n, a, cfg, causal=True):
         return SelfAttention(p[n + ".wq"], p.get(n + ".wk"), p[n + ".wv"], p[n + ".wo"], bias, causal,
                              a.get("share_qk", False), a.get("chunk_len"), a.get("before", 0),
                              a.get("after", 0), a.get("mem_len"), a.get("drop_len"))
-    core = lambda: LSHCore(a["rotations"], a["factors"], a["chunk_len"], a.get("before", 1),
-                           a.get("after", 0), causal, a.get("mem_len", 2048), a.get("drop_len", 256))
+    rotations = lambda: a["rotations"] if "rotations" in a else p[n + ".rotations"]
+    core = lambda: LSHCore(rotations(), a.get("factors") or lsh_bucket_plan(a["n_buckets"], cfg.max_len, a["chunk_len"]),
+                           a["chunk_len"], a.get("before", 1), a.get("after", 0), causal, a.get("mem_len", 2048), a.get("drop_len", 256))
+    mixed = dict(std_length=a.get("std_length") or 0, rotary=a.get("rotary", False), causal=causal)
     if kind == "lsh":
         return LSHSelfAttention(p[n + ".wqk"], p[n + ".wv"], p[n + ".wo"], core())
     if kind == "purelsh":
@@ -88,9 +95,9 @@ def build_attention(p, n, a, cfg, causal=True):
         if a.get("weights_format", "model") == "sparse":
             s = a.get("sparsity", 16)
             roles = [_conv_of(p, "%s.conv_%s" % (n, r), s) for r in (["q", "k"] if three else ["qk"]) + ["v"]]
-            return PureLSHAttention(_factored_of(p, n + ".mult"), roles, None, core(), h)
+            return PureLSHAttention(_factored_of(p, n + ".mult"), roles, None, core(), h, **mixed)
         roles = [_dense_of(p, "%s.%s" % (n, r)) for r in (["q", "k"] if three else ["qk"]) + ["v"]]
-        return PureLSHAttention(None, roles, _dense_of(p, n + ".o"), core(), h)
+        return PureLSHAttention(None, roles, _dense_of(p, n + ".o"), core(), h, **mixed)
     raise ValueError(kind)
 
 

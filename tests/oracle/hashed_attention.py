@@ -5,8 +5,9 @@ import math
 
 import numpy as np
 
-from .attention import _heads, _unheads
+from .attention import _heads, _unheads, attend_where
 from .layers import logsumexp
+from .positions import rotary
 
 NEG_CAUSAL = 1e9  # subtracted where the key lies in the future of the query
 NEG_SELF = 1e5    # subtracted where key and query are the same position (shared QK)
@@ -258,31 +259,51 @@ class PureLSHAttention:
 
     roles: list of per-role maps; 3 roles (q, k, v) average q and k, 2 roles are (qk, v).
     front: optional multiplicative layer applied first ('sparse' format); out: final layer.
+    std_length > 0 (MixedLSHSelfAttention): sequences of at most so many rows get the standard core with q = k = qk; in
+    feed(), where Trax counts the rows of a call, so do the rows at positions below it.
     """
 
-    def __init__(self, front, roles, out, core, n_heads):
+    def __init__(self, front, roles, out, core, n_heads, std_length=0, rotary=False, causal=True):
         self.front, self.roles, self.out, self.core, self.h = front, roles, out, core, n_heads
+        self.std_length, self.rotary, self.causal = std_length, rotary, causal
+        self.reset()
 
     def reset(self):
         for l in self.roles + [self.core]:
             l.reset()
+        self.qk = self.v = None  # rows fed so far, by head
 
-    def _run(self, x, how, core_how=None, **k):
+    def _projected(self, x, how, start=0):
         m = x if self.front is None else self.front.full(x)
         y = [getattr(r, how)(m) for r in self.roles]
         qk = y[0] if len(y) == 2 else (y[0] + y[1]) / 2.0
-        o = getattr(self.core, core_how or how)(_heads(qk, self.h), _heads(y[-1], self.h), **k)
+        return _heads(rotary(qk, start) if self.rotary else qk, self.h), _heads(y[-1], self.h)
+
+    def _finish(self, o):
         o = _unheads(o)
         return o if self.out is None else self.out.full(o)
 
     def full(self, x, mask=None):
-        return self._run(x, "full", mask=mask)
+        qk, v = self._projected(x, "full")
+        n = len(x)
+        if n > self.std_length:
+            return self._finish(self.core.full(qk, v, mask))
+        seen = np.ones((n, n), bool) if mask is None else np.broadcast_to(np.asarray(mask, bool), (n, n))
+        return self._finish(attend_where(qk, qk, v, np.tril(seen) if self.causal else seen))
 
     def feed(self, x):
-        return self._run(x, "feed")
+        start = 0 if self.qk is None else self.qk.shape[1]
+        qk, v = self._projected(x, "feed", start)
+        o = self.core.feed(qk, v)
+        self.qk, self.v = [b if a is None else np.concatenate([a, b], 1) for a, b in ((self.qk, qk), (self.v, v))]
+        for t in range(max(0, min(len(x), self.std_length - start))):
+            keys = slice(0, start + t + 1)
+            o[:, t : t + 1] = attend_where(qk[:, t : t + 1], self.qk[:, keys], self.v[:, keys], True)
+        return self._finish(o)
 
     def prefill(self, x):
-        return self._run(x, "feed", "prefill")
+        qk, v = self._projected(x, "feed")
+        return self._finish(self.core.prefill(qk, v))
 
 
 def lsh_step(q, qk_mem, v_mem, bucket_mem, at, q_buckets, n_total_buckets, chunk_len, before):

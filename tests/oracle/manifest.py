@@ -17,7 +17,8 @@ class Cfg:
     n_layers: int = 6                 # LM layers or decoder layers
     n_enc: int = 6
     n_heads: int = 8
-    d_head: object = None             # 'selfattn'/'lsh' only; default d_model // n_heads
+    d_head: object = None             # decoder 'selfattn'/'lsh' only; default d_model // n_heads
+    d_value: object = None            # the same for values; default d_head
     max_len: int = 2048
     pos: object = "learned"           # 'learned' | ('lowrank', k) | 'sin-cos' | 'fixed-base' |
     #                                   'infinite' | ('axial', shape, dims) | ('time-bin', length) | 'no'
@@ -49,7 +50,13 @@ def at_width(cfg, block=None):
     halves = 1 if cfg.half_before and (block is None or block < cfg.half_before) else 2
     if cfg.double_after and block is not None and block > cfg.double_after:
         halves = 4
-    return dataclasses.replace(cfg, d_model=cfg.d_model * halves // 2, d_ff=cfg.d_ff * halves // 2)
+    scaled = {k: getattr(cfg, k) * halves // 2 for k in ("d_model", "d_ff", "d_head", "d_value") if getattr(cfg, k)}
+    return dataclasses.replace(cfg, **scaled)
+
+
+def encoder_cfg(cfg):
+    """The description of a Terraformer's encoder: embedding width, and heads of d / H whatever those of the decoder."""
+    return dataclasses.replace(at_width(cfg), d_head=None, d_value=None)
 
 
 def final_width(cfg):
@@ -169,15 +176,16 @@ def attention_manifest(n, a, cfg):
             m += m_conv(n + ".out_conv", s, d, dm, 3, kl)
         return m
     dk = cfg.d_head or d // h
+    dv = cfg.d_value or dk
     if kind == "selfattn":
         sh = a.get("share_qk", False)
         roles = ["wq"] + ([] if sh else ["wk"]) + ["wv"]
-        m = [("%s.%s" % (n, r), (h, d, dk)) for r in roles] + [(n + ".wo", (h, dk, d))]
+        m = [("%s.%s" % (n, r), (h, d, dv if r == "wv" else dk)) for r in roles] + [(n + ".wo", (h, dv, d))]
         if a.get("bias"):
-            m += [("%s.%s" % (n, r), (h, dk)) for r in (["bq", "bv"] if sh else ["bq", "bk", "bv"])]
+            m += [("%s.%s" % (n, r), (h, dv if r == "bv" else dk)) for r in (["bq", "bv"] if sh else ["bq", "bk", "bv"])]
         return m
     if kind == "lsh":
-        return [(n + ".wqk", (h, d, dk)), (n + ".wv", (h, d, dk)), (n + ".wo", (h, dk, d))]
+        return [(n + ".wqk", (h, d, dk)), (n + ".wv", (h, d, dv)), (n + ".wo", (h, dv, d))]
     if kind == "purelsh":
         dm_ = dk * h
         if a.get("weights_format", "model") == "sparse":
@@ -286,7 +294,7 @@ def manifest(cfg):
     if cfg.model == "lm":
         m = [("emb", (cfg.vocab, d))] + pos_manifest("pos", cfg)
         for i in range(cfg.n_layers):
-            m += m_ln("dec%d.ln" % i, d) + attention_manifest("dec%d.attn" % i, cfg.attn, cfg)
+            m += m_ln("dec%d.ln" % i, d) + attention_manifest("dec%d.attn" % i, _attn_of(cfg, i), cfg)
             m += ff_manifest("dec%d.ff" % i, cfg)
         return m + m_ln("ln_f", d) + loss_manifest("loss", cfg, d)
     if cfg.model == "reformer_lm":
@@ -305,12 +313,12 @@ def manifest(cfg):
             m += [("emb_d", (cfg.out_vocab, d))]
         m += pos_manifest("pos_d", cfg)
         for i in range(cfg.n_layers):
-            m += m_ln("dec%d.ln0" % i, d) + attention_manifest("dec%d.attn0" % i, cfg.attn, cfg)
+            m += m_ln("dec%d.ln0" % i, d) + attention_manifest("dec%d.attn0" % i, _attn_of(cfg, i), cfg)
             m += m_ln("dec%d.lnx" % i, d) + cross_manifest("dec%d.xattn" % i, cfg)
             m += ff_manifest("dec%d.ff" % i, cfg)
         return m + m_ln("ln_f", d) + loss_manifest("loss", cfg, d)
     assert cfg.model == "terraformer"
-    first = at_width(cfg)
+    first = encoder_cfg(cfg)
     d = first.d_model
     m = _input_manifest(cfg, d) + pos_manifest("pos_e", first)
     if cfg.out_vocab:

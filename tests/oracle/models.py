@@ -6,16 +6,16 @@ import numpy as np
 from .attention import _heads, _unheads, attend_where, concat_with_padding
 from .building import (FeedForward, _conv_of, _dense_of, _factored_of, _ln, add_position, build_attention, loss_layer)
 from .layers import dense, embedding
-from .manifest import _attn_of, at_width, bind, cross_parts, decoder_elements, with_forgetting
+from .manifest import _attn_of, at_width, bind, cross_parts, decoder_elements, encoder_cfg, with_forgetting
 
 
 class TransformerLM:
     """ConfigurableTransformerLM.  full(tokens) = eval mode; feed(inputs) = predict mode."""
 
-    def __init__(self, cfg, flat):
-        self.cfg, self.p = cfg, bind(cfg, flat)
+    def __init__(self, cfg, flat, extra=None):
+        self.cfg, self.p = cfg, {**bind(cfg, flat), **(extra or {})}
         r = range(cfg.n_layers)
-        self.attn = [build_attention(self.p, "dec%d.attn" % i, cfg.attn, cfg) for i in r]
+        self.attn = [build_attention(self.p, "dec%d.attn" % i, _attn_of(cfg, i), cfg) for i in r]
         self.ff = [FeedForward(self.p, "dec%d.ff" % i, cfg) for i in r]
         self.reset()
 
@@ -45,8 +45,8 @@ class TransformerLM:
 class ReformerLM:
     """Two reversible streams, concatenated before the last LayerNorm."""
 
-    def __init__(self, cfg, flat):
-        self.cfg, self.p = cfg, bind(cfg, flat)
+    def __init__(self, cfg, flat, extra=None):
+        self.cfg, self.p = cfg, {**bind(cfg, flat), **(extra or {})}
         r = range(cfg.n_layers)
         self.attn = [build_attention(self.p, "dec%d.attn0" % i, _attn_of(cfg, i), cfg) for i in r]
         self.ff = [FeedForward(self.p, "dec%d.ff" % i, cfg) for i in r]
@@ -81,12 +81,27 @@ def _embed_inputs(inputs, p):
 
 
 class Transformer:
-    """ConfigurableTransformer (encoder-decoder with cross attention); eval mode only."""
+    """ConfigurableTransformer (encoder-decoder with cross attention): full() = eval mode; start(), feed() row by row."""
 
-    def __init__(self, cfg, flat):
-        self.cfg, self.p = cfg, bind(cfg, flat)
+    def __init__(self, cfg, flat, extra=None):
+        self.cfg, self.p = cfg, {**bind(cfg, flat), **(extra or {})}
+        r = range(cfg.n_layers)
+        self.attn = [build_attention(self.p, "dec%d.attn0" % i, _attn_of(cfg, i), cfg) for i in r]
+        self.cross = [self._cross_maps("dec%d.xattn" % i) for i in r]
+        self.ff = [FeedForward(self.p, "dec%d.ff" % i, cfg) for i in r]
 
-    def full(self, inputs, tok_d):
+    def _cross_maps(self, n):
+        """(q, k, v, out) as lists of layers, each applied after the one before."""
+        modules_q, modules_o = cross_parts(self.cfg)
+
+        def part(r, modules):
+            m = "%s.%s" % (n, r)
+            if not modules:
+                return [_dense_of(self.p, m)]
+            return [_factored_of(self.p, m), _conv_of(self.p, m + "_conv", modules)]
+        return part("q", modules_q), part("k", 0), part("v", 0), [] if modules_o is None else part("o", modules_o)
+
+    def encode(self, inputs):
         cfg, p = self.cfg, self.p
         e, mask = _embed_inputs(inputs, p)
         e = add_position(e, p, "pos_e", cfg, 0)
@@ -94,29 +109,39 @@ class Transformer:
             a = build_attention(p, "enc%d.attn" % i, cfg.enc_attn, cfg, causal=False)
             e = e + a.full(_ln(e, p, "enc%d.ln0" % i), mask)
             e = e + FeedForward(p, "enc%d.ff" % i, cfg).full(e)
-        e = _ln(e, p, "enc_ln")
-        ids = np.concatenate([[0], np.asarray(tok_d)[:-1]])
-        x = add_position(embedding(ids, p["emb_d"] if "emb_d" in p else p["emb"]), p, "pos_d", cfg, 0)
+        return _ln(e, p, "enc_ln"), mask
+
+    def _decode(self, ids, start, how):
+        cfg, p, h = self.cfg, self.p, self.cfg.n_heads
+        x = add_position(embedding(ids, p["emb_d"] if "emb_d" in p else p["emb"]), p, "pos_d", cfg, start)
+
+        def through(layers, y, how):
+            for layer in layers:
+                y = getattr(layer, how)(y)
+            return y
         for i in range(cfg.n_layers):
-            a = build_attention(p, "dec%d.attn0" % i, cfg.attn, cfg)
-            x = x + a.full(_ln(x, p, "dec%d.ln0" % i))
-            x = x + self._cross("dec%d.xattn" % i, _ln(x, p, "dec%d.lnx" % i), e, mask)
-            x = x + FeedForward(p, "dec%d.ff" % i, cfg).full(x)
+            x = x + getattr(self.attn[i], how)(_ln(x, p, "dec%d.ln0" % i))
+            to_q, to_k, to_v, to_out = self.cross[i]
+            q = _heads(through(to_q, _ln(x, p, "dec%d.lnx" % i), how), h)
+            k, v = [_heads(through(m, self.e, "full"), h) for m in (to_k, to_v)]
+            x = x + through(to_out, _unheads(attend_where(q, k, v, self.mask[None, None])), how)
+            x = x + getattr(self.ff[i], how)(x)
         return loss_layer(_ln(x, p, "ln_f"), p, cfg)
 
-    def _cross(self, n, x, e, mask):
-        cfg, p, h = self.cfg, self.p, self.cfg.n_heads
-        modules_q, modules_o = cross_parts(cfg)
+    def full(self, inputs, tok_d):
+        self.e, self.mask = self.encode(inputs)
+        return self._decode(np.concatenate([[0], np.asarray(tok_d)[:-1]]), 0, "full")
 
-        def part(r, modules, y):
-            if not modules:
-                return _dense_of(p, "%s.%s" % (n, r)).full(y)
-            y = _factored_of(p, "%s.%s" % (n, r)).full(y)
-            return _conv_of(p, "%s.%s_conv" % (n, r), modules).full(y)
-        q = part("q", modules_q, x)
-        k, v = [_dense_of(p, "%s.%s" % (n, r)).full(e) for r in "kv"]
-        y = _unheads(attend_where(_heads(q, h), _heads(k, h), _heads(v, h), mask[None, None]))
-        return y if modules_o is None else part("o", modules_o, y)
+    def start(self, inputs):
+        self.e, self.mask = self.encode(inputs)
+        self.pos = 0
+        for l in self.attn + self.ff + [l for maps in self.cross for part in maps for l in part]:
+            l.reset()
+
+    def feed(self, ids):
+        y = self._decode(np.asarray(ids), self.pos, "feed")
+        self.pos += len(ids)
+        return y
 
 
 class Terraformer:
@@ -127,9 +152,9 @@ class Terraformer:
                           together with the first input token.
     """
 
-    def __init__(self, cfg, flat):
-        self.cfg, self.p = cfg, bind(cfg, flat)
-        p, first = self.p, at_width(cfg)
+    def __init__(self, cfg, flat, extra=None):
+        self.cfg, self.p = cfg, {**bind(cfg, flat), **(extra or {})}
+        p, first = self.p, encoder_cfg(cfg)
         widths = [at_width(cfg, i) for i in range(cfg.n_layers)]
         self.first = first
         self.enc_attn = [build_attention(p, "enc%d.attn" % i, cfg.enc_attn, first, causal=False)
@@ -187,9 +212,9 @@ class Terraformer:
         return loss_layer(y[n : n + len(tok_d)], self.p, self.cfg)
 
     def start(self, inputs):
-        inputs = np.asarray(inputs)
-        e1, e2, _ = self.encode(inputs if inputs.ndim == 2 else inputs[inputs != 0])
-        self.pending, self.pos = (e1, e2), 0
+        e1, e2, mask = self.encode(inputs)
+        n = int(np.sum(mask))
+        self.pending, self.pos = (e1[:n], e2[:n]), 0
         for l in sum(self.attn, []) + self.ff:
             l.reset()
 

@@ -4,9 +4,6 @@
 A layer function takes (flat, name, layer, d): the reference that the gin file gave, and the width of the block.
 """
 
-import numpy as np
-
-from .errors import ImportFailure
 from .gin_config import ABSENT
 from .projections import conv, dense, local, low_rank, mult, mult_modular
 
@@ -24,14 +21,6 @@ def dot_product(flat, name, layer, d):
             index = flat.take(f"{name}.{part}.dconv", 3, d)
             flat.put(f"{name}.{part}.dconv", (3, d), index, lambda w: w)
     return {"kind": "dot_product", **({"use_dconv": True} if use_dconv else {})}
-
-
-def favor(flat, name, layer, d):
-    if flat.settings.layer_given(layer, "use_approximate_softmax") is True:
-        raise ImportFailure(
-            f"{layer.name}.use_approximate_softmax: its random features are not stored in checkpoints; only relu features are imported"
-        )
-    return {**dot_product(flat, name, layer, d), "kind": "favor"}
 
 
 def _modules(flat, layer, first_axis):
@@ -157,7 +146,7 @@ def self_attention(flat, name, layer, d):
         for part, size in sizes.items():
             index = flat.take(f"{name}.{part}.bias", heads, size)
             flat.put(f"{name}.{part}.bias", (heads * size,), index, lambda b: b.reshape(-1))
-    return {"kind": "self", "share_qk": share_qk, **_head_sizes(sizes, heads, d), **chunks(settings, layer)}
+    return {"kind": "self", "share_qk": share_qk, **_head_sizes(flat, sizes, heads, d), **chunks(settings, layer)}
 
 
 def _stacked(flat, name, parts, d):
@@ -181,10 +170,12 @@ def _stacked(flat, name, parts, d):
     return heads, sizes
 
 
-def _head_sizes(sizes, heads, d):
-    """d_head and d_value of the configuration, where they are not what it derives by itself."""
-    d_head, d_value = next(iter(sizes.values())), sizes["v"]
-    out = {} if d_head * heads == d else {"d_head": d_head}
+def _head_sizes(flat, sizes, heads, d):
+    """d_head and d_value of the configuration, where they are not what it derives by itself. They follow the width of a
+    block, as in Trax, and are stated for d_model."""
+    d_model = flat.settings.known("d_model")
+    d_head, d_value = (size * d_model // d for size in (next(iter(sizes.values())), sizes["v"]))
+    out = {} if d_head * heads == d_model else {"d_head": d_head}
     return out if d_value == d_head else {**out, "d_value": d_value}
 
 

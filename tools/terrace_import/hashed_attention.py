@@ -29,7 +29,8 @@ class HashedLayer:
 
 
 def bucket_factors(n_buckets, length, chunk_len):
-    """Trax derives the number of buckets of `None` from the length."""
+    """Factors of the number of buckets. That of `None` Trax derives from the length of each call; a model file keeps the
+    one of `length`, because its rotations fit one number only."""
     if isinstance(n_buckets, int):
         return [n_buckets]
     if n_buckets:
@@ -44,7 +45,7 @@ def bucket_factors(n_buckets, length, chunk_len):
 def lsh(flat, name, layer, d):
     """LSHSelfAttention: wqk [H, d, dk], wv [H, d, dv], wo [H, dv, d]."""
     heads, sizes = _stacked(flat, name, ("qk", "v"), d)
-    return {"kind": "lsh", **_head_sizes(sizes, heads, d), **_hashing(flat, name, layer, heads, sizes["qk"])}
+    return {"kind": "lsh", **_head_sizes(flat, sizes, heads, d), **_hashing(flat, name, layer, heads, sizes["qk"])}
 
 
 def pure_lsh(flat, name, layer, d):
@@ -113,10 +114,10 @@ def _hashing(flat, name, layer, heads, d_head):
     }
     out["mem_len"] = settings.layer_usual(layer, "predict_mem_len")
     out["drop_len"] = min(settings.layer_usual(layer, "predict_drop_len"), out["mem_len"])
-    out["n_buckets"] = list(out["n_buckets"]) if isinstance(out["n_buckets"], (list, tuple)) else out["n_buckets"]
     factors = bucket_factors(out["n_buckets"], settings.known("max_context"), out["chunk_len"])
     if any(factor < 2 or factor % 2 for factor in factors):
         raise ImportFailure(f"{layer.name}.n_buckets: expected even numbers, found {out['n_buckets']}")
+    out["n_buckets"] = factors
     hashed = HashedLayer(f"{name}.rotations", heads, d_head, out["n_hashes"], factors)
     flat.hashed.append(hashed)
     flat.put(hashed.name, hashed.shape, (), None)

@@ -17,17 +17,17 @@ def norm(flat, name, d):
     return index
 
 
-def bias(flat, name, *shape, or_shapes=()):
+def bias(flat, name, *shape, or_shapes=(), factor=1.0):
     index = flat.take(f"{name}.bias", *shape, or_shapes=or_shapes)
-    flat.put(f"{name}.bias", shape, index, lambda b: b.reshape(shape))
+    flat.put(f"{name}.bias", shape, index, lambda b: factor * b.reshape(shape))
 
 
-def dense(flat, name, d_in, d_out, has_bias=True, is_weight=True):
-    """y = x w + b; w [d_in, d_out]."""
+def dense(flat, name, d_in, d_out, has_bias=True, is_weight=True, factor=1.0):
+    """y = factor * (x w + b); w [d_in, d_out]."""
     index = flat.take(f"{name}.weight", d_in, d_out)
-    flat.put(f"{name}.weight", (d_out, d_in), index, np.transpose, is_weight)
+    flat.put(f"{name}.weight", (d_out, d_in), index, lambda w: factor * w.T, is_weight)
     if has_bias:
-        bias(flat, name, d_out)
+        bias(flat, name, d_out, factor=factor)
 
 
 def einsum(flat, name, d_in, d_out):

@@ -74,7 +74,12 @@ class Settings:
 
     def layer_usual(self, layer, name):
         value = self.layer_given(layer, name)
-        return LAYERS[layer.name][name] if value is ABSENT else value
+        return self.layer_default(layer, name) if value is ABSENT else value
+
+    @staticmethod
+    def layer_default(layer, name):
+        """What Trax takes where nothing is said; None also for a parameter that the layer does not have."""
+        return LAYERS[layer.name].get(name)
 
     # --- questions
 

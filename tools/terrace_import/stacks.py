@@ -3,6 +3,7 @@
 
 from . import attention, hashed_attention
 from .errors import ImportFailure
+from .favor import favor
 from .feed_forward import feed_forward
 from .gin_config import ABSENT
 from .gin_syntax import Reference
@@ -11,8 +12,8 @@ from .projections import dense, mult, conv, norm
 LAYERS = {
     "CausalAttention": attention.dot_product,
     "Attention": attention.dot_product,
-    "Favor": attention.favor,
-    "CausalFavor": attention.favor,
+    "Favor": favor,
+    "CausalFavor": favor,
     "MultiplicativeCausalAttention": attention.multiplicative,
     "MultiplicativeModularCausalAttention": attention.multiplicative_modular,
     "ConvCausalAttention": attention.convolutional,
@@ -23,6 +24,9 @@ LAYERS = {
     "LSHSelfAttention": hashed_attention.lsh,
     "PureLSHSelfAttentionWrapper": hashed_attention.pure_lsh,
 }
+BIDIRECTIONAL = ("Attention", "Favor")
+# The model function says which way these look; all others are causal wherever they stand.
+EITHER_WAY = ("SelfAttention", "LSHSelfAttention", "PureLSHSelfAttentionWrapper")
 SMALLEST_BLOCK = 9  # tensors: norm 2, LSH attention 3, dense feed-forward 4 without its norm
 
 
@@ -37,6 +41,8 @@ class Stack:
                 raise ImportFailure(
                     f"{side}: attention {layer!r} is not known; known are {', '.join('@' + n for n in LAYERS)}"
                 )
+            if side == "decoder" and layer.name in BIDIRECTIONAL:
+                raise ImportFailure(f"decoder: @{layer.name} is bidirectional, a decoder needs a causal layer")
         self._attention = [None] * len(self.layers)
         self._ff = None
         self._norm_biases = []
@@ -50,6 +56,8 @@ class Stack:
         for j in range(n_attention):
             self._norm_biases.append(norm(self.flat, f"{name}.attention.{j}.norm", d))
             config = LAYERS[layer.name](self.flat, f"{name}.attention.{j}", layer, d)
+            if self.side == "encoder" and layer.name not in BIDIRECTIONAL + EITHER_WAY:
+                config["causal"] = True
             self._attention[self.n_blocks % len(self.layers)] = self._same(
                 f"{name}.attention.{j}", self._attention[self.n_blocks % len(self.layers)], config
             )

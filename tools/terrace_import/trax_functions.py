@@ -127,8 +127,15 @@ _HASHES = {
 LAYERS = {
     "CausalAttention": {"use_dconv": False},
     "Attention": {},
-    "Favor": {"use_approximate_softmax": False},
-    "CausalFavor": {},
+    "Favor": {
+        "n_random_features": 256,
+        "numerical_stabilizer": 0.001,
+        "use_approximate_softmax": False,
+        "scale_by_norm": 0,
+        "normalize_data": False,
+        "epsilon": 0.0001,
+    },
+    "CausalFavor": {"numerical_stabilizer": 0.001},
     "MultiplicativeCausalAttention": {"sparsity": None},
     "MultiplicativeModularCausalAttention": {"sparsity": None},
     "ConvCausalAttention": {"sparsity": None, "kernel_size": 1},
