@@ -38,10 +38,10 @@ std::size_t position_limit(const ModelConfig& config, const StackConfig& stack) 
   }
 }
 
-std::size_t checked_limit(const char* what, std::size_t wanted, std::size_t limit, std::size_t fallback) {
+std::size_t checked_context(std::size_t wanted, std::size_t limit, std::size_t fallback) {
   TERRACE_CHECK(
       wanted <= limit, kBadArgument,
-      fmt::format("{} of {} tokens asked for, but the model's positions end at {}", what, wanted, limit));
+      fmt::format("a context of {} tokens asked for, but the model's positions end at {}", wanted, limit));
   return wanted ? wanted : std::min(limit, fallback);
 }
 
@@ -62,10 +62,10 @@ Session::Impl::Impl(std::shared_ptr<const Model> shared, Runtime& r, const Optio
     : model(std::move(shared)), runtime(&r), options(o) {
   const ModelConfig& config = model->config();
   options.max_context =
-      checked_limit("a context", o.max_context, position_limit(config, config.decoder), config.max_context);
+      checked_context(o.max_context, position_limit(config, config.decoder), config.max_context);
   if (config.encoder) {
-    options.max_encoder_tokens = checked_limit("an encoder input", o.max_encoder_tokens,
-                                               position_limit(config, *config.encoder), config.max_context);
+    const std::size_t wanted = o.max_encoder_tokens ? o.max_encoder_tokens : config.max_context;
+    options.max_encoder_tokens = std::min(wanted, position_limit(config, *config.encoder));
   }
   const bool joined = config.family == Family::kTerraformer;
   const std::size_t max_slots = options.max_context + (joined ? options.max_encoder_tokens : 0);

@@ -42,8 +42,9 @@ class Session {
   struct Options {
     std::size_t max_context = 0;    ///< tokens; 0 = the model's max_context
     KvType kv_type = KvType::kF32;  ///< how K and V are stored
-    std::size_t max_encoder_tokens =
-        0;  ///< longest document an encoder-decoder session accepts; 0 = the model's
+    /// Longest document that encode() accepts; 0 = the model's max_context. Never more than the encoder has
+    /// positions.
+    std::size_t max_encoder_tokens = 0;
   };
 
   /// Called between blocks of work with the number of tokens done and the total; false cancels.

@@ -217,6 +217,7 @@ def test_transformer_of_the_old_function(tmp_path, terrace):
     save_checkpoint(str(tmp_path / "m.pkl.gz"), flat, new_format=False)
     out = tmp_path / "m.model"
     flags = ["--model", "Transformer", "--n-heads", "4", "--ff-activation", "Relu", "--n-encoder-layers", "2"]
+    flags += ["--n-decoder-layers", "2"]
     flags += ["--output-vocab-size", "19"]
     assert import_trax.main([*flags, "--weights", str(tmp_path / "m.pkl.gz"), "--out", str(out)]) == 0
     inputs, tokens = [3, 7, 5, 2, 0], [4, 2, 9, 1]
