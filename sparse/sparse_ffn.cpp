@@ -20,6 +20,12 @@ constexpr std::size_t kMinBlocksPerGroup = 8;
 /// ... not many more groups than this.
 constexpr std::size_t kWantedGroups = 16;
 
+/// Units among which the controller chooses before the chosen rows are asked for.
+constexpr std::size_t kUnitsPerStep = 64;
+
+/// Groups between the stages of the pipeline.
+constexpr std::size_t kLag = 2;
+
 /// Unit rows are fetched ahead up to here; the hardware prefetcher follows on from there.
 constexpr std::size_t kPrefetchBytes = 4096;
 
@@ -134,24 +140,29 @@ std::pair<std::size_t, std::size_t> SparseFfn::blocks_of(const Pass& pass, std::
 }
 
 void SparseFfn::run_groups(const Pass& pass, std::size_t begin, std::size_t end) const noexcept {
-  // A pipeline of three stages, each a group behind the one before: what a stage asks memory for has the time
-  // of a group to arrive.
+  // A pipeline of three stages, each kLag groups behind the one before: what a stage asks memory for has the
+  // time of as many groups to arrive.
   float* const logits = pass.logits + begin * pass.x.size() * blocks_per_group_ * block_size();
-  for (std::size_t group = begin; group < end + 2; ++group) {
+  for (std::size_t group = begin; group < end + 2 * kLag; ++group) {
     if (group < end) choose(pass, group, logits);
-    if (group >= begin + 1 && group - 1 < end) activate(pass, group - 1);
-    if (group >= begin + 2) add_up(pass, group - 2);
+    if (group >= begin + kLag && group - kLag < end) activate(pass, group - kLag);
+    if (group >= begin + 2 * kLag) add_up(pass, group - 2 * kLag);
   }
 }
 
 void SparseFfn::choose(const Pass& pass, std::size_t group, float* logits) const noexcept {
-  const auto [first, last] = blocks_of(pass, group);
-  controller_.pick(pass.h, first, last, logits, pass.units, pass.gains, pass.n_blocks);
-  for (std::size_t t = 0; t < pass.x.size(); ++t) {
-    for (std::size_t b = first; b < last; ++b) {
-      std::uint32_t& unit = pass.units[t * pass.n_blocks + b];
-      unit += static_cast<std::uint32_t>(b * block_size());
-      prefetch_row(units_, 2 * unit);
+  const auto [begin, end] = blocks_of(pass, group);
+  // The rows of a few blocks are asked for at a time: a burst of them would overrun the queues of the caches.
+  const std::size_t step = std::max<std::size_t>(1, kUnitsPerStep / block_size());
+  for (std::size_t first = begin; first < end; first += step) {
+    const std::size_t last = std::min(first + step, end);
+    controller_.pick(pass.h, first, last, logits, pass.units, pass.gains, pass.n_blocks);
+    for (std::size_t t = 0; t < pass.x.size(); ++t) {
+      for (std::size_t b = first; b < last; ++b) {
+        std::uint32_t& unit = pass.units[t * pass.n_blocks + b];
+        unit += static_cast<std::uint32_t>(b * block_size());
+        prefetch_row(units_, 2 * unit);
+      }
     }
   }
 }
