@@ -9,7 +9,6 @@ namespace {
 /// Rows whose sums leave the adding-up tree as one register.
 constexpr std::size_t kRows = 16;
 
-
 /// [sum a, sum b] of each quarter register, in turn: half of a step of the tree.
 inline __m512i add_pairs32(__m512i a, __m512i b) noexcept {
   return _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
@@ -34,35 +33,51 @@ inline __m512i add_up(const __m512i* sums) noexcept {
   return _mm512_add_epi32(_mm512_shuffle_i32x4(low, high, 0x88), _mm512_shuffle_i32x4(low, high, 0xdd));
 }
 
-/// Inner products of rows w + r * row_stride, r < kRows, with x. Rows from n on repeat the last one.
-inline __m512i dot_16(const std::int8_t* w, std::size_t row_stride, std::size_t n, const QuantizedRow& x,
-                      std::size_t d) noexcept {
+/// sum + products of unsigned w with x. Given the intrinsic, GCC 12 copies every accumulator.
+inline __m512i add_products(__m512i sum, __m512i w, __m512i x) noexcept {
+  asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(w), "v"(x));
+  return sum;
+}
+
+/// Inner products of rows w + r * row_stride, r < kRows, with x; all kRows rows are there.
+inline __m512i dot_rows(const std::int8_t* w, std::size_t row_stride, const QuantizedRow& x,
+                        std::size_t d) noexcept {
   const __m512i offset = _mm512_set1_epi8(-128);  // makes int8 unsigned, as dpbusd wants one of its operands
   const std::size_t whole = d / 64 * 64;
   const __mmask64 tail = (std::uint64_t{1} << (d - whole)) - 1;
   __m512i sums[kRows];
   TERRACE_UNROLL
   for (std::size_t r = 0; r < kRows; ++r) sums[r] = _mm512_setzero_si512();
-  const std::size_t last = (n - 1) * row_stride;
   for (std::size_t i = 0; i < whole; i += 64) {
     const __m512i xs = load_bytes(x.q + i);
+    const std::int8_t* row = w + i;
     TERRACE_UNROLL
-    for (std::size_t r = 0; r < kRows; ++r) {
-      const std::size_t at = r * row_stride < last ? r * row_stride : last;
-      sums[r] = _mm512_dpbusd_epi32(sums[r], _mm512_xor_si512(load_bytes(w + at + i), offset), xs);
+    for (std::size_t r = 0; r < kRows; ++r, row += row_stride) {
+      sums[r] = add_products(sums[r], _mm512_xor_si512(load_bytes(row), offset), xs);
     }
   }
   if (tail != 0) {
     const __m512i xs = _mm512_maskz_loadu_epi8(tail, x.q + whole);
+    const std::int8_t* row = w + whole;
     TERRACE_UNROLL
-    for (std::size_t r = 0; r < kRows; ++r) {
-      const std::size_t at = r * row_stride < last ? r * row_stride : last;
-      const __m512i ws = _mm512_maskz_loadu_epi8(tail, w + at + whole);
-      sums[r] = _mm512_dpbusd_epi32(sums[r], _mm512_xor_si512(ws, offset), xs);
+    for (std::size_t r = 0; r < kRows; ++r, row += row_stride) {
+      const __m512i ws = _mm512_xor_si512(_mm512_maskz_loadu_epi8(tail, row), offset);
+      sums[r] = add_products(sums[r], ws, xs);
     }
   }
-  return _mm512_sub_epi32(add_up(sums), _mm512_set1_epi32(static_cast<std::int32_t>(
-                                            128U * static_cast<std::uint32_t>(x.sum))));
+  const auto too_much = static_cast<std::int32_t>(128U * static_cast<std::uint32_t>(x.sum));
+  return _mm512_sub_epi32(add_up(sums), _mm512_set1_epi32(too_much));
+}
+
+/// The same of the last n < kRows rows, one by one; the other lanes are 0.
+inline __m512i dot_last_rows(const std::int8_t* w, std::size_t row_stride, std::size_t n,
+                             const QuantizedRow& x, std::size_t d) noexcept {
+  alignas(64) std::int32_t products[kRows] = {};
+  for (std::size_t r = 0; r < n; ++r) {
+    const std::int8_t* const row = w + r * row_stride;
+    for (std::size_t i = 0; i < d; ++i) products[r] += row[i] * x.q[i];
+  }
+  return load_bytes(products);
 }
 
 void pick_q8(const std::int8_t* w, std::size_t row_stride, const float* w_scale, const float* bias,
@@ -79,17 +94,18 @@ void pick_q8(const std::int8_t* w, std::size_t row_stride, const float* w_scale,
       const std::size_t r = b * block_size + e;
       const std::size_t n = block_size - e < kRows ? block_size - e : kRows;
       const auto there = static_cast<__mmask16>((1U << n) - 1);
-      const __m512 products = _mm512_cvtepi32_ps(dot_16(w + r * row_stride, row_stride, n, x, d));
-      const __m512 z =
-          _mm512_mul_ps(products, _mm512_mul_ps(_mm512_maskz_loadu_ps(there, w_scale + r), x_scale));
+      const std::int8_t* const rows = w + r * row_stride;
+      const __m512i sums =
+          n == kRows ? dot_rows(rows, row_stride, x, d) : dot_last_rows(rows, row_stride, n, x, d);
+      const __m512 z = _mm512_mul_ps(_mm512_cvtepi32_ps(sums),
+                                     _mm512_mul_ps(_mm512_maskz_loadu_ps(there, w_scale + r), x_scale));
       const __m512 value = _mm512_add_ps(z, _mm512_maskz_loadu_ps(there, bias + r));
       const __mmask16 better = _mm512_mask_cmp_ps_mask(there, value, best, _CMP_GT_OQ);
       best = _mm512_mask_mov_ps(best, better, value);
       best_index = _mm512_mask_mov_epi32(best_index, better, index);
       index = _mm512_add_epi32(index, sixteen);
     }
-    const __mmask16 top =
-        _mm512_cmp_ps_mask(best, _mm512_set1_ps(_mm512_reduce_max_ps(best)), _CMP_EQ_OQ);
+    const __mmask16 top = _mm512_cmp_ps_mask(best, _mm512_set1_ps(_mm512_reduce_max_ps(best)), _CMP_EQ_OQ);
     picks[b] = _mm512_mask_reduce_min_epu32(top, best_index);
   }
 }
