@@ -17,8 +17,8 @@ constexpr std::size_t kBatch = 8;
 /// A group has an accumulator of d floats per token, to be added up at the end: at least this many blocks for
 /// one, and ...
 constexpr std::size_t kMinBlocksPerGroup = 8;
-/// ... not many more groups than this.
-constexpr std::size_t kWantedGroups = 16;
+/// ... not more groups than this: their sums travel from core to core.
+constexpr std::size_t kWantedGroups = 8;
 
 /// Units among which the controller chooses before the chosen rows are asked for.
 constexpr std::size_t kUnitsPerStep = 64;
