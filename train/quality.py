@@ -96,9 +96,6 @@ def comparisons(vocab_size):
         "sparsity/sparse feed-forward": Candidate(matched(sparse_ff, target)),
         "sparsity/sparse QKV": Candidate(matched(sparse_qkv, target)),
         "sparsity/sparse output layer": Candidate(matched(sparse_loss, target)),
-        "controller/always hard": Candidate(sparse, {"quant_prob": 1.0}),
-        "controller/hard in 30 %, as published": Candidate(sparse, {"quant_prob_final": 0.3}),
-        "controller/no Gumbel noise": Candidate(sparse, {"temperature": 0.0}),
     }
     widths = [128, 256, 512]
     nested = {**SPARSE_FF, "widths": widths}
@@ -123,6 +120,9 @@ def comparisons(vocab_size):
     candidates["depth/routed"] = Candidate(
         language_model(vocab_size, SPARSE_ATTENTION, SPARSE_FF, sparse_logits, mixture_of_depths=depths)
     )
+    candidates["controller/always hard"] = Candidate(sparse, {"quant_prob": 1.0})
+    candidates["controller/hard in 30 %, as published"] = Candidate(sparse, {"quant_prob_final": 0.3})
+    candidates["controller/no Gumbel noise"] = Candidate(sparse, {"temperature": 0.0})
     return candidates
 
 
