@@ -106,8 +106,8 @@ def test_statistics_separate_encoder_prefill_and_decode(model, tmp_path):
     assert re.search(r"^decode +20 tokens, \d+\.\d+ s, ", report, re.M)
     figures = json.loads(generate(model, "--tokens", ids, "-n", 20, *GREEDY, "--json").err)
     assert (figures["encoder_tokens"], figures["prefill_tokens"], figures["decode_tokens"]) == (150, 151, 20)
-    parts = figures["encoder_seconds"] + figures["prefill_seconds"]
-    assert 0.5 * figures["prompt_seconds"] < parts <= figures["prompt_seconds"]
+    assert figures["encoder_seconds"] > 0 and figures["prefill_seconds"] > 0
+    assert figures["encoder_seconds"] + figures["prefill_seconds"] <= figures["prompt_seconds"]
 
 
 def test_the_progress_bar_moves_through_a_document(slow_model, tmp_path):
