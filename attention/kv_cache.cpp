@@ -66,8 +66,7 @@ void KvCache::append(const Exec& exec, ConstRows k, ConstRows v) noexcept {
   TERRACE_DCHECK(k.n == v.n && k.width == n_heads_ * d_k_ && v.width == n_heads_ * d_v_);
   TERRACE_DCHECK(k.n <= max_length_ - length_);
   // Keys are transposed: every element of a few keys has a cache line of its own.
-  const std::size_t work =
-      d_k_ * std::max(k.n * sizeof(float), kCacheLine) + k.n * d_v_ * sizeof(float);
+  const std::size_t work = d_k_ * std::max(k.n * sizeof(float), kCacheLine) + k.n * d_v_ * sizeof(float);
   exec.for_range(n_heads_, 1, work, [&](std::size_t begin_head, std::size_t end_head) {
     for (std::size_t head = begin_head; head < end_head; ++head) {
       for (std::size_t t = 0; t < k.n;) {
