@@ -18,13 +18,13 @@ class OneDnnDense {
   explicit OneDnnDense(const WeightView& w, std::size_t n_tokens = 1) : d_in_(w.cols), d_out_(w.rows) {
     using Tag = dnnl::memory::format_tag;
     const auto type = element_type(w.dtype);
+    if (type == dnnl::memory::data_type::undef) return;
     const auto n_in = static_cast<dnnl::memory::dim>(d_in_);
     const auto n_out = static_cast<dnnl::memory::dim>(d_out_);
     const auto n_rows = static_cast<dnnl::memory::dim>(n_tokens);
     const dnnl::memory::desc source({n_rows, n_in}, type, Tag::nc);
     const dnnl::memory::desc weights({n_out, n_in}, type, Tag::any);
     const dnnl::memory::desc target({n_rows, n_out}, dnnl::memory::data_type::f32, Tag::nc);
-    if (type == dnnl::memory::data_type::undef) return;
     try {
       const dnnl::inner_product_forward::desc desc(dnnl::prop_kind::forward_inference, source, weights,
                                                    target);

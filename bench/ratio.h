@@ -144,11 +144,16 @@ inline int run_comparisons(int argc, char** argv, Runtime& runtime,
   return 0;
 }
 
-/// oneDNN's OpenMP threads would go on spinning after a call and take the cores of what is measured next. The
-/// runtime reads its settings before main, so the program starts itself once more with the right ones.
+/// oneDNN's OpenMP threads would go on spinning after a call and take the cores of what is measured next, and
+/// be as many as there are cores instead of --threads. The runtime reads its settings before main, so the
+/// program starts itself once more with the right ones.
 inline void quiet_openmp(char** argv) {
   if (std::getenv("OMP_WAIT_POLICY")) return;
   ::setenv("OMP_WAIT_POLICY", "passive", 1);
+  for (char** argument = argv; *argument; ++argument) {
+    const std::string text = *argument;
+    if (text.rfind("--threads=", 0) == 0) ::setenv("OMP_NUM_THREADS", text.substr(10).c_str(), 1);
+  }
   ::execv("/proc/self/exe", argv);
 }
 

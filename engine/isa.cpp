@@ -89,6 +89,14 @@ Isa best_isa() noexcept {
   return best;
 }
 
+bool hardware_prefetches_streams() noexcept {
+#if defined(__x86_64__)
+  return __builtin_cpu_is("amd") != 0;
+#else
+  return false;
+#endif
+}
+
 Isa parse_isa(std::string_view name) {
   for (const Isa isa : kAllIsas) {
     if (name != isa_name(isa)) continue;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/kernels/dense_impl.h"
+#include "engine/kernels/four_floats_x86.h"
 #include "engine/kernels/lanes_avx2.h"
 
 namespace terrace {
@@ -49,6 +50,7 @@ struct Avx2 : Avx2Lanes {
     static constexpr std::size_t kRows = 4;
     static constexpr std::size_t kTokens = 2;
     static constexpr std::size_t kStreams = 4;
+    static constexpr std::size_t kChains = 2;
     using Sum = __m256i;
     struct X {
       __m256i signs;
@@ -60,13 +62,26 @@ struct Avx2 : Avx2Lanes {
       return {x, _mm256_abs_epi8(x)};
     }
     static __m256i load_w(const std::int8_t* p) noexcept { return load_bytes(p); }
+    static X load_part_x(const std::int8_t* q, std::size_t n) noexcept {
+      return load_x(PartialBytes<kBytes>(q, n).bytes);
+    }
+    static __m256i load_part_w(const std::int8_t* p, std::size_t n) noexcept {
+      return load_w(PartialBytes<kBytes>(p, n).bytes);
+    }
     static Sum add(Sum sum, __m256i w, X x) noexcept {
       return _mm256_add_epi32(sum, dot4(x.magnitudes, _mm256_sign_epi8(w, x.signs)));
     }
+    static Sum merge(Sum a, Sum b) noexcept { return _mm256_add_epi32(a, b); }
     static std::int32_t total(Sum sum, std::int32_t /*x_sum*/) noexcept {
       const __m128i four = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
       const __m128i two = _mm_add_epi32(four, _mm_unpackhi_epi64(four, four));
       return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 1)));
+    }
+    static void put_four(Sum a, Sum b, Sum c, Sum d, const float* w_scale, const QuantizedRow& x, float* y,
+                         std::size_t step) noexcept {
+      const __m256i all = _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d));
+      const __m128i totals = _mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
+      put_scaled(totals, w_scale, x.scale, y, step);
     }
   };
 

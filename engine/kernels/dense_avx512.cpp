@@ -16,22 +16,28 @@ struct Avx512 : Avx512Common {
     static constexpr std::size_t kRows = 4;
     static constexpr std::size_t kTokens = 4;
     static constexpr std::size_t kStreams = 4;
+    static constexpr std::size_t kChains = 2;
     using Sum = __m512i;
     struct X {
       __mmask64 negative;
       __m512i magnitudes;
     };
     static Sum zero() noexcept { return _mm512_setzero_si512(); }
-    static X load_x(const std::int8_t* q) noexcept {
-      const __m512i x = load_bytes(q);
-      return {_mm512_movepi8_mask(x), _mm512_abs_epi8(x)};
-    }
+    static X prepare_x(__m512i x) noexcept { return {_mm512_movepi8_mask(x), _mm512_abs_epi8(x)}; }
+    static X load_x(const std::int8_t* q) noexcept { return prepare_x(load_bytes(q)); }
     static __m512i load_w(const std::int8_t* p) noexcept { return load_bytes(p); }
+    static X load_part_x(const std::int8_t* q, std::size_t n) noexcept { return prepare_x(load_part(q, n)); }
+    static __m512i load_part_w(const std::int8_t* p, std::size_t n) noexcept { return load_part(p, n); }
     static Sum add(Sum sum, __m512i w, X x) noexcept {
       const __m512i signed_w = _mm512_mask_sub_epi8(w, x.negative, _mm512_setzero_si512(), w);
       return _mm512_add_epi32(sum, dot4(x.magnitudes, signed_w));
     }
+    static Sum merge(Sum a, Sum b) noexcept { return _mm512_add_epi32(a, b); }
     static std::int32_t total(Sum sum, std::int32_t /*x_sum*/) noexcept { return sum_of_lanes(sum); }
+    static void put_four(Sum a, Sum b, Sum c, Sum d, const float* w_scale, const QuantizedRow& x, float* y,
+                         std::size_t step) noexcept {
+      put_scaled(sums_of_lanes(a, b, c, d), w_scale, x.scale, y, step);
+    }
   };
 
   // (n - 8) x = n x - 8 x: the nibbles n are unsigned as they are, and 8 x is the same for all rows.
@@ -58,9 +64,10 @@ struct Avx512 : Avx512Common {
 };
 
 constexpr DenseKernels kTable = make_dense_kernels<Avx512>(Isa::kAvx512, "avx512");
+constexpr DenseKernels kUnprefetched = make_unprefetched<Avx512>(kTable);
 
 }  // namespace
 
-const DenseKernels& dense_kernels_avx512() noexcept { return kTable; }
+const DenseKernels& dense_kernels_avx512(bool prefetch) noexcept { return prefetch ? kTable : kUnprefetched; }
 
 }  // namespace terrace

@@ -17,6 +17,9 @@ namespace {
 
 constexpr std::size_t kAtOnce = 4;
 
+/// What one prefetch brings.
+constexpr std::size_t kLineBytes = 64;
+
 /// One group of kLanes columns of N rows.
 template <class S, std::size_t N, class RowAt>
 inline void axpy_group(const float* a, RowAt row_at, float* y) noexcept {
@@ -35,14 +38,15 @@ inline void axpy_some(const float* a, const Element* const* rows, std::size_t le
   float coefficient[N];
   const Element* row[N];
   const Element* next[N];  // the rows after these: on their way while these are used
+  const bool more = left >= 2 * N;
   for (std::size_t k = 0; k < N; ++k) {
     coefficient[k] = a[k];
     row[k] = rows[k];
-    next[k] = left >= 2 * N ? rows[N + k] : rows[k];
+    next[k] = more ? rows[N + k] : nullptr;
   }
   std::size_t i = 0;
   for (; i + kLanes <= d; i += kLanes) {
-    if constexpr (N > 1) {
+    if (N > 1 && more && i % (kLineBytes / sizeof(Element)) == 0) {
       TERRACE_UNROLL
       for (std::size_t k = 0; k < N; ++k) __builtin_prefetch(next[k] + i);
     }

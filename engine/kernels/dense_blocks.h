@@ -51,11 +51,12 @@ inline void run_panels(const Map& map, std::size_t n_rows, std::size_t n_tokens)
     for (std::size_t g = 0; g < n_groups; ++g) {
       const std::size_t token = g * n_tokens / n_groups;  // groups of equal size, give or take one
       const std::size_t tokens = (g + 1) * n_tokens / n_groups - token;
-      // kRows streams through the panel rather than neighbouring rows: the first group's loads come from
-      // memory.
+      // The first group's loads come from memory: kRows streams through the panel. Then neighbouring rows,
+      // whose outputs are stored together.
       const std::size_t n = (end - begin) / kRows;
       for (std::size_t r = 0; r < n; ++r) {
-        run_block<kRows, Map::kTokens>(map, begin + r, n, kRows, token, tokens);
+        const std::size_t row = begin + (g == 0 ? r : r * kRows);
+        run_block<kRows, Map::kTokens>(map, row, g == 0 ? n : 1, kRows, token, tokens);
       }
       const std::size_t rest = begin + n * kRows;
       if (rest < end) run_block<kRows, Map::kTokens>(map, rest, 1, end - rest, token, tokens);

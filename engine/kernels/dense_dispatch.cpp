@@ -18,11 +18,11 @@ const DenseKernels& dense_kernels(Isa isa) {
 #endif
 #ifdef TERRACE_HAVE_AVX512
     case Isa::kAvx512:
-      return dense_kernels_avx512();
+      return dense_kernels_avx512(!hardware_prefetches_streams());
 #endif
 #ifdef TERRACE_HAVE_AVX512VNNI
     case Isa::kAvx512Vnni:
-      return dense_kernels_avx512vnni();
+      return dense_kernels_avx512vnni(!hardware_prefetches_streams());
 #endif
 #ifdef TERRACE_HAVE_NEON
     case Isa::kNeon:

@@ -9,6 +9,22 @@
 namespace terrace {
 namespace {
 
+// Four floats that lie `step` apart.
+inline float32x4_t load_four(const float* p, std::size_t step) noexcept {
+  if (step == 1) return vld1q_f32(p);
+  float32x4_t v = vdupq_n_f32(p[0]);
+  v = vld1q_lane_f32(p + step, v, 1);
+  v = vld1q_lane_f32(p + 2 * step, v, 2);
+  return vld1q_lane_f32(p + 3 * step, v, 3);
+}
+inline void store_four(float* p, std::size_t step, float32x4_t v) noexcept {
+  if (step == 1) return vst1q_f32(p, v);
+  vst1q_lane_f32(p, v, 0);
+  vst1q_lane_f32(p + step, v, 1);
+  vst1q_lane_f32(p + 2 * step, v, 2);
+  vst1q_lane_f32(p + 3 * step, v, 3);
+}
+
 struct NeonCommon : NeonLanes {
   // 2 x 3 outputs of four registers each, three of activations and one of weights: 28 of 32.
   static constexpr std::size_t kRows = 2;
@@ -58,13 +74,27 @@ struct NeonCommon : NeonLanes {
     static constexpr std::size_t kRows = 4;
     static constexpr std::size_t kTokens = 4;
     static constexpr std::size_t kStreams = 4;
+    static constexpr std::size_t kChains = 4;
     using Sum = int32x4_t;
     using X = int8x16_t;
     static Sum zero() noexcept { return vdupq_n_s32(0); }
     static X load_x(const std::int8_t* q) noexcept { return vld1q_s8(q); }
     static int8x16_t load_w(const std::int8_t* p) noexcept { return vld1q_s8(p); }
+    static X load_part_x(const std::int8_t* q, std::size_t n) noexcept {
+      return load_x(PartialBytes<kBytes>(q, n).bytes);
+    }
+    static int8x16_t load_part_w(const std::int8_t* p, std::size_t n) noexcept {
+      return load_w(PartialBytes<kBytes>(p, n).bytes);
+    }
     static Sum add(Sum sum, int8x16_t w, X x) noexcept { return Dot4::add(sum, w, x); }
+    static Sum merge(Sum a, Sum b) noexcept { return vaddq_s32(a, b); }
     static std::int32_t total(Sum sum, std::int32_t /*x_sum*/) noexcept { return vaddvq_s32(sum); }
+    static void put_four(Sum a, Sum b, Sum c, Sum d, const float* w_scale, const QuantizedRow& x, float* y,
+                         std::size_t step) noexcept {
+      const int32x4_t totals = vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d));
+      const float32x4_t scales = vmulq_n_f32(load_four(w_scale, step), x.scale);
+      store_four(y, step, vmulq_f32(vcvtq_f32_s32(totals), scales));
+    }
   };
   template <class Dot4>
   struct FourBit {

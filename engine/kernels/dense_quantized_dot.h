@@ -15,10 +15,17 @@
 //   S::kPrefetch                      bytes that each stream fetches ahead; 0 = leave it to the hardware
 //   S::Q8::kBytes                     columns of a step
 //   S::Q8::kRows, kTokens, kStreams   register blocks, see dense_blocks.h
+//   S::Q8::kChains                    sums that must be in flight to hide the latency of an addition
 //   S::Q8::X, X S::Q8::load_x(q)      the activations of a step, prepared once for all rows
+//   S::Q8::load_w(p)                  the weights of a step
+//   S::Q8::load_part_x(q, n), load_part_w(p, n)   n < kBytes columns, nothing beyond them is read; the rest
+//                                     of X is 0
 //   S::Q8::Sum, Sum S::Q8::zero()     partial sums
-//   S::Q8::add(sum, w, X)             sum + products of the kBytes weights at w with X
+//   S::Q8::add(sum, w, X)             sum + products of the weights w with X
+//   S::Q8::merge(a, b)                a + b
 //   S::Q8::total(sum, x_sum)          sum of w * x, where x_sum is the sum of x
+//   S::Q8::put_four(a, b, c, d, w_scale, x, y, step)
+//                                     y[k * step] = float(total of the k-th) * (w_scale[k * step] * x.scale)
 //   S::Q4::kRows, kTokens, kStreams
 //   S::Q4::X, X S::Q4::load_x(q)      the activations of a run of 64 columns
 //   S::Q4::W, W S::Q4::load_w(p)      the weights of a run
@@ -27,6 +34,13 @@
 
 namespace terrace {
 namespace {
+
+/// The last, partial step of a row for registers without masks: `n` bytes, then zeros.
+template <std::size_t N>
+struct PartialBytes {
+  PartialBytes(const std::int8_t* p, std::size_t n) noexcept { std::memcpy(bytes, p, n); }
+  alignas(64) std::int8_t bytes[N] = {};
+};
 
 template <class S>
 struct Q8Dot {
@@ -49,43 +63,52 @@ struct Q8Dot {
 
   template <std::size_t R, std::size_t T>
   void run(std::size_t row, std::size_t row_step, std::size_t token) const noexcept {
-    Sum sum[R][T];
+    // A block of few outputs has too few sums to hide the latency of an addition: its columns take turns.
+    constexpr std::size_t kTurns = R * T < Q8::kChains ? Q8::kChains / (R * T) : 1;
+    Sum sum[kTurns][R][T];
     TERRACE_UNROLL
-    for (std::size_t k = 0; k < R; ++k) {
+    for (std::size_t u = 0; u < kTurns; ++u) {
       TERRACE_UNROLL
-      for (std::size_t j = 0; j < T; ++j) sum[k][j] = Q8::zero();
+      for (std::size_t k = 0; k < R; ++k) {
+        TERRACE_UNROLL
+        for (std::size_t j = 0; j < T; ++j) sum[u][k][j] = Q8::zero();
+      }
     }
     const std::int8_t* const base = w + row * row_stride;
     const std::size_t distance = row_step * row_stride;
     const std::int8_t* xs[T];
     for (std::size_t j = 0; j < T; ++j) xs[j] = x[token + j].q;
-    std::size_t i = 0;
-    for (; i + Q8::kBytes <= d; i += Q8::kBytes) {
+    const auto step = [&](std::size_t i, Sum(&sums)[R][T]) {
       if constexpr (S::kPrefetch > 0) {
         TERRACE_UNROLL
         for (std::size_t k = 0; k < R; ++k) __builtin_prefetch(base + k * distance + i + ahead);
       }
-      add_step<R, T>([&](std::size_t k) { return base + k * distance + i; },
-                     [&](std::size_t j) { return xs[j] + i; }, sum);
+      add_step<R, T>([&](std::size_t k) { return Q8::load_w(base + k * distance + i); },
+                     [&](std::size_t j) { return Q8::load_x(xs[j] + i); }, sums);
+    };
+    std::size_t i = 0;
+    for (; i + kTurns * Q8::kBytes <= d; i += kTurns * Q8::kBytes) {
+      TERRACE_UNROLL
+      for (std::size_t u = 0; u < kTurns; ++u) step(i + u * Q8::kBytes, sum[u]);
+    }
+    if constexpr (kTurns > 1) {
+      for (; i + Q8::kBytes <= d; i += Q8::kBytes) step(i, sum[0]);
     }
     if (i < d) {
-      // The last, partial step, filled up with zeros: x may go on behind its end (a window), w may end there.
-      std::int8_t w_tail[R][Q8::kBytes] = {};
-      std::int8_t x_tail[T][Q8::kBytes] = {};
-      for (std::size_t k = 0; k < R; ++k) std::memcpy(w_tail[k], base + k * distance + i, d - i);
-      for (std::size_t j = 0; j < T; ++j) std::memcpy(x_tail[j], xs[j] + i, d - i);
-      add_step<R, T>([&](std::size_t k) { return w_tail[k]; }, [&](std::size_t j) { return x_tail[j]; }, sum);
+      // x may go on behind its end (a window), w may end there.
+      add_step<R, T>([&](std::size_t k) { return Q8::load_part_w(base + k * distance + i, d - i); },
+                     [&](std::size_t j) { return Q8::load_part_x(xs[j] + i, d - i); }, sum[0]);
     }
     TERRACE_UNROLL
-    for (std::size_t k = 0; k < R; ++k) {
-      const std::size_t r = row + k * row_step;
+    for (std::size_t u = 1; u < kTurns; ++u) {
       TERRACE_UNROLL
-      for (std::size_t j = 0; j < T; ++j) {
-        const QuantizedRow& xj = x[token + j];
-        const std::int32_t total = Q8::total(sum[k][j], xj.sum);
-        y[(token + j) * y_stride + r] = static_cast<float>(total) * (w_scale[r] * xj.scale);
+      for (std::size_t k = 0; k < R; ++k) {
+        TERRACE_UNROLL
+        for (std::size_t j = 0; j < T; ++j) sum[0][k][j] = Q8::merge(sum[0][k][j], sum[u][k][j]);
       }
     }
+    TERRACE_UNROLL
+    for (std::size_t j = 0; j < T; ++j) put<R, T>(row, row_step, token, j, sum[0]);
   }
 
  private:
@@ -93,12 +116,29 @@ struct Q8Dot {
   static void add_step(WAt w_at, XAt x_at, Sum (&sum)[R][T]) noexcept {
     typename Q8::X xs[T];
     TERRACE_UNROLL
-    for (std::size_t j = 0; j < T; ++j) xs[j] = Q8::load_x(x_at(j));
+    for (std::size_t j = 0; j < T; ++j) xs[j] = x_at(j);
     TERRACE_UNROLL
     for (std::size_t k = 0; k < R; ++k) {
-      const auto ws = Q8::load_w(w_at(k));
+      const auto ws = w_at(k);
       TERRACE_UNROLL
       for (std::size_t j = 0; j < T; ++j) sum[k][j] = Q8::add(sum[k][j], ws, xs[j]);
+    }
+  }
+
+  /// Outputs of one token of the block.
+  template <std::size_t R, std::size_t T>
+  void put(std::size_t row, std::size_t row_step, std::size_t token, std::size_t j,
+           const Sum (&sum)[R][T]) const noexcept {
+    const QuantizedRow& xj = x[token + j];
+    float* const out = y + (token + j) * y_stride + row;
+    if constexpr (R == 4) {
+      Q8::put_four(sum[0][j], sum[1][j], sum[2][j], sum[3][j], w_scale + row, xj, out, row_step);
+    } else {
+      TERRACE_UNROLL
+      for (std::size_t k = 0; k < R; ++k) {
+        out[k * row_step] =
+            static_cast<float>(Q8::total(sum[k][j], xj.sum)) * (w_scale[row + k * row_step] * xj.scale);
+      }
     }
   }
 };
