@@ -47,7 +47,7 @@ struct Options {
   std::string format = "md";
 
   Session::Options session(std::size_t context) const {
-    return {.max_context = context, .kv_type = kv_type == "bf16" ? KvType::kBf16 : KvType::kF32};
+    return {.max_context = context, .kv_type = parse_kv_type(kv_type)};
   }
 };
 
@@ -250,10 +250,7 @@ void add_bench(CLI::App& app, Action& action) {
       ->check(between(std::size_t{1}, std::size_t{10000}))
       ->capture_default_str()
       ->type_name("N");
-  command->add_option("--kv-type", options->kv_type, "How keys and values are kept: f32 or bf16")
-      ->check(CLI::IsMember({"f32", "bf16"}))
-      ->capture_default_str()
-      ->type_name("TYPE");
+  add_kv_type(*command, options->kv_type);
   command->add_option("--dir", options->folder, "Folder for the weights of presets and twins")
       ->capture_default_str()
       ->type_name("FOLDER");
