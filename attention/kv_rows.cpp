@@ -26,8 +26,8 @@ void store(float x, std::uint16_t* to) noexcept { *to = to_bf16(x); }
 
 /// Key and value of one slot.
 template <class T>
-void write_floats(const float* k, const float* v, std::size_t d_k, std::size_t d_v, std::size_t slot,
-                  T* keys, T* values) noexcept {
+void write_floats(const float* k, const float* v, std::size_t d_k, std::size_t d_v, std::size_t slot, T* keys,
+                  T* values) noexcept {
   for (std::size_t d = 0; d < d_k; ++d) store(k[d], keys + key_index(slot, d, d_k));
   T* const row = values + slot * padded_width(d_v);
   for (std::size_t d = 0; d < d_v; ++d) store(v[d], row + d);
