@@ -56,7 +56,7 @@ KvRows::KvRows(KvType type, std::size_t d_k, std::size_t d_v) : type_(type), d_k
   TERRACE_CHECK(std::max(d_k, d_v) <= kMostQ8Channels, kBadArgument,
                 "q8 keys and values take heads of at most " + std::to_string(kMostQ8Channels) +
                     " channels, found " + std::to_string(std::max(d_k, d_v)));
-  kernels_ = &dense_kernels(best_isa());  // every table gives the same bits
+  kernels_ = &dense_kernels(isa_from_environment());  // every table gives the same bits
 }
 
 std::size_t KvRows::keys_offset() const noexcept {
