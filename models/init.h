@@ -9,11 +9,12 @@
 #include "engine/progress.h"
 #include "engine/tensor.h"
 #include "models/config.h"
+#include "models/weight_dtypes.h"
 
 namespace terrace {
 
 struct InitOptions {
-  DType dtype = DType::kF32;  ///< of the weights, where their shape allows it (stored_dtype)
+  WeightDTypes dtype = DType::kF32;  ///< of the weights, where their shape allows it (stored_dtype)
   std::uint64_t seed = 0;
   unsigned n_threads = 1;
   std::string name;                              ///< `name` of the metadata; empty = left out

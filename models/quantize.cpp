@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "models/quantize.h"
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -31,6 +34,18 @@ bool is_made_by_writer(const std::string& key) {
   return key == "format" || key == "format_version" || key == "checksums";
 }
 
+RoundingError rounding_error(std::span<const float> values, const float* stored) noexcept {
+  RoundingError error;
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const double v = values[i];
+    const double difference = stored[i] - v;
+    error.squares += v * v;
+    error.squared_errors += difference * difference;
+    error.largest = std::max(error.largest, static_cast<float>(std::abs(difference)));
+  }
+  return error;
+}
+
 class Quantizer {
  public:
   Quantizer(const WeightFile& in, const std::string& path, const QuantizeOptions& options)
@@ -42,11 +57,13 @@ class Quantizer {
         team_(options.n_threads),
         writer_(path, specs(), metadata()) {}
 
-  void run() && {
+  std::vector<TensorChange> run() && {
     for (const TensorInfo& tensor : in_.tensors()) {
       if (is_scale(tensor.name)) continue;  // goes with its weight
-      if (const auto dtype = new_dtype(tensor)) {
-        convert(tensor, *dtype);
+      const auto dtype = new_dtype(tensor);
+      RoundingError error;
+      if (dtype) {
+        error = convert(tensor, *dtype);
       } else {
         copy(tensor);
         if (const TensorInfo* scale = in_.find(tensor.name + std::string(kScaleSuffix));
@@ -54,8 +71,10 @@ class Quantizer {
           copy(*scale);
         }
       }
+      if (tensor.name != kTokenizerData) record(tensor, dtype, error);
     }
     writer_.commit();
+    return std::move(changes_);
   }
 
  private:
@@ -91,8 +110,13 @@ class Quantizer {
     TERRACE_CHECK(
         planned != plan_.end(), kBadFile,
         in_.label() + ": tensor '" + tensor.name + "' is none of those that the configuration needs");
+    if (!planned->second.is_weight) return std::nullopt;
+    const std::vector<std::uint64_t> shape = weight_shape(tensor);
+    TERRACE_CHECK(shape == planned->second.shape, kBadFile,
+                  fmt::format("{}: tensor '{}' must have shape [{}], found [{}]", in_.label(), tensor.name,
+                              fmt::join(planned->second.shape, ", "), fmt::join(shape, ", ")));
     const DType dtype = stored_dtype(planned->second, options_.dtype);
-    return planned->second.is_weight && weight_dtype(tensor) != dtype ? std::optional(dtype) : std::nullopt;
+    return weight_dtype(tensor) != dtype ? std::optional(dtype) : std::nullopt;
   }
 
   std::vector<TensorSpec> specs() const {
@@ -129,7 +153,8 @@ class Quantizer {
     release(tensor);
   }
 
-  void convert(const TensorInfo& tensor, DType dtype) {
+  RoundingError convert(const TensorInfo& tensor, DType dtype) {
+    RoundingError error;
     const WeightView rows = in_.weight(tensor.name);
     const std::size_t rows_per_piece =
         std::max<std::size_t>(1, kPieceBytes / std::max<std::size_t>(1, row_bytes(DType::kF32, rows.cols)));
@@ -139,24 +164,31 @@ class Quantizer {
                     in_.label() + ": tensor '" + tensor.name + "' holds a value that is not finite");
       writer_.write(tensor.name, data_);
       if (!scale_.empty()) writer_.write(tensor.name + std::string(kScaleSuffix), scale_);
+      // Row by row, in order: the sums do not depend on which thread took which rows.
+      for (const RoundingError& row : row_errors_) error += row;
       report(piece.bytes());
     }
     release(tensor);
+    return error;
   }
 
-  /// Fills data_ and scale_; false when a value is not finite.
+  /// Fills data_, scale_ and row_errors_; false when a value is not finite.
   bool convert_rows(const WeightView& rows, DType dtype) {
     const std::size_t data_bytes = row_bytes(dtype, rows.cols);
     const std::size_t scale_bytes = row_scale_bytes(dtype, rows.cols);
     data_.resize(rows.rows * data_bytes);
     scale_.resize(rows.rows * scale_bytes);
+    row_errors_.assign(rows.rows, {});
+    const WeightView stored{
+        data_.data(), scale_.empty() ? nullptr : scale_.data(), rows.rows, rows.cols, rows.cols, dtype};
     const auto n_chunks =
         static_cast<std::uint32_t>(std::min<std::size_t>(rows.rows, kChunksPerThread * team_.size()));
-    f32_.resize(n_chunks * rows.cols);
+    f32_.resize(2 * n_chunks * rows.cols);
     std::atomic<bool> finite{true};
     const ThreadTeam::Region region(team_);
     team_.run(n_chunks, [&](std::uint32_t chunk) {
-      const std::span<float> row(f32_.data() + chunk * rows.cols, rows.cols);
+      const std::span<float> row(f32_.data() + 2 * chunk * rows.cols, rows.cols);
+      float* const read_back = row.data() + rows.cols;
       for (std::size_t r = rows.rows * chunk / n_chunks; r < rows.rows * (chunk + 1) / n_chunks; ++r) {
         widen_row(kernels_, rows, r, row.data());
         if (!std::all_of(row.begin(), row.end(), [](float w) { return std::isfinite(w); })) {
@@ -164,9 +196,25 @@ class Quantizer {
           return;
         }
         store_row(dtype, row, data_.data() + r * data_bytes, scale_.data() + r * scale_bytes);
+        widen_row(kernels_, stored, r, read_back);
+        row_errors_[r] = rounding_error(row, read_back);
       }
     });
     return finite;
+  }
+
+  void record(const TensorInfo& tensor, std::optional<DType> new_dtype, const RoundingError& error) {
+    const PlannedTensor& planned = plan_.find(tensor.name)->second;
+    const DType from = weight_dtype(tensor).value_or(DType::kF32);
+    const DType to = new_dtype.value_or(from);
+    changes_.push_back({.name = tensor.name,
+                        .kind = planned.kind,
+                        .from = from,
+                        .to = to,
+                        .elements = planned.elements(),
+                        .bytes_before = stored_bytes(planned, from),
+                        .bytes_after = stored_bytes(planned, to),
+                        .error = error});
   }
 
   /// The pages of a tensor that is done need not stay in memory.
@@ -190,13 +238,27 @@ class Quantizer {
   std::vector<float> f32_;
   std::vector<std::byte> data_;
   std::vector<std::byte> scale_;
+  std::vector<RoundingError> row_errors_;
+  std::vector<TensorChange> changes_;
   std::uint64_t done_ = 0;
 };
 
 }  // namespace
 
-void quantize_model(const WeightFile& in, const std::string& path, const QuantizeOptions& options) {
-  Quantizer(in, path, options).run();
+RoundingError& RoundingError::operator+=(const RoundingError& other) noexcept {
+  squares += other.squares;
+  squared_errors += other.squared_errors;
+  largest = std::max(largest, other.largest);
+  return *this;
+}
+
+double RoundingError::relative_rms() const noexcept {
+  return squares > 0 ? std::sqrt(squared_errors / squares) : 0;
+}
+
+std::vector<TensorChange> quantize_model(const WeightFile& in, const std::string& path,
+                                         const QuantizeOptions& options) {
+  return Quantizer(in, path, options).run();
 }
 
 }  // namespace terrace

@@ -2,17 +2,24 @@
 #include "models/tensor_plan.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 #include <utility>
 
 #include "attention/lsh_hash.h"
+#include "engine/error.h"
+#include "engine/quote.h"
 
 namespace terrace {
 namespace {
 
 using Shape = std::vector<std::uint64_t>;
+
+constexpr std::array<const char*, kLayerKinds> kKindNames{
+    "embedding", "attention", "controller", "feed-forward", "sru", "norm", "logits", "other"};
 
 // Trax fixes the number of modules that its sparse projections see, and that of cross attention's steps.
 constexpr std::uint64_t kModulesSeenByQk = 3;
@@ -270,14 +277,14 @@ class PlanBuilder {
         dense(name + ".w2", d_ff, d, kKind, gain);
         break;
       case Kind::kSparse:
-        weight(name + ".controller.down", {f.d_lowrank, d}, kKind, 1);
-        weight(name + ".controller.up", {d_ff, f.d_lowrank}, kKind, 1);
-        bias(name + ".controller.bias", {d_ff}, kKind);
+        weight(name + ".controller.down", {f.d_lowrank, d}, LayerKind::kController, 1);
+        weight(name + ".controller.up", {d_ff, f.d_lowrank}, LayerKind::kController, 1);
+        bias(name + ".controller.bias", {d_ff}, LayerKind::kController);
         units(name, d, d_ff, d_ff / f.block_size, gain);
         break;
       case Kind::kBlock:
       case Kind::kSwitch:
-        weight(name + ".router", {f.n_experts, d}, kKind, 1);
+        weight(name + ".router", {f.n_experts, d}, LayerKind::kController, 1);
         units(name, d, d_ff, d_ff / f.n_experts, gain);
         break;
     }
@@ -375,10 +382,14 @@ class PlanBuilder {
 
 }  // namespace
 
-const char* layer_kind_name(LayerKind kind) noexcept {
-  constexpr std::array<const char*, kLayerKinds> kNames{"embedding", "attention", "feed-forward", "sru",
-                                                        "norm",      "logits",    "other"};
-  return kNames[static_cast<std::size_t>(kind)];
+const char* layer_kind_name(LayerKind kind) noexcept { return kKindNames[static_cast<std::size_t>(kind)]; }
+
+LayerKind parse_layer_kind(std::string_view name) {
+  const auto found = std::find(kKindNames.begin(), kKindNames.end(), name);
+  TERRACE_CHECK(found != kKindNames.end(), kBadArgument,
+                fmt::format("there is no kind of layer {}, expected one of {}", quote_text(std::string(name)),
+                            fmt::join(kKindNames, ", ")));
+  return static_cast<LayerKind>(found - kKindNames.begin());
 }
 
 std::uint64_t PlannedTensor::elements() const noexcept {

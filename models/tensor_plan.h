@@ -5,26 +5,31 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "models/config.h"
 
 namespace terrace {
 
-/// The part of a model that a tensor belongs to; cost tables are grouped by it.
+/// The part of a model that a tensor belongs to; cost tables are grouped by it, and weights may be stored
+/// kind by kind.
 enum class LayerKind : std::uint8_t {
   kEmbedding,    ///< token and position tables
   kAttention,    ///< projections, self and cross
-  kFeedForward,  ///< with the controller or router of a sparse one
+  kController,   ///< what chooses units of a sparse feed-forward layer: controller or router
+  kFeedForward,  ///< all units
   kSru,
   kNorm,
   kLogits,
   kOther,  ///< forgetting layers, the joint of encoder and decoder
 };
-inline constexpr std::size_t kLayerKinds = 7;
+inline constexpr std::size_t kLayerKinds = 8;
 
-/// "embedding", "attention", ...
+/// "embedding", "attention", "controller", "feed-forward", "sru", "norm", "logits", "other".
 const char* layer_kind_name(LayerKind kind) noexcept;
+/// The reverse. Throws Error{kBadArgument} that lists the names.
+LayerKind parse_layer_kind(std::string_view name);
 
 /// How a tensor is filled when there is nothing to load.
 struct InitialValue {

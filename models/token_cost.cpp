@@ -10,10 +10,10 @@ std::uint64_t row_total_bytes(DType dtype, std::uint64_t columns) noexcept {
 
 }  // namespace
 
-DType stored_dtype(const PlannedTensor& tensor, DType wanted) noexcept {
+DType stored_dtype(const PlannedTensor& tensor, const WeightDTypes& wanted) noexcept {
   if (!tensor.is_weight) return DType::kF32;
-  if (wanted == DType::kQ4 && tensor.columns() % kQ4Columns != 0) return DType::kQ8;
-  return wanted;
+  const DType dtype = wanted.of(tensor.kind);
+  return dtype == DType::kQ4 && tensor.columns() % kQ4Columns != 0 ? DType::kQ8 : dtype;
 }
 
 std::uint64_t stored_bytes(const PlannedTensor& tensor, DType dtype) noexcept {

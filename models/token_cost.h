@@ -7,12 +7,13 @@
 
 #include "engine/tensor.h"
 #include "models/tensor_plan.h"
+#include "models/weight_dtypes.h"
 
 namespace terrace {
 
-/// The dtype in which a tensor is stored when the model as a whole shall have `wanted`: f32 unless it is a
-/// weight, and q8 in place of q4 where the rows are no multiple of kQ4Columns.
-DType stored_dtype(const PlannedTensor& tensor, DType wanted) noexcept;
+/// The dtype in which a tensor is stored when the model shall have `wanted`: f32 unless it is a weight, and
+/// q8 in place of q4 where the rows are no multiple of kQ4Columns.
+DType stored_dtype(const PlannedTensor& tensor, const WeightDTypes& wanted) noexcept;
 
 /// Bytes of a tensor in `dtype`, its scale included.
 std::uint64_t stored_bytes(const PlannedTensor& tensor, DType dtype) noexcept;

@@ -20,6 +20,7 @@
 #include "tools/common/interrupt.h"
 #include "tools/common/model_arguments.h"
 #include "tools/common/progress.h"
+#include "tools/common/warnings.h"
 
 namespace terrace::tools {
 namespace {
@@ -28,7 +29,7 @@ struct Options {
   std::string preset;
   std::string config_file;
   bool dense = false;
-  std::string dtype = "f32";
+  DTypeArguments dtype;
   std::uint64_t seed = 0;
   std::string tokenizer = "none";
   std::string name;
@@ -83,10 +84,11 @@ void run(const Options& options) {
                                                     : preset_config(options.preset, options.dense);
   const TokenizerSource tokenizer = read_tokenizer(options.tokenizer);
 
+  warn_about_threads(options.threads);
   constexpr std::uint64_t kMega = 1'000'000;
   std::unique_ptr<Progress> bar;
   InitOptions init;
-  init.dtype = parse_dtype(options.dtype);
+  init.dtype = options.dtype.weight_dtypes();
   init.seed = options.seed;
   init.n_threads = options.threads > 0 ? options.threads : Runtime::default_threads();
   init.name = !options.name.empty() ? options.name : options.preset + (options.dense ? " (dense)" : "");
@@ -113,7 +115,7 @@ void add_init(CLI::App& app, Action& action) {
       ->type_name("FILE");
   source->require_option(1);
   command->add_flag("--dense", options->dense, "The preset's dense twin of equal parameter count");
-  add_dtype(*command, options->dtype);
+  options->dtype.add(*command);
   command->add_option("-s,--seed", options->seed, "Seed of the weights")
       ->capture_default_str()
       ->type_name("N");

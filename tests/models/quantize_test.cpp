@@ -3,12 +3,19 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <fstream>
 
 #include "engine/error.h"
+#include "engine/kernels/dense_kernels.h"
+#include "engine/linear.h"
+#include "engine/weight_writer.h"
 #include "models/init.h"
 #include "models/session.h"
+#include "models/tensor_plan.h"
+#include "tests/support/expect_error.h"
 #include "tests/support/temporary_directory.h"
 
 namespace terrace {
@@ -38,12 +45,147 @@ TEST_CASE("quantize: every dtype gives a model that loads and speaks; f32 keeps 
   for (const DType dtype : {DType::kF32, DType::kBf16, DType::kQ8, DType::kQ4}) {
     CAPTURE(dtype_name(dtype));
     const std::string path = directory.file(dtype_name(dtype));
-    quantize_model(file, path, {.dtype = dtype, .n_threads = 2});
+    const auto changes = quantize_model(file, path, {.dtype = dtype, .n_threads = 2});
+    CHECK(changes.size() == tensor_plan(parse_config(kConfig)).size());
     const std::vector<float> logits = logits_of(path);
     if (dtype == DType::kF32) CHECK(logits == expected);
     // A rounded controller may pick other units, so nearness is not promised here; finite logits are.
     for (const float z : logits) CHECK(std::isfinite(z));
   }
+}
+
+/// Values of a weight, row after row.
+std::vector<float> values_of(const WeightFile& file, const std::string& name) {
+  const WeightView view = file.weight(name);
+  std::vector<float> values(view.rows * view.cols);
+  for (std::size_t r = 0; r < view.rows; ++r)
+    widen_row(dense_kernels(Isa::kScalar), view, r, values.data() + r * view.cols);
+  return values;
+}
+
+TEST_CASE("quantize: the report gives dtypes, bytes and errors as the two files hold them") {
+  const test::TemporaryDirectory directory;
+  const std::string original = directory.file("original");
+  init_model(parse_config(kConfig), original, {.seed = 3});
+  const WeightFile before = WeightFile::open(original);
+  WeightDTypes dtypes = DType::kQ8;
+  dtypes.set(LayerKind::kController, DType::kQ4);
+  dtypes.set(LayerKind::kEmbedding, DType::kF32);
+  const std::string path = directory.file("mixed");
+  const auto changes = quantize_model(before, path, {.dtype = dtypes, .n_threads = 1});
+  const auto threaded = quantize_model(before, directory.file("mixed-2"), {.dtype = dtypes, .n_threads = 3});
+  const WeightFile after = WeightFile::open(path);
+  std::size_t n_changed = 0;
+  for (std::size_t i = 0; i < changes.size(); ++i) {
+    const TensorChange& change = changes[i];
+    CAPTURE(change.name);
+    const TensorInfo& stored = after.get(change.name);
+    const TensorInfo* scale = after.find(change.name + std::string(kScaleSuffix));
+    CHECK(change.from == DType::kF32);
+    CHECK(change.to == weight_dtype(stored));
+    CHECK(change.bytes_before == before.get(change.name).bytes);
+    const bool quantized = change.to == DType::kQ8 || change.to == DType::kQ4;
+    CHECK(change.bytes_after == stored.bytes + (quantized ? scale->bytes : 0));
+    CHECK(change.error.squared_errors == threaded[i].error.squared_errors);
+    if (change.from == change.to) {
+      CHECK(change.error.largest == 0);
+      continue;
+    }
+    ++n_changed;
+    const bool controller = change.name.find(".controller.") != std::string::npos;
+    CHECK((change.to == DType::kQ4) == controller);
+    const auto old_values = values_of(before, change.name);
+    const auto new_values = values_of(after, change.name);
+    double squares = 0;
+    double errors = 0;
+    double largest = 0;
+    for (std::size_t k = 0; k < old_values.size(); ++k) {
+      const double error = static_cast<double>(new_values[k]) - old_values[k];
+      squares += std::pow(static_cast<double>(old_values[k]), 2);
+      errors += error * error;
+      largest = std::max(largest, std::abs(error));
+    }
+    CHECK(change.error.relative_rms() == doctest::Approx(std::sqrt(errors / squares)));
+    CHECK(change.error.largest == doctest::Approx(largest));
+    // Uniform rounding of normal rows: step / sqrt(12), where the step is 3.7 standard deviations over 127 or
+    // about 2.5 over 8.
+    CHECK(change.error.relative_rms() > (controller ? 0.03 : 0.004));
+    CHECK(change.error.relative_rms() < (controller ? 0.12 : 0.012));
+  }
+  CHECK(n_changed > 10);
+}
+
+TEST_CASE("quantize: each row of units that a token gathers has a scale of its own, w1 and w2 side by side") {
+  const test::TemporaryDirectory directory;
+  const std::string original = directory.file("original");
+  init_model(parse_config(kConfig), original, {.seed = 3});
+  const std::string path = directory.file("q8");
+  const WeightFile before = WeightFile::open(original);
+  quantize_model(before, path, {.dtype = DType::kQ8});
+  const WeightFile after = WeightFile::open(path);
+  const std::string name = "decoder.blocks.1.ff.units";
+  const WeightView units = after.weight(name);
+  const auto values = values_of(before, name);
+  REQUIRE(units.rows == 2 * 256);
+  for (std::size_t row = 0; row < units.rows; ++row) {
+    float largest = 0;
+    for (std::size_t c = 0; c < units.cols; ++c)
+      largest = std::max(largest, std::abs(values[row * units.cols + c]));
+    CHECK(static_cast<const float*>(units.scale)[row] == largest / 127);
+  }
+  CHECK(units.row_scale(1) - units.row_scale(0) == sizeof(float));
+}
+
+TEST_CASE("quantize: rows of zeros and scales of -0 are the same as scales of +0") {
+  const test::TemporaryDirectory directory;
+  const std::string original = directory.file("original");
+  init_model(parse_config(kConfig), original, {.seed = 3});
+  const WeightFile file = WeightFile::open(original);
+  std::vector<std::vector<float>> logits;
+  for (const float zero : {0.0F, -0.0F}) {
+    const std::string path = directory.file("zero");
+    quantize_model(file, path, {.dtype = DType::kQ8});
+    const std::uint64_t offset =
+        WeightFile::open(path).get("decoder.blocks.0.attention.0.q.weight.scale").offset;
+    std::fstream stream(path, std::ios::binary | std::ios::in | std::ios::out);
+    stream.seekp(static_cast<std::streamoff>(offset));
+    for (int row = 0; row < 3; ++row) stream.write(reinterpret_cast<const char*>(&zero), sizeof zero);
+    stream.close();
+    logits.push_back(logits_of(path));
+    quantize_model(WeightFile::open(path), path, {.dtype = DType::kQ4});
+    logits.push_back(logits_of(path));
+  }
+  CHECK(logits[0] == logits[2]);
+  CHECK(logits[1] == logits[3]);
+}
+
+TEST_CASE("quantize: a tensor of another shape than the configuration's is refused") {
+  const test::TemporaryDirectory directory;
+  const std::string original = directory.file("original");
+  init_model(parse_config(kConfig), original, {.seed = 3});
+  const WeightFile file = WeightFile::open(original);
+  const std::string wrong = directory.file("wrong");
+  std::vector<TensorSpec> specs;
+  for (const TensorInfo& tensor : file.tensors()) specs.push_back({tensor.name, tensor.type, tensor.shape});
+  const auto units = std::find_if(specs.begin(), specs.end(),
+                                  [](const TensorSpec& s) { return s.name == "decoder.blocks.0.ff.units"; });
+  units->shape = {256, 256};  // [256, 2, 128] with the same bytes
+  WeightWriter writer(wrong, specs, {{"config", *file.metadata("config")}});
+  for (const TensorInfo& tensor : file.tensors()) writer.write(tensor.name, file.data(tensor));
+  writer.commit();
+  test::expect_error(ErrorCode::kBadFile, "decoder.blocks.0.ff.units", [&] {
+    quantize_model(WeightFile::open(wrong), directory.file("out"), {.dtype = DType::kQ4});
+  });
+}
+
+TEST_CASE("quantize: kinds of layer have names; norms have no weights") {
+  for (std::size_t k = 0; k < kLayerKinds; ++k) {
+    const auto kind = static_cast<LayerKind>(k);
+    CHECK(parse_layer_kind(layer_kind_name(kind)) == kind);
+  }
+  test::expect_error(ErrorCode::kBadArgument, "controller", [] { parse_layer_kind("router"); });
+  WeightDTypes dtypes = DType::kQ8;
+  test::expect_error(ErrorCode::kBadArgument, "norm", [&] { dtypes.set(LayerKind::kNorm, DType::kQ4); });
 }
 
 TEST_CASE("quantize: a stop leaves no file, an impossible target is an error") {

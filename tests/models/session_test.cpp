@@ -13,6 +13,8 @@
 
 #include "models/init.h"
 #include "models/session.h"
+#include "models/tensor_plan.h"
+#include "models/token_cost.h"
 #include "tests/support/allocation_counter.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/temporary_directory.h"
@@ -71,12 +73,37 @@ const Sample kSamples[] = {
      true},
 };
 
+constexpr DType kDTypes[] = {DType::kF32, DType::kBf16, DType::kQ8, DType::kQ4};
+
+/// The same layers with rows that are multiples of kQ4Columns long: q4 is q8 elsewhere.
+ModelConfig widened(ModelConfig config) {
+  config.d_model = 2 * kQ4Columns;
+  config.d_ff = 4 * kQ4Columns;
+  config.n_heads = 4;
+  config.logits.n_modules = std::min(config.logits.n_modules, 2U);
+  const auto widen = [](StackConfig& stack) {
+    for (AttentionConfig& attention : stack.attention)
+      attention.n_modules = std::min(attention.n_modules, 2U);
+    stack.cross.q_modules = std::min(stack.cross.q_modules, 2U);
+    stack.ff.d_lowrank = stack.ff.sru.width = kQ4Columns;
+    if (!stack.ff.widths.empty()) stack.ff.widths = {kQ4Columns, 2 * kQ4Columns, 4 * kQ4Columns};
+  };
+  widen(config.decoder);
+  if (config.encoder) widen(*config.encoder);
+  for (const PlannedTensor& tensor : tensor_plan(config)) {
+    CAPTURE(tensor.name);
+    CHECK((!tensor.is_weight || stored_dtype(tensor, DType::kQ4) == DType::kQ4));
+  }
+  return config;
+}
+
 class Models {
  public:
   std::shared_ptr<const Model> make(const Sample& sample, DType dtype = DType::kF32,
                                     Isa isa = isa_from_environment()) {
     const std::string path = directory_.file("model-" + std::to_string(n_++) + ".terrace");
-    init_model(parse_config(sample.config), path, {.dtype = dtype, .seed = 7});
+    const ModelConfig config = parse_config(sample.config);
+    init_model(dtype == DType::kQ4 ? widened(config) : config, path, {.dtype = dtype, .seed = 7});
     return Model::load(path, {.isa = isa});
   }
   std::string file(const std::string& name) { return directory_.file(name); }
@@ -144,7 +171,8 @@ void for_samples(F&& fn) {
 
 TEST_CASE("session: a prefill of any length, then single tokens, gives the bits of all single tokens") {
   for_samples([](Models& models, const Sample& sample) {
-    for (const DType dtype : {DType::kF32, DType::kBf16}) {
+    for (const DType dtype : kDTypes) {
+      CAPTURE(dtype_name(dtype));
       const auto model = models.make(sample, dtype);
       const std::vector<TokenId> ids = some_tokens(*model, kLength);
       const Logits expected = step_by_step(model, ids);
@@ -170,12 +198,15 @@ TEST_CASE("session: a prefill of any length, then single tokens, gives the bits 
 
 TEST_CASE("session: the number of threads does not change a bit") {
   for_samples([](Models& models, const Sample& sample) {
-    const auto model = models.make(sample);
-    const std::vector<TokenId> ids = some_tokens(*model, 40);
-    const Logits expected = step_by_step(model, ids, 1);
-    for (const unsigned n_threads : {2U, 3U, 8U}) {
-      CAPTURE(n_threads);
-      CHECK(step_by_step(model, ids, n_threads) == expected);
+    for (const DType dtype : {DType::kF32, DType::kQ8, DType::kQ4}) {
+      CAPTURE(dtype_name(dtype));
+      const auto model = models.make(sample, dtype);
+      const std::vector<TokenId> ids = some_tokens(*model, 40);
+      const Logits expected = step_by_step(model, ids, 1);
+      for (const unsigned n_threads : {2U, 3U, 8U}) {
+        CAPTURE(n_threads);
+        CHECK(step_by_step(model, ids, n_threads) == expected);
+      }
     }
   });
 }
@@ -337,29 +368,65 @@ TEST_CASE("session: a state goes to a session that keeps keys and values the sam
   CHECK(other.position() == 0);
 }
 
+void check_widths(const std::shared_ptr<const Model>& model) {
+  const std::vector<TokenId> ids = some_tokens(*model, 30);
+  Runtime runtime({.n_threads = 1});
+  Session session = start(model, runtime);
+  const Logits full = step_by_step(model, ids);
+  const std::uint32_t narrow[] = {64};
+  session.set_width(narrow);
+  Logits prefilled;
+  session.prefill(ids, {}, [&](std::size_t, std::span<const float> logits) {
+    prefilled.emplace_back(logits.begin(), logits.end());
+  });
+  CHECK_FALSE(same_bits(session.logits(), full.back()));
+  session.rewind(0);
+  Logits decoded;
+  decode_all(session, ids, decoded);
+  CHECK(decoded == prefilled);
+  session.rewind(0);
+  const std::uint32_t d_ff = model->config().d_ff;
+  const std::uint32_t whole[] = {d_ff, d_ff};
+  session.set_width(whole);
+  session.prefill(ids);
+  CHECK(same_bits(session.logits(), full.back()));
+  const std::uint32_t impossible[] = {63};
+  const std::uint32_t too_many[] = {64, 64, 64};
+  CHECK_THROWS_AS(session.set_width(impossible, true), Error);
+  CHECK_THROWS_AS(session.set_width(too_many), Error);
+}
+
 TEST_CASE("session: widths are prefixes; unknown ones are refused") {
   Models models;
   for (const std::size_t i : {0, 1}) {
     CAPTURE(kSamples[i].name);
-    const auto model = models.make(kSamples[i]);
-    const std::vector<TokenId> ids = some_tokens(*model, 30);
-    Runtime runtime({.n_threads = 1});
-    Session session = start(model, runtime);
-    const Logits full = step_by_step(model, ids);
-    const std::uint32_t narrow[] = {64};
-    session.set_width(narrow);
-    session.prefill(ids);
-    CHECK_FALSE(same_bits(session.logits(), full.back()));
-    session.rewind(0);
-    const std::uint32_t whole[] = {128, 128};
-    session.set_width(whole);
-    session.prefill(ids);
-    CHECK(same_bits(session.logits(), full.back()));
-    const std::uint32_t impossible[] = {63};
-    const std::uint32_t too_many[] = {64, 64, 64};
-    CHECK_THROWS_AS(session.set_width(impossible, true), Error);
-    CHECK_THROWS_AS(session.set_width(too_many), Error);
+    for (const DType dtype : {DType::kF32, DType::kQ8, DType::kQ4}) {
+      CAPTURE(dtype_name(dtype));
+      check_widths(models.make(kSamples[i], dtype));
+    }
   }
+}
+
+TEST_CASE("session: kinds of layer in dtypes of their own agree between prefill and single tokens") {
+  Models models;
+  const Sample& sample = kSamples[1];
+  WeightDTypes mixed = DType::kQ8;
+  mixed.set(LayerKind::kController, DType::kF32);
+  mixed.set(LayerKind::kLogits, DType::kBf16);
+  mixed.set(LayerKind::kSru, DType::kQ4);
+  const std::string path = models.file("mixed.terrace");
+  init_model(widened(parse_config(sample.config)), path, {.dtype = mixed, .seed = 7});
+  const auto model = Model::load(path);
+  CHECK(model->file().weight("decoder.blocks.0.ff.controller.up").dtype == DType::kF32);
+  CHECK(model->file().weight("decoder.blocks.0.ff.units").dtype == DType::kQ8);
+  CHECK(model->file().weight("decoder.blocks.0.ff.sru.in.weight").dtype == DType::kQ4);
+  CHECK(model->file().weight("decoder.logits.proj").dtype == DType::kBf16);
+  const std::vector<TokenId> ids = some_tokens(*model, 70);
+  const Logits expected = step_by_step(model, ids);
+  Runtime runtime({.n_threads = 2});
+  Session session = start(model, runtime);
+  session.prefill(ids);
+  CHECK(same_bits(session.logits(), expected.back()));
 }
 
 TEST_CASE("session: bad input is refused before anything changes") {

@@ -84,8 +84,8 @@ def test_inspect_counts_what_a_token_touches(models):
     """1 of 16 units of the sparse feed-forward part, all of the dense one, one row of the embedding."""
     sparse = run("inspect", models["sparse"], "--json").json()["layer_kinds"]
     d, f, r = 64, 128, 16
-    per_layer = r * d + f * r + f + d + 2 * d * (f // 16)
-    assert sparse["feed-forward"]["touched_per_token"] == 2 * per_layer
+    assert sparse["feed-forward"]["touched_per_token"] == 2 * (d + 2 * d * (f // 16))
+    assert sparse["controller"]["touched_per_token"] == 2 * (r * d + f * r + f)
     assert sparse["embedding"]["touched_per_token"] == 2 * d  # a token's row and a position's
     dense = run("inspect", models["dense"], "--json").json()["layer_kinds"]
     assert dense["feed-forward"]["touched_per_token"] == dense["feed-forward"]["parameters"]
@@ -130,6 +130,140 @@ def test_quantize_refuses_broken_input_and_leaves_the_target_alone(models, tmp_p
     out.write_text("precious")
     assert "decoder.logits.weight" in run("quantize", broken, out, "--dtype", "q8", code=1).err
     assert out.read_text() == "precious" and len(list(tmp_path.iterdir())) == 2
+
+
+# Every kind of weight, with rows that q4 can hold.
+WIDE = {
+    **SPARSE,
+    "d_model": 128,
+    "d_ff": 256,
+    "decoder": {
+        "n_layers": 2,
+        "position": {"kind": "learned", "max_len": 256},
+        "attention": [{"kind": "multiplicative_conv", "n_modules": 2, "kernel_size": 3, "output": "multconv"}],
+        "ff": {"kind": "sparse", "block_size": 16, "d_lowrank": 64, "sru": {"n_layers": 1, "width": 64}},
+    },
+    "logits": {"kind": "mult", "n_modules": 1},
+}
+# What docs/model-file.md marks W, by kind of layer.
+WEIGHTS = {
+    "embedding": ["decoder.embedding"],
+    "attention": [f"decoder.blocks.{i}.attention.0.{w}" for i in range(2)
+                  for w in ("shared.proj", "q.weight", "k.weight", "v.weight", "out_mult.proj", "out_conv.weight")],
+    "controller": [f"decoder.blocks.{i}.ff.controller.{w}" for i in range(2) for w in ("down", "up")],
+    "feed-forward": [f"decoder.blocks.{i}.ff.units" for i in range(2)],
+    "sru": [f"decoder.blocks.{i}.ff.sru.{w}.weight" for i in range(2) for w in ("in", "cells.0", "out")],
+    "logits": ["decoder.logits.proj"],
+}
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wide")
+    (folder / "config.json").write_text(json.dumps(WIDE))
+    path = folder / "wide.terrace"
+    run("init", "--config", folder / "config.json", "--tokenizer", "bytes:3", "--seed", 4, "-o", path)
+    return path
+
+
+def dtypes(path):
+    return {t["name"]: t["dtype"] for t in run("inspect", path, "--json").json()["tensors"]}
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "q8", "q4"])
+def test_every_kind_of_weight_takes_every_dtype_and_nothing_else_does(wide, tmp_path, dtype):
+    path = tmp_path / "model.terrace"
+    run("quantize", wide, path, "--dtype", dtype)
+    found = dtypes(path)
+    weights = {name for names in WEIGHTS.values() for name in names}
+    scales = {f"{name}.scale" for name in weights}
+    assert {name for name, kind in found.items() if name in weights and kind != dtype} == set()
+    assert {name: kind for name, kind in found.items() if name not in weights | scales and kind != "f32"} == {}
+    assert (scales <= set(found)) == (dtype in ("q8", "q4"))
+
+
+@pytest.mark.parametrize("kind", sorted(WEIGHTS))
+def test_one_kind_of_layer_in_a_dtype_of_its_own(wide, tmp_path, kind):
+    path, made = tmp_path / "mixed.terrace", tmp_path / "made.terrace"
+    run("quantize", wide, path, "--dtype", "q8", "--kind", f"{kind}=q4")
+    (tmp_path / "config.json").write_text(json.dumps(WIDE))
+    run("init", "--config", tmp_path / "config.json", "--dtype", "q8", "--kind", f"{kind}=q4", "-o", made)
+    for file in (path, made):
+        found = dtypes(file)
+        assert {name for name in found if found[name] == "q4"} == set(WEIGHTS[kind])
+        assert {name for name in found if found[name] == "q8"} == {n for k, ns in WEIGHTS.items() if k != kind for n in ns}
+        assert run("verify", file, "--json").json()["ok"]
+        assert run("generate", "-m", file, "--tokens", "-", "-n", 4, "--ids", "--temp", 0, stdin=b"1 2 3").out.split()
+
+
+def test_kinds_that_there_are_not_are_usage_errors(wide, tmp_path):
+    out = tmp_path / "out.terrace"
+    for kind, said in (("router=q4", "controller"), ("controller", "KIND=TYPE"), ("controller=q5", "q8"),
+                       ("norm=q8", "norm"), ("=q4", "controller"), ("controller=q4=q8", "q4=q8")):
+        message = run("quantize", wide, out, "--dtype", "q8", "--kind", kind, code=2).err
+        assert said in message and "--kind" in message
+        run("init", "--preset", "lm-default", "--dtype", "q8", "--kind", kind, "-o", out, code=2)
+    assert not out.exists()
+
+
+def values(path):
+    """Every weight of a file as float64, straight from docs/model-file.md."""
+    content = path.read_bytes()
+    entries = header(path)
+    entries.pop("__metadata__")
+    base = 8 + struct.unpack_from("<Q", content)[0]
+
+    def raw(name, dtype):
+        begin, end = entries[name]["data_offsets"]
+        return np.frombuffer(content[base + begin : base + end], dtype).reshape(entries[name]["shape"])
+
+    def bf16(name):
+        return (raw(name, "<u2").astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+
+    result = {}
+    for name, entry in entries.items():
+        if entry["dtype"] == "F32":
+            result[name] = raw(name, "<f4").astype(np.float64)
+        elif entry["dtype"] == "I8":
+            result[name] = raw(name, "i1") * raw(f"{name}.scale", "<f4").astype(np.float64)[..., None]
+        elif entry["dtype"] == "U8" and f"{name}.scale" in entries:
+            runs = raw(name, "u1").reshape(*entry["shape"][:-1], -1, 32)
+            nibbles = np.stack([runs & 15, runs >> 4], axis=-2).astype(np.float64) - 8
+            result[name] = (nibbles * bf16(f"{name}.scale").reshape(*nibbles.shape[:-1], 1)).reshape(*entry["shape"][:-1], -1)
+    return result
+
+
+def test_the_report_says_what_the_files_hold(wide, tmp_path):
+    path = tmp_path / "out.terrace"
+    report = run("quantize", wide, path, "--dtype", "q8", "--kind", "controller=q4", "-t", 1, "--json").json()
+    before, after = values(wide), values(path)
+    tensors = {t["name"]: t for t in report["tensors"]}
+    assert set(tensors) == set(before)
+    for name, tensor in tensors.items():
+        error = after[name] - before[name]
+        assert tensor["from"] == "f32" and tensor["parameters"] == before[name].size
+        assert tensor["relative_rms_error"] == pytest.approx(np.sqrt((error**2).sum() / (before[name] ** 2).sum()), rel=1e-6)
+        assert tensor["largest_error"] == pytest.approx(np.abs(error).max(), rel=1e-6)
+        assert tensor["bytes_before"] == 4 * before[name].size
+        assert (tensor["relative_rms_error"] > 0) == (tensor["from"] != tensor["to"])
+    kinds = report["kinds"]
+    assert kinds["controller"]["relative_rms_error"] > 5 * kinds["feed-forward"]["relative_rms_error"] > 0
+    assert kinds["norm"]["relative_rms_error"] == 0
+    for key in ("tensors", "parameters", "bytes_before", "bytes_after"):
+        assert sum(kind[key] for kind in kinds.values()) == report["total"][key]
+    assert report["total"]["bytes_after"] <= path.stat().st_size < 1.2 * report["total"]["bytes_after"]
+    assert report == run("quantize", wide, path, "--dtype", "q8", "--kind", "controller=q4", "-t", 2, "--json").json()
+
+
+def test_the_report_on_stderr_has_one_line_per_weight_of_a_block_or_per_tensor(wide, tmp_path):
+    brief = run("quantize", wide, tmp_path / "a.terrace", "--dtype", "q8")
+    assert brief.out == b""
+    lines = brief.err.splitlines()
+    assert any("decoder.blocks.*.ff.units" in line and "f32 -> q8" in line for line in lines)
+    assert not any("decoder.blocks.0" in line for line in lines)
+    assert any(line.startswith("| feed-forward") for line in lines) and any(line.startswith("| norm") and "kept" in line for line in lines)
+    full = run("quantize", wide, tmp_path / "a.terrace", "--dtype", "q8", "--full").err
+    assert "decoder.blocks.0.ff.units" in full and "decoder.blocks.1.ff.units" in full
 
 
 def test_init_streams(tmp_path):

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "engine/tensor.h"
+#include "models/weight_dtypes.h"
 
 namespace terrace::tools {
 
@@ -15,14 +16,6 @@ inline const std::vector<std::string>& dtype_names() {
   return names;
 }
 
-/// Adds --dtype with one value out of dtype_names().
-inline CLI::Option* add_dtype(CLI::App& command, std::string& dtype) {
-  return command.add_option("--dtype", dtype, "How weights are stored: f32, bf16, q8 or q4")
-      ->check(CLI::IsMember(dtype_names()))
-      ->capture_default_str()
-      ->type_name("TYPE");
-}
-
 /// `name` is one of dtype_names().
 inline DType parse_dtype(const std::string& name) {
   for (const DType dtype : {DType::kF32, DType::kBf16, DType::kQ8}) {
@@ -30,5 +23,16 @@ inline DType parse_dtype(const std::string& name) {
   }
   return DType::kQ4;
 }
+
+/// --dtype and --kind: how the weights of a file that is made are stored.
+struct DTypeArguments {
+  std::string dtype = "f32";
+  std::vector<std::string> kinds;  ///< "KIND=TYPE"; of two for one kind the later one counts
+
+  /// Returns --dtype.
+  CLI::Option* add(CLI::App& command);
+  /// Throws UsageError for a kind or a dtype that there is not.
+  WeightDTypes weight_dtypes() const;
+};
 
 }  // namespace terrace::tools
