@@ -129,6 +129,15 @@ void MappedFile::will_need(std::uint64_t offset, std::uint64_t size) const noexc
   if (pages.size > 0) static_cast<void>(::madvise(pages.begin, pages.size, MADV_WILLNEED));
 }
 
+void MappedFile::expect_scattered(std::uint64_t offset, std::uint64_t size) const noexcept {
+  const PageRange pages = pages_of(bytes(), offset, size, /*whole=*/true);
+  if (pages.size == 0) return;
+  static_cast<void>(::madvise(pages.begin, pages.size, MADV_RANDOM));
+#ifdef MADV_NOHUGEPAGE
+  static_cast<void>(::madvise(pages.begin, pages.size, MADV_NOHUGEPAGE));
+#endif
+}
+
 void MappedFile::release(std::uint64_t offset, std::uint64_t size) const noexcept {
   const PageRange pages = pages_of(bytes(), offset, size, /*whole=*/true);
   if (pages.size > 0) static_cast<void>(::madvise(pages.begin, pages.size, MADV_DONTNEED));

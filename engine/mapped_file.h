@@ -40,6 +40,10 @@ class MappedFile {
   /// hint.
   void will_need(std::uint64_t offset, std::uint64_t size) const noexcept;
 
+  /// Says that bytes [offset, offset + size) will be touched here and there: a touched page is then read
+  /// alone, without the megabytes around it that the system would read on the chance of use. A hint.
+  void expect_scattered(std::uint64_t offset, std::uint64_t size) const noexcept;
+
   /// Gives up the resident pages that lie wholly inside [offset, offset + size); they come back when touched.
   /// Keeps a single pass over a large file from counting as this process's memory. A hint.
   void release(std::uint64_t offset, std::uint64_t size) const noexcept;

@@ -133,6 +133,26 @@ class Verifier {
 
 }  // namespace
 
+void check_scales(const WeightFile& file, std::uint64_t limit_bytes) {
+  std::vector<const TensorInfo*> scales;
+  std::uint64_t bytes = 0;
+  for (const TensorInfo& tensor : file.tensors()) {
+    const auto dtype = weight_dtype(tensor);
+    if (dtype != DType::kQ8 && dtype != DType::kQ4) continue;
+    scales.push_back(&file.get(tensor.name + std::string(kScaleSuffix)));
+    bytes += scales.back()->bytes;
+  }
+  if (bytes > limit_bytes) return;
+  for (const TensorInfo* scale : scales) {
+    BadElements bad;
+    scan(*scale, /*padding=*/false, file.data(*scale), 0, bad);
+    TERRACE_CHECK(bad.count == 0, kBadFile,
+                  "'" + file.label() + "': tensor '" + scale->name + "' holds " + std::to_string(bad.count) +
+                      " " + bad_kind(*scale, /*padding=*/false) + ", the first at element " +
+                      std::to_string(bad.first));
+  }
+}
+
 VerifyReport verify(const WeightFile& file, const ByteProgress& progress) {
   return Verifier(file, progress).run();
 }

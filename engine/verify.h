@@ -31,4 +31,10 @@ struct VerifyReport {
 /// opened.
 VerifyReport verify(const WeightFile& file, const ByteProgress& progress = {});
 
+/// Throws Error{kBadFile}, naming tensor and element, for a scale of a quantised weight that is NaN or
+/// infinite. Layers may swallow such a value without a trace (a rectifier turns NaN into 0), so programs
+/// check before they run a file of unknown origin. Reads all scales, 4 bytes per row of q8 and 1/8 of the
+/// bytes of q4, or nothing if they are more than `limit_bytes` in all.
+void check_scales(const WeightFile& file, std::uint64_t limit_bytes);
+
 }  // namespace terrace

@@ -24,15 +24,17 @@ FeedForwardLayer::Map FeedForwardLayer::build_map(const LayerBuilder& build, con
       const WeightView up = binder.weight(name + ".controller.up", {d_ff, config.d_lowrank});
       const float* controller_bias = binder.f32(name + ".controller.bias", {d_ff});
       const Controller controller(build.kernels, down, up, controller_bias, config.block_size);
-      const WeightView units = binder.weight(name + ".units", {d_ff, 2, d_model});
+      const WeightView units = binder.gathered_weight(name + ".units", {d_ff, 2, d_model});
       const float* bias = binder.f32(name + ".bias", {d_model});
-      return SparseFfn(build.kernels, controller, units, bias, config.multiply_by_controller);
+      return SparseFfn(build.kernels, controller, units, bias, config.multiply_by_controller,
+                       binder.rows_on_demand());
     }
     case Kind::kBlock:
     case Kind::kSwitch:
       break;
   }
   const WeightView router = binder.weight(name + ".router", {config.n_experts, d_model});
+  // Not gathered_weight: the units of an expert are one long run, which read-ahead suits.
   const WeightView units = binder.weight(name + ".units", {d_ff, 2, d_model});
   const float* bias = binder.f32(name + ".bias", {d_model});
   return BlockFfn(build.kernels, router, units, bias, config.kind == Kind::kSwitch);

@@ -3,6 +3,7 @@
 
 #include "engine/checksum.h"
 #include "engine/error.h"
+#include "engine/paging.h"
 #include "models/network.h"
 #include "models/weight_binder.h"
 
@@ -49,8 +50,12 @@ std::shared_ptr<const Model> Model::from_file(WeightFile file, const LoadOptions
 }
 
 Model::Model(WeightFile file, const LoadOptions& options)
-    : file_(std::move(file)), isa_(options.isa), config_(config_of(file_)), tokenizer_(tokenizer_of(file_)) {
-  WeightBinder binder(file_);
+    : file_(std::move(file)),
+      isa_(options.isa),
+      rows_on_demand_(options.rows_on_demand.value_or(file_.file_bytes() > available_memory_bytes())),
+      config_(config_of(file_)),
+      tokenizer_(tokenizer_of(file_)) {
+  WeightBinder binder(file_, rows_on_demand_);
   if (file_.find(kTokenizerData)) binder.ignore(std::string(kTokenizerData));
   network_ = std::make_unique<Network>(config_, binder, isa_);
   binder.finish();

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "engine/isa.h"
@@ -22,6 +23,10 @@ class Model {
  public:
   struct LoadOptions {
     Isa isa = isa_from_environment();  ///< which kernels its layers use
+    /// Whether the rows of sparse layers and embeddings are fetched from the disk one by one as tokens ask
+    /// for them; without a value where the file is larger than the memory that is free. Changes no bit of any
+    /// result.
+    std::optional<bool> rows_on_demand;
   };
 
   /// Throws Error{kIo, kBadFile, kBadConfig, kUnsupported, kOutOfMemory}; the message names file and tensor.
@@ -39,6 +44,8 @@ class Model {
   const Tokenizer& tokenizer() const noexcept { return *tokenizer_; }
   const WeightFile& file() const noexcept { return file_; }
   Isa isa() const noexcept { return isa_; }
+  /// Whether the file is taken for one that does not fit into memory (LoadOptions).
+  bool rows_on_demand() const noexcept { return rows_on_demand_; }
   bool has_encoder() const noexcept { return config_.encoder.has_value(); }
 
   /// Differs between models whose sessions must not be exchanged: a hash of configuration and weight
@@ -53,6 +60,7 @@ class Model {
 
   WeightFile file_;
   Isa isa_;
+  bool rows_on_demand_;
   ModelConfig config_;
   std::unique_ptr<Tokenizer> tokenizer_;
   std::unique_ptr<Network> network_;

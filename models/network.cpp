@@ -23,7 +23,8 @@ Network::Network(const ModelConfig& config, WeightBinder& binder, Isa isa)
     if (stack.d_input) {
       encoder_input_ = build.linear("encoder.input", stack.d_input, d);
     } else {
-      encoder_embedding_ = Embedding(kernels_, binder.weight("encoder.embedding", {stack.vocab_size, d}));
+      encoder_embedding_ =
+          Embedding(kernels_, binder.gathered_weight("encoder.embedding", {stack.vocab_size, d}));
     }
     encoder_position_ = build_position(build, "encoder", stack.position, d);
     encoder_.emplace(build, "encoder", stack, /*causal=*/false);
@@ -34,7 +35,7 @@ Network::Network(const ModelConfig& config, WeightBinder& binder, Isa isa)
   const LayerBuilder build = builder(binder, decoder_state_);
   embedding_ = config.shared_embedding
                    ? encoder_embedding_
-                   : Embedding(kernels_, binder.weight("decoder.embedding", {config.vocab_size, d}));
+                   : Embedding(kernels_, binder.gathered_weight("decoder.embedding", {config.vocab_size, d}));
   position_ = build_position(build, "decoder", config.decoder.position, d);
   const std::size_t final = terrace::final_width(config);
   final_norm_ = build.norm("decoder.norm", final, true);

@@ -33,6 +33,15 @@ WeightView WeightBinder::weight(const std::string& name, Shape shape) {
   return view;
 }
 
+WeightView WeightBinder::gathered_weight(const std::string& name, Shape shape) {
+  const WeightView view = weight(name, shape);
+  if (rows_on_demand_ && file_.mapping() != nullptr) {
+    const TensorInfo& tensor = file_.get(name);
+    file_.mapping()->expect_scattered(tensor.offset, tensor.bytes);
+  }
+  return view;
+}
+
 const float* WeightBinder::f32(const std::string& name, Shape shape) {
   const TensorInfo& tensor = check_shape(name, shape);
   TERRACE_CHECK(std::equal(tensor.shape.begin(), tensor.shape.end(), shape.begin(), shape.end()), kBadFile,

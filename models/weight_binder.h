@@ -19,13 +19,19 @@ class WeightBinder {
  public:
   using Shape = std::initializer_list<std::size_t>;
 
-  /// `file` must outlive the views.
-  explicit WeightBinder(const WeightFile& file) : file_(file) {}
+  /// `file` must outlive the views. `rows_on_demand`: as Model::LoadOptions has it.
+  explicit WeightBinder(const WeightFile& file, bool rows_on_demand = false)
+      : file_(file), rows_on_demand_(rows_on_demand) {}
+
+  bool rows_on_demand() const noexcept { return rows_on_demand_; }
 
   bool has(std::string_view name) const { return file_.find(name) != nullptr; }
 
   /// A weight of any dtype; all axes but the last count as rows.
   WeightView weight(const std::string& name, Shape shape);
+
+  /// A weight of which a token reads a few rows. Where rows are fetched on demand the system is told so.
+  WeightView gathered_weight(const std::string& name, Shape shape);
 
   /// An f32 tensor.
   const float* f32(const std::string& name, Shape shape);
@@ -46,6 +52,7 @@ class WeightBinder {
   const TensorInfo& check_shape(const std::string& name, Shape shape);
 
   const WeightFile& file_;
+  bool rows_on_demand_;
   std::set<std::string, std::less<>> used_;
 };
 

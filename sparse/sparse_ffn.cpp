@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "engine/error.h"
+#include "engine/paging.h"
 
 namespace terrace {
 namespace {
@@ -31,10 +32,11 @@ constexpr std::size_t kPrefetchBytes = 4096;
 
 /// Into the L2 cache: a step's rows are more lines than the first-level cache can wait for at once, and what
 /// does not fit holds up the controller's own loads (Zen 4: 45 ns per row of 1 KiB against 100).
-void prefetch_row(const WeightView& w, std::size_t row) noexcept {
+void prefetch_row(const WeightView& w, std::size_t row, bool from_disk) noexcept {
   constexpr int kRead = 0;
   constexpr int kIntoL2 = 2;
   const std::byte* const data = w.row(row);
+  if (from_disk) return page_in(data, row_bytes(w.dtype, w.cols));
   const std::size_t n = std::min(row_bytes(w.dtype, w.cols), kPrefetchBytes);
   for (std::size_t i = 0; i < n; i += kCacheLine) __builtin_prefetch(data + i, kRead, kIntoL2);
   if (w.scale) __builtin_prefetch(w.row_scale(row), kRead, kIntoL2);
@@ -59,12 +61,13 @@ struct SparseFfn::Pass {
 };
 
 SparseFfn::SparseFfn(const DenseKernels& kernels, const Controller& controller, const WeightView& units,
-                     const float* bias, bool multiply_by_controller)
+                     const float* bias, bool multiply_by_controller, bool rows_on_demand)
     : kernels_(&kernels),
       controller_(controller),
       units_(units),
       bias_(bias),
-      multiply_by_controller_(multiply_by_controller) {
+      multiply_by_controller_(multiply_by_controller),
+      rows_on_demand_(rows_on_demand) {
   TERRACE_CHECK(
       units && units.rows == 2 * controller.n_units() && units.cols == controller.d_model(), kBadArgument,
       fmt::format("sparse feed-forward: expected units [2 * {}, {}] as the controller has it, found [{}, {}]",
@@ -161,7 +164,7 @@ void SparseFfn::choose(const Pass& pass, std::size_t group, float* logits) const
       for (std::size_t b = first; b < last; ++b) {
         std::uint32_t& unit = pass.units[t * pass.n_blocks + b];
         unit += static_cast<std::uint32_t>(b * block_size());
-        prefetch_row(units_, 2 * unit);
+        prefetch_row(units_, 2 * unit, rows_on_demand_);
       }
     }
   }
@@ -178,7 +181,7 @@ void SparseFfn::activate(const Pass& pass, std::size_t group) const noexcept {
       dot_rows(*kernels_, units_.slice_rows(w1_row, 1), 0, 1, x, &a, 1);
       kernels_->relu(&a, 1);
       if (pass.gains) a *= pass.gains[slot];
-      if (a != 0.0F) prefetch_row(units_, w1_row + 1);
+      if (a != 0.0F) prefetch_row(units_, w1_row + 1, rows_on_demand_);
     }
   }
 }

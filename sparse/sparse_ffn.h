@@ -24,9 +24,11 @@ namespace terrace {
 class SparseFfn {
  public:
   SparseFfn() = default;
-  /// units: [2F, d], rows as above; bias [d] or null. Throws Error{kBadArgument} if the shapes disagree.
+  /// units: [2F, d], rows as above; bias [d] or null. `rows_on_demand`: units lie in a mapped file that does
+  /// not fit into memory; rows are asked from the disk when they are picked, many at a time, before the first
+  /// one is waited for. Throws Error{kBadArgument} if the shapes disagree.
   SparseFfn(const DenseKernels& kernels, const Controller& controller, const WeightView& units,
-            const float* bias, bool multiply_by_controller);
+            const float* bias, bool multiply_by_controller, bool rows_on_demand = false);
 
   std::size_t d_model() const noexcept { return units_.cols; }
   std::size_t d_ff() const noexcept { return units_.rows / 2; }
@@ -59,6 +61,7 @@ class SparseFfn {
   WeightView units_;
   const float* bias_ = nullptr;
   bool multiply_by_controller_ = false;
+  bool rows_on_demand_ = false;
   std::size_t blocks_per_group_ = 0;
 };
 

@@ -25,6 +25,7 @@
 #include "tools/common/model_cost.h"
 #include "tools/common/output.h"
 #include "tools/common/progress.h"
+#include "tools/common/warnings.h"
 
 namespace terrace::tools {
 namespace {
@@ -168,6 +169,7 @@ void measure_preset(const Options& options, std::vector<BenchRow>& rows) {
 void measure_file(const Options& options, std::vector<BenchRow>& rows) {
   std::vector<Contestant> contestants;
   const auto model = Model::load(options.model);
+  warn_about_memory(*model);
   const DType dtype = main_dtype(model->file());
   const std::string name = std::filesystem::path(options.model).filename().string();
   const bool sparse = is_sparse(model->config());
@@ -189,6 +191,8 @@ void print(const Options& options, const std::vector<BenchRow>& rows) {
 void run(const Options& options) {
   static_cast<void>(tests(options));  // a command line without work is refused before any is done
   const Interrupt interrupt;
+  for (const unsigned n_threads : options.threads) warn_about_threads(n_threads);
+  warn_about_isa(isa_from_environment());
   std::vector<BenchRow> rows;
   try {
     if (options.preset.empty()) {

@@ -23,6 +23,7 @@
 #include "tools/common/model_arguments.h"
 #include "tools/common/output.h"
 #include "tools/common/progress.h"
+#include "tools/common/resources.h"
 #include "tools/common/stop_filter.h"
 
 namespace terrace::tools {
@@ -175,9 +176,11 @@ void run(Options options) {
 
   TokenPrinter printer(model->tokenizer(), session.tokens(), options);
   stats.first_position = session.position();
+  const DiskReads reads_before = DiskReads::so_far();
   const auto decode_start = Clock::now();
   const StopReason reason = continue_text(options, session, printer, stats);
   stats.decode_seconds = seconds_since(decode_start);
+  stats.decode_reads = DiskReads::so_far() - reads_before;
   printer.finish();
 
   if (!options.state_save.empty()) session.save(options.state_save);

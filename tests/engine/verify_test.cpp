@@ -126,5 +126,20 @@ TEST_CASE("Checksums are XXH3-64 and their text is exactly 16 lower-case digits"
   }
 }
 
+TEST_CASE("Scales that are no numbers are found without reading the weights, unless they are too many") {
+  const TemporaryDirectory directory;
+  constexpr float kInf = std::numeric_limits<float>::infinity();
+  for (const float scale : {kInf, -kInf, std::numeric_limits<float>::quiet_NaN()}) {
+    const WeightFile file = WeightFile::open(write_model(directory, {kInf}, {-128, 0}, scale));
+    expect_error(ErrorCode::kBadFile,
+                 "'q.scale' holds 1 values that are NaN or infinite, the first at element 0",
+                 [&] { check_scales(file, 4); });
+    check_scales(file, 3);
+  }
+  for (const float scale : {1.0F, -1.0F, 0.0F, -0.0F}) {
+    check_scales(WeightFile::open(write_model(directory, {kInf}, {-128, 0}, scale)), 4);
+  }
+}
+
 }  // namespace
 }  // namespace terrace

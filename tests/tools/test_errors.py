@@ -129,6 +129,95 @@ def test_a_full_disk_under_stdout_is_an_error(models):
             assert done.returncode == 1 and b"No space left" in done.stderr, arguments
 
 
+def with_scales(model, path, tensor, pattern):
+    """A copy of a q8 model in which the scales of a tensor begin with these 32-bit patterns."""
+    content = bytearray(model.read_bytes())
+    header_bytes = struct.unpack_from("<Q", content)[0]
+    entries = json.loads(content[8 : 8 + header_bytes])
+    begin = 8 + header_bytes + entries[f"{tensor}.scale"]["data_offsets"][0]
+    content[begin : begin + 4 * len(pattern)] = np.array(pattern, "<u4").tobytes()
+    path.write_bytes(content)
+
+
+@pytest.fixture(scope="module")
+def q8(models, tmp_path_factory):
+    path = tmp_path_factory.mktemp("q8") / "q8.terrace"
+    run("quantize", models["dense"], path, "--dtype", "q8")
+    return path
+
+
+@pytest.mark.parametrize("pattern", [0x7FC00000, 0xFFC00001, 0x7F800000, 0xFF800000])
+def test_scales_that_are_no_numbers_are_found(q8, tmp_path, pattern):
+    """Every subcommand that reads weights names the tensor."""
+    tensor = "decoder.blocks.1.ff.w1.weight"
+    broken = tmp_path / "broken.terrace"
+    with_scales(q8, broken, tensor, [0x3F800000, pattern])
+    out = run("verify", broken, code=1).out.decode()
+    assert f"{tensor}.scale: 1 values that are NaN or infinite, the first at element 1" in out
+    target = tmp_path / "target.terrace"
+    assert tensor in run("quantize", broken, target, "--dtype", "q4", code=1).err
+    assert not target.exists()
+    assert f"{tensor}.scale" in run("generate", "-m", broken, "-p", "abc", "-n", 4, code=1).err
+
+
+def test_scales_of_minus_zero_are_zero(q8, ids, tmp_path):
+    results = []
+    for zero in (0, 0x80000000):
+        path, out = tmp_path / "zero.terrace", tmp_path / "logits.npy"
+        with_scales(q8, path, "decoder.blocks.0.ff.w1.weight", 5 * [zero])
+        run("logits", "-m", path, "--tokens", ids, "-o", out)
+        results.append(out.read_bytes())
+    assert results[0] == results[1]
+
+
+def test_scales_of_another_length_are_refused(q8, tmp_path):
+    content = q8.read_bytes()
+    header_bytes = struct.unpack_from("<Q", content)[0]
+    text = content[8 : 8 + header_bytes]
+    entries = json.loads(text)
+    name = "decoder.logits.weight.scale"
+    shape = entries[name]["shape"][0]
+    wrong = text.replace(f'"{name}":{{"dtype":"F32","shape":[{shape}]'.encode(),
+                         f'"{name}":{{"dtype":"BF16","shape":[{2 * shape}]'.encode())
+    assert wrong != text
+    wrong = wrong.rstrip() + b" " * (header_bytes - len(wrong.rstrip()))  # the padding takes up the difference
+    assert len(wrong) == header_bytes
+    path = tmp_path / "wrong.terrace"
+    path.write_bytes(content[:8] + wrong + content[8 + header_bytes :])
+    for command in (["inspect", path], ["generate", "-m", path, "-p", "a"], ["quantize", path, path, "--dtype", "q4"]):
+        message = run(*command, code=1).err
+        assert name in message and f"F32 [{shape}]" in message and f"BF16 [{2 * shape}]" in message
+
+
+def test_a_model_larger_than_the_disk_is_refused_at_once(tmp_path):
+    config = tmp_path / "config.json"
+    layers = {**DENSE["decoder"], "position": {"kind": "sin_cos"}, "n_layers": 1000}
+    config.write_text(json.dumps({**DENSE, "d_model": 65536, "d_ff": 262144, "decoder": layers}))  # 200 TB in f32
+    message = run("init", "--config", config, "--dtype", "f32", "-o", tmp_path / "x.terrace", code=1).err
+    assert "cannot reserve" in message and "x.terrace" in message and "bytes" in message
+    assert [p.name for p in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_more_threads_than_cores_work_and_are_warned_of_once(models, ids, tmp_path):
+    plain = run("generate", "-m", models["sparse"], "--tokens", ids, "-n", 8, "--temp", 0, "-t", 1, "--ids")
+    assert plain.err == ""
+    many = run("generate", "-m", models["sparse"], "--tokens", ids, "-n", 8, "--temp", 0, "-t", 64, "--ids")
+    assert many.out == plain.out
+    assert many.err.count("\n") == 1 and "warning: 64 threads on " in many.err
+    assert "warning: 64 threads" in run("quantize", models["sparse"], tmp_path / "a", "--dtype", "q8", "-t", 64, "--json").err
+
+
+def test_scalar_code_works_and_is_warned_of_once(models, ids, tmp_path):
+    """What a CPU without AVX2 does; TERRACE_ISA=scalar makes any CPU one."""
+    logits = {}
+    for isa in ("scalar", ""):
+        out = tmp_path / f"{isa}.npy"
+        result = run("logits", "-m", models["sparse"], "--tokens", ids, "-o", out, env={"TERRACE_ISA": isa})
+        assert (result.err.count("warning") == 1 and "scalar" in result.err) if isa else result.err == ""
+        logits[isa] = np.load(out)
+    assert np.abs(logits["scalar"] - logits[""]).max() < 1e-3
+
+
 @pytest.mark.parametrize("name", ["no-such-isa", "neon"])
 def test_an_instruction_set_that_cannot_run_is_refused(models, name):
     message = run("generate", "-m", models["dense"], "-p", "a", "-n", 1, env={"TERRACE_ISA": name}, code=1).err

@@ -3,14 +3,16 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
+#include <cmath>
 #include <optional>
 
 #include "engine/error.h"
+#include "engine/paging.h"
 #include "models/init.h"
 #include "models/token_cost.h"
 #include "tools/common/interrupt.h"
 #include "tools/common/progress.h"
+#include "tools/common/warnings.h"
 
 namespace terrace::tools {
 namespace {
@@ -21,22 +23,27 @@ constexpr std::uint64_t kOverheadBytes = 512U << 20;
 void check_room(const std::vector<PlannedModel>& planned, DType dtype, const std::string& name,
                 const std::string& folder, std::size_t context) {
   std::uint64_t file_bytes = 0;
+  std::uint64_t token_bytes = 0;
   std::uint64_t session_bytes = 0;
   std::string parts;
   for (const PlannedModel& model : planned) {
     const std::uint64_t bytes = predicted_file_bytes(model.config, dtype);
     file_bytes += bytes;
+    token_bytes += predicted_token_bytes(model.config, dtype, context);
     session_bytes += predicted_session_bytes(model.config, context);
     parts += fmt::format("{}{} {}", parts.empty() ? "" : ", ", model.variant, format_bytes(bytes));
   }
-  const std::uint64_t needed = file_bytes + session_bytes + kOverheadBytes;
+  // A sparse model runs from a file larger than memory while what its tokens touch stays there.
   const std::uint64_t memory = available_memory_bytes();
+  const std::uint64_t others = session_bytes + kOverheadBytes;
+  const std::uint64_t needed = others + (file_bytes + others <= memory ? file_bytes : token_bytes);
   TERRACE_CHECK(
       needed <= memory, kOutOfMemory,
-      fmt::format("{} in {} needs {} of memory (weights: {}; sessions of {} positions: {}) and {} are "
-                  "available; a smaller --dtype, or --variant for one model at a time, needs less",
-                  name, dtype_name(dtype), format_bytes(needed), parts, context, format_bytes(session_bytes),
-                  format_bytes(memory)));
+      fmt::format(
+          "{} in {} needs {} of memory (files: {}; the weights that {} tokens touch: {}; sessions: {}) "
+          "and {} are available; a smaller --dtype, or --variant for one model at a time, needs less",
+          name, dtype_name(dtype), format_bytes(needed), parts, context, format_bytes(token_bytes),
+          format_bytes(session_bytes), format_bytes(memory)));
   const std::uint64_t disk = free_disk_bytes(folder);
   TERRACE_CHECK(file_bytes <= disk, kIo,
                 fmt::format("{} in {} needs {} on the disk of {} and {} are free; --dir names another folder",
@@ -50,6 +57,16 @@ std::uint64_t predicted_file_bytes(const ModelConfig& config, DType dtype) {
   for (const PlannedTensor& tensor : tensor_plan(config))
     bytes += stored_bytes(tensor, stored_dtype(tensor, dtype));
   return bytes;
+}
+
+std::uint64_t predicted_token_bytes(const ModelConfig& config, DType dtype, std::size_t n_tokens) {
+  double bytes = 0;
+  for (const PlannedTensor& tensor : tensor_plan(config)) {
+    const double share = static_cast<double>(tensor.touched) / static_cast<double>(tensor.elements());
+    const double touched_by_some = 1 - std::pow(1 - share, static_cast<double>(n_tokens));
+    bytes += touched_by_some * static_cast<double>(stored_bytes(tensor, stored_dtype(tensor, dtype)));
+  }
+  return static_cast<std::uint64_t>(bytes);
 }
 
 std::uint64_t predicted_session_bytes(const ModelConfig& config, std::size_t context) {
@@ -78,6 +95,7 @@ std::vector<Contestant> make_contestants(const std::vector<PlannedModel>& planne
     const std::string path = temporary.file(model.variant);
     init_model(model.config, path, init);
     contestants.push_back({model.variant, Model::load(path)});
+    warn_about_memory(*contestants.back().model);
   }
   return contestants;
 }

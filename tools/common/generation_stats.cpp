@@ -63,6 +63,8 @@ std::string GenerationStats::text() const {
       line("state", fmt::format("{:.2f} MB, of which keys and values {:.2f} MB",
                                 static_cast<double>(state_bytes) / 1e6, static_cast<double>(kv_bytes) / 1e6));
   text += line("peak memory", fmt::format("{:.1f} MB resident", static_cast<double>(peak_rss_bytes) / 1e6));
+  text += line("disk", fmt::format("{} waits for a page while decoding, {:.2f} MB read", decode_reads.faults,
+                                   static_cast<double>(decode_reads.bytes) / 1e6));
   text += line("sampler", fmt::format("{}, seed {}", sampler, seed));
   return text;
 }
@@ -86,6 +88,8 @@ std::string GenerationStats::json() const {
       {"kv_bytes", kv_bytes},
       {"state_bytes", state_bytes},
       {"peak_rss_bytes", peak_rss_bytes},
+      {"decode_page_faults", decode_reads.faults},
+      {"decode_disk_bytes", decode_reads.bytes},
       {"sampler", sampler},
       {"seed", seed}};
   if (encoder_tokens > 0) {

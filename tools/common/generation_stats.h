@@ -9,6 +9,7 @@
 #include "attention/kv_cache.h"
 #include "engine/runtime.h"
 #include "models/session.h"
+#include "tools/common/resources.h"
 
 namespace terrace::tools {
 
@@ -22,6 +23,7 @@ struct GenerationStats {
   double prefill_seconds = 0;  ///< the encoder's rows and the first token through the decoder
   std::int64_t decode_tokens = 0;
   double decode_seconds = 0;
+  DiskReads decode_reads;          ///< while the tokens were generated
   std::size_t first_position = 0;  ///< tokens in the context before the first generated one
   std::string sampler;             ///< what drew the tokens
   std::uint64_t seed = 0;

@@ -7,11 +7,19 @@
 #include <utility>
 
 #include "engine/error.h"
+#include "engine/verify.h"
 #include "tools/common/checks.h"
 #include "tools/common/command.h"
 #include "tools/common/input.h"
+#include "tools/common/warnings.h"
 
 namespace terrace::tools {
+namespace {
+
+/// Scales that are read in about 50 ms, or less where they are in memory.
+constexpr std::uint64_t kCheckedScaleBytes = 64'000'000;
+
+}  // namespace
 
 void add_kv_type(CLI::App& command, std::string& to) {
   std::vector<std::string> names;
@@ -44,6 +52,19 @@ void ModelArguments::add_session(CLI::App& command) {
       .add_option("--width", widths, "Feed-forward units in use: one number, or one per block (default: all)")
       ->delimiter(',')
       ->type_name("N[,N...]");
+}
+
+std::shared_ptr<const Model> ModelArguments::load() const {
+  auto loaded = Model::load(model);
+  check_scales(loaded->file(), kCheckedScaleBytes);
+  warn_about_isa(loaded->isa());
+  warn_about_memory(*loaded);
+  return loaded;
+}
+
+Runtime::Options ModelArguments::runtime() const {
+  warn_about_threads(threads);
+  return {.n_threads = threads};
 }
 
 Session ModelArguments::open_session(std::shared_ptr<const Model> loaded, Runtime& runtime,

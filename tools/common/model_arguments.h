@@ -30,8 +30,10 @@ struct ModelArguments {
   void add_threads(CLI::App& command);
   void add_session(CLI::App& command);  ///< -c, --kv-type, --width
 
-  std::shared_ptr<const Model> load() const { return Model::load(model); }
-  Runtime::Options runtime() const { return {.n_threads = threads}; }
+  // Both warn on stderr of what will be slow (warnings.h).
+  /// Checks the scales of a quantised file too, unless they take more than 64 MB.
+  std::shared_ptr<const Model> load() const;
+  Runtime::Options runtime() const;
   KvType kv() const { return parse_kv_type(kv_type); }
   /// `document_length`: of the encoder's input, where it is known and may be longer than the model's context.
   Session open_session(std::shared_ptr<const Model> loaded, Runtime& runtime,

@@ -6,9 +6,16 @@
 
 namespace terrace::tools {
 
-/// Bytes of memory this process may still use without swapping: what the system has, cut by the control
-/// group's limit. The largest number where the system does not tell.
-std::uint64_t available_memory_bytes();
+/// What this process has had to fetch from the disk since it was started.
+struct DiskReads {
+  std::uint64_t faults = 0;  ///< times that it waited for a page
+  std::uint64_t bytes = 0;
+
+  static DiskReads so_far() noexcept;
+  DiskReads operator-(const DiskReads& earlier) const noexcept {
+    return {faults - earlier.faults, bytes - earlier.bytes};
+  }
+};
 
 /// Free bytes for files in `folder`. Throws Error{kIo} when it is no folder.
 std::uint64_t free_disk_bytes(const std::string& folder);
