@@ -26,7 +26,7 @@ class Model {
     /// Whether the rows of sparse layers and embeddings are fetched from the disk one by one as tokens ask
     /// for them; without a value where the file is larger than the memory that is free. Changes no bit of any
     /// result.
-    std::optional<bool> rows_on_demand;
+    std::optional<bool> rows_on_demand = std::nullopt;
   };
 
   /// Throws Error{kIo, kBadFile, kBadConfig, kUnsupported, kOutOfMemory}; the message names file and tensor.

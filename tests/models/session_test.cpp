@@ -407,6 +407,19 @@ TEST_CASE("session: widths are prefixes; unknown ones are refused") {
   }
 }
 
+TEST_CASE("session: rows that are fetched on demand are the same rows") {
+  Models models;
+  const std::string path = models.file("on-demand.terrace");
+  init_model(parse_config(kSamples[1].config), path, {.dtype = DType::kBf16, .seed = 7});
+  const auto whole = Model::load(path, {.isa = best_isa(), .rows_on_demand = false});
+  const auto on_demand = Model::load(path, {.isa = best_isa(), .rows_on_demand = true});
+  CHECK_FALSE(whole->rows_on_demand());
+  CHECK(on_demand->rows_on_demand());
+  CHECK_FALSE(Model::load(path)->rows_on_demand());  // it fits into any memory
+  const std::vector<TokenId> ids = some_tokens(*whole, 40);
+  CHECK(step_by_step(on_demand, ids, 2) == step_by_step(whole, ids, 2));
+}
+
 TEST_CASE("session: kinds of layer in dtypes of their own agree between prefill and single tokens") {
   Models models;
   const Sample& sample = kSamples[1];
