@@ -11,9 +11,9 @@ namespace terrace {
 /// not tell.
 std::uint64_t available_memory_bytes();
 
-/// Starts reading the pages of a mapped file that [data, data + bytes) touches, and does not wait for them: of
-/// several ranges asked for in a row the disk works on all. A hint. Cost: a system call, about a microsecond
-/// for a few pages that are there already.
+/// Starts reading the pages of a mapped file that [data, data + bytes) touches, and does not wait for them:
+/// of several ranges asked for in a row the disk works on all. A hint. Cost: a system call, about a
+/// microsecond for a few pages that are there already.
 void page_in(const void* data, std::size_t bytes) noexcept;
 
 }  // namespace terrace

@@ -87,7 +87,9 @@ std::string as_table(const char* title, const std::vector<Line>& lines) {
                {"relative RMS error"},
                {"worst tensor"},
                {"largest error"}});
-  const auto mega = [](std::uint64_t bytes) { return fmt::format("{:.3f}", static_cast<double>(bytes) / 1e6); };
+  const auto mega = [](std::uint64_t bytes) {
+    return fmt::format("{:.3f}", static_cast<double>(bytes) / 1e6);
+  };
   for (const Line& line : lines) {
     const bool changed = !line.dtypes.empty();
     const auto figure = [&](double value) { return changed ? fmt::format("{:.3g}", value) : "-"; };

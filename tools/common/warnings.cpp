@@ -38,10 +38,10 @@ void warn_about_isa(Isa isa) {
 
 void warn_about_memory(const Model& model) {
   if (!model.rows_on_demand()) return;
-  warn_once(fmt::format("{} has {}, and {} of memory are free: what a token needs is read from the disk when "
-                        "it is not in memory yet",
-                        model.file().label(), format_bytes(model.file().file_bytes()),
-                        format_bytes(available_memory_bytes())));
+  warn_once(fmt::format(
+      "{} has {}, and {} of memory are free: what a token needs is read from the disk when "
+      "it is not in memory yet",
+      model.file().label(), format_bytes(model.file().file_bytes()), format_bytes(available_memory_bytes())));
 }
 
 }  // namespace terrace::tools

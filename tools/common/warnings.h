@@ -8,8 +8,8 @@
 
 namespace terrace::tools {
 
-// What is allowed but surely slower than the user hopes: one line on stderr each, once per process. The library
-// itself prints nothing.
+// What is allowed but surely slower than the user hopes: one line on stderr each, once per process. The
+// library itself prints nothing.
 
 /// More threads than cores.
 void warn_about_threads(unsigned n_threads);
