@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "engine/error.h"
+#include "engine/runtime.h"
 #include "models/init.h"
 #include "models/token_cost.h"
 #include "tools/common/interrupt.h"
@@ -33,10 +34,11 @@ void check_room(const std::vector<PlannedModel>& planned, DType dtype, const std
   const std::uint64_t memory = available_memory_bytes();
   TERRACE_CHECK(
       needed <= memory, kOutOfMemory,
-      fmt::format("{} in {} needs {} of memory (weights: {}; sessions of {} positions: {}) and {} are "
-                  "available; a smaller --dtype, or --variant for one model at a time, needs less",
-                  name, dtype_name(dtype), format_bytes(needed), parts, context, format_bytes(session_bytes),
-                  format_bytes(memory)));
+      fmt::format(
+          "{} in {} needs {} of memory (weights: {}; sessions of {} positions: {}) and {} are "
+          "available; a smaller --dtype, fewer --blocks, or --variant for one model at a time need less",
+          name, dtype_name(dtype), format_bytes(needed), parts, context, format_bytes(session_bytes),
+          format_bytes(memory)));
   const std::uint64_t disk = free_disk_bytes(folder);
   TERRACE_CHECK(file_bytes <= disk, kIo,
                 fmt::format("{} in {} needs {} on the disk of {} and {} are free; --dir names another folder",
@@ -77,7 +79,7 @@ std::vector<Contestant> make_contestants(const std::vector<PlannedModel>& planne
     };
     const std::string path = temporary.file(model.variant);
     init_model(model.config, path, init);
-    contestants.push_back({model.variant, Model::load(path)});
+    contestants.push_back({model.variant, Model::load(path), model.blocks_left_out});
   }
   return contestants;
 }
