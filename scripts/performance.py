@@ -108,7 +108,12 @@ PARTS = {
     "prefill": Part(
         "c4-medium decoder: prefill",
         "bench --preset c4-medium --dtype q8 -t 2 -p 512 -n 0 -r 3",
-        "--blocks 2 -p 32 -r 1",
+        "-p 32 -r 1",
+        chart=False,
+    ),
+    "prefill-kernels": Part(
+        "linear maps over many tokens beside oneDNN",
+        "bench_dense_prefill --threads=2 --dtype=q8 --benchmark_repetitions=5",
         chart=False,
     ),
     "fork-join": Part("a phase beyond its work", "bench_thread_team", chart=False),
