@@ -50,9 +50,7 @@ class Map {
 
  private:
   ConstRows input() const { return {x_.data(), x_.size() / linear_.d_in(), linear_.d_in(), linear_.d_in()}; }
-  Rows output() {
-    return {y_.data(), y_.size() / linear_.d_out(), linear_.d_out(), linear_.d_out()};
-  }
+  Rows output() { return {y_.data(), y_.size() / linear_.d_out(), linear_.d_out(), linear_.d_out()}; }
 
   /// Ours equals the specification on some rows of the map; oneDNN's integer product equals it but for the
   /// scales it leaves out.
@@ -108,7 +106,8 @@ class Layer {
 
 void report(benchmark::State& state, const Layer& layer, std::size_t n_tokens) {
   using benchmark::Counter;
-  state.counters["layer_tokens/s"] = Counter(static_cast<double>(n_tokens), Counter::kIsIterationInvariantRate);
+  state.counters["layer_tokens/s"] =
+      Counter(static_cast<double>(n_tokens), Counter::kIsIterationInvariantRate);
   state.counters["GMAC/s"] = Counter(layer.multiply_adds() * 1e-9, Counter::kIsIterationInvariantRate);
 }
 

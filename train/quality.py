@@ -7,7 +7,7 @@ Every model sees the same tokens in the same order (same seed, same batches). Mo
 parameter counts where the comparison asks for it: the feed-forward width of the second is chosen to match. Bits per
 byte come from `terrace perplexity` on <data>/test.txt, not from the trainer; Mixture-of-Depths models, which the
 engine does not run yet, are scored by train.evaluate and marked. A finished model is not trained again. Writes
-results.json, results.md and, where matplotlib is installed, results.svg.
+results.json, results.md and, where matplotlib is installed, results.svg; a run with --only adds to those.
 """
 
 import argparse
@@ -162,13 +162,24 @@ def measure(folder, model, arguments, vocabulary):
     return rows
 
 
+def earlier_results(path):
+    """What earlier runs into the same folder measured."""
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise TrainError(f"{path}: no results of this script: {error}") from error
+
+
 def table(results):
     """Markdown: one row per model and width."""
-    lines = ["| comparison | model | parameters | width | bits/byte | by |", "|---|---|---|---|---|---|"]
+    lines = ["| comparison | tokens | model | parameters | width | bits/byte | by |", "|---|---|---|---|---|---|---|"]
     for name, entry in results.items():
         group, _, model = name.partition("/")
         for row in entry["rows"]:
-            cells = (group, model, f"{entry['parameters']:,}", row["width"], f"{row['bits_per_byte']:.4f}", row["by"])
+            counts = f"{entry['tokens']:,}", model, f"{entry['parameters']:,}"
+            cells = (group, *counts, row["width"], f"{row['bits_per_byte']:.4f}", row["by"])
             lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
 
@@ -184,7 +195,7 @@ def plot(results, path):
         if group not in groups:
             groups.append(group)
         for row in entry["rows"]:
-            labels.append(f"{group}: {model}, {row['width']}")
+            labels.append(f"{group}, {entry['tokens'] / 1e6:.2f} M tokens: {model}, width {row['width']}")
             values.append(row["bits_per_byte"])
             colours.append(f"C{groups.index(group)}")
     figure, axes = pyplot.subplots(figsize=(8, 0.28 * len(labels) + 1))
@@ -220,8 +231,9 @@ def main(argv=None):
         "bf16": args.bf16,
         "seed": args.seed,
     }
-    results = {}
+    out = Path(args.out)
     try:
+        results = earlier_results(out / "results.json")
         vocabulary = load_vocabulary(Path(args.data) / "tokenizer.model")
         for name, candidate in comparisons(vocabulary.size).items():
             if args.only and name.partition("/")[0] not in args.only.split(","):
@@ -233,12 +245,12 @@ def main(argv=None):
                 "tokens": args.steps * args.batch_tokens,
                 "rows": rows,
             }
-            write_atomically(Path(args.out) / "results.json", json.dumps(results, indent=1).encode())
+            write_atomically(out / "results.json", json.dumps(results, indent=1).encode())
     except TrainError as error:
         print(f"train.quality: {error}", file=sys.stderr)
         return 1
-    write_atomically(Path(args.out) / "results.md", (table(results) + "\n").encode())
-    plot(results, Path(args.out) / "results.svg")
+    write_atomically(out / "results.md", (table(results) + "\n").encode())
+    plot(results, out / "results.svg")
     print(table(results))
     return 0
 

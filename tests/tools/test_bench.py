@@ -3,6 +3,7 @@
 
 import csv
 import io
+import xml.etree.ElementTree
 
 import pytest
 from conftest import run
@@ -12,7 +13,30 @@ KEYS = [
     "tokens_per_s_max", "ms_per_token", "bytes_per_token", "gb_per_s", "read_bw_gb_per_s", "bw_share",
     "speedup_vs_dense",
 ]  # fmt: skip
+ZONES = ["embedding", "norms", "projections", "attention", "feed-forward", "sru", "logits", "other"]
+DETAILS = [
+    "parameters", "blocks", "preset_blocks", "predicted_ms_per_token", "ms_per_block", "ms_per_token_all_blocks",
+    "phases_per_token", "sync_share", "leader_alone_share", *(f"ms_{zone}" for zone in ZONES),
+]  # fmt: skip
 QUICK = ["-n", 4, "-p", 8, "-r", 2]
+DECODE = ["-n", 4, "-r", 2, "-t", 2]
+PRESET = ["--preset", "lm-default", "--dtype", "q8"]
+
+
+def svg_of(text):
+    """The root of an SVG document whose shapes all lie inside its view box."""
+    root = xml.etree.ElementTree.fromstring(text)
+    _, _, width, height = map(float, root.get("viewBox").split())
+    for shape in root.iter():
+        for x, y in (("x", "y"), ("x1", "y1"), ("x2", "y2"), ("cx", "cy")):
+            if shape.get(x, "").endswith("%") or shape.get(x) is None:
+                continue
+            assert 0 <= float(shape.get(x)) <= width and 0 <= float(shape.get(y)) <= height, shape.attrib
+    return root
+
+
+def shapes(root, kind):
+    return list(root.iter("{http://www.w3.org/2000/svg}" + kind))
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +90,109 @@ def test_tables(models):
     assert list(lines[0]) == KEYS and len(lines) == 4
 
 
+@pytest.fixture(scope="module")
+def table1():
+    return {rule: run("bench", *PRESET, f"--table1={rule}", *DECODE, "--json").json() for rule in ("preset", "layers")}
+
+
+def test_table1_has_the_rows_of_the_paper(table1):
+    for rows in table1.values():
+        assert [row["variant"] for row in rows] == ["dense", "+FF", "+QKV", "+FF+QKV", "+FF+QKV+output"]
+        assert all(list(row) == KEYS + DETAILS for row in rows)
+        dense, ff, qkv, both, output = (row["bytes_per_token"] for row in rows)
+        assert dense > ff > both > output and qkv > both
+
+
+def test_table1_keeps_what_its_rule_names(table1):
+    sparse = run("bench", *PRESET, "--variant", "sparse", *DECODE, "-p", 0, "--profile", "--json").json()[0]
+    rows = table1["preset"]
+    assert (rows[-1]["parameters"], rows[-1]["bytes_per_token"]) == (sparse["parameters"], sparse["bytes_per_token"])
+    dense, _, qkv, _, _ = table1["layers"]
+    d_model, layers, modules = 512, 6, 8
+    width = d_model // modules
+    sparse_qkv = modules * d_model + d_model * width + d_model + 2 * (9 * width * width + width) + 3 * width * width + width
+    assert dense["parameters"] - qkv["parameters"] == layers * (4 * d_model * d_model + 4 * d_model - sparse_qkv)
+
+
+def test_a_profile_accounts_for_the_token(table1):
+    for row in [row for rows in table1.values() for row in rows]:
+        zones = {zone: row[f"ms_{zone}"] for zone in ZONES}
+        assert all(ms >= 0 for ms in zones.values()) and zones["sru"] == 0
+        assert min(zones["projections"], zones["feed-forward"], zones["logits"]) > 0
+        assert row["phases_per_token"] >= row["blocks"]
+        assert 0 <= row["sync_share"] < 1 and 0 <= row["leader_alone_share"] < 1
+        inside = 1 - (zones["embedding"] + zones["logits"]) / sum(zones.values())
+        assert row["ms_per_block"] == pytest.approx(row["ms_per_token"] * inside / row["blocks"])
+        assert row["predicted_ms_per_token"] > 0
+    single = run("bench", *PRESET, "--variant", "sparse", "-n", 4, "-p", 4, "-r", 1, "-t", 1, "--profile", "--json").json()
+    assert [row["test"] for row in single] == ["pp", "tg"] and single[0]["ms_norms"] is None
+    assert single[1]["phases_per_token"] == 0 and single[1]["sync_share"] == 0 and single[1]["leader_alone_share"] == 1
+
+
+def test_profile_and_table1_as_text():
+    text = run("bench", *PRESET, "--table1", *DECODE, "--profile").out.decode()
+    table, profile = text.split("\n\n")
+    assert table.count("\n") == 1 + 5 and "ms/block" in table and "all blocks" not in table
+    assert all(name in profile for name in (*ZONES, "synchronisation", "leader alone"))
+
+
+def test_blocks_run_fewer_and_say_what_all_would_take():
+    rows = run("bench", *PRESET, "--blocks", 2, *DECODE, "-p", 0, "--json").json()
+    assert [(row["blocks"], row["preset_blocks"]) for row in rows] == [(2, 6), (2, 6)]
+    for row in rows:
+        assert row["ms_per_token_all_blocks"] == pytest.approx(row["ms_per_token"] + 4 * row["ms_per_block"])
+    assert "not measured" in run("bench", *PRESET, "--blocks", 1, "--table1", "-n", 2, "-r", 1).out.decode()
+    assert "6 blocks" in run("bench", *PRESET, "--blocks", 7, *DECODE, code=2).err
+
+
+@pytest.mark.parametrize("parameter, values", [("block-size", (16, 32, 64)), ("rank", (128, 64, 32)), ("output-modules", (2, 4))])
+def test_sweeps_change_what_a_token_reads(parameter, values):
+    rows = run("bench", *PRESET, "--sweep", f"{parameter}={','.join(map(str, values))}", *DECODE, "--json").json()
+    assert [row["variant"] for row in rows] == ["dense", *(f"{parameter}={value}" for value in values)]
+    read = [row["bytes_per_token"] for row in rows]
+    assert read == sorted(read, reverse=True) and len(set(read)) == len(read)
+    assert all(row["speedup_vs_dense"] for row in rows)
+
+
+@pytest.mark.parametrize(
+    "sweep, said",
+    [
+        ("block-size=32,33", "block-size=33"),  # does not divide d_ff
+        ("modules=7", "modules=7"),
+        ("modules=0", "found '0'"),
+        ("rank=1.5", "found '1.5'"),
+        ("rank=8,", "found ''"),
+        ("rank", "rank=16,32"),
+        ("width=8", "block-size"),
+        ("rank=-1", "found '-1'"),
+    ],
+)
+def test_sweeps_that_cannot_be_are_usage_errors(sweep, said):
+    assert said in run("bench", *PRESET, "--sweep", sweep, *DECODE, code=2).err
+
+
+def test_a_report_holds_all_formats_of_one_run(tmp_path):
+    path = tmp_path / "report"
+    shown = run("bench", *PRESET, "--sweep", "block-size=16,32", *DECODE, "--report", path, "-o", "csv").out
+    assert path.with_suffix(".csv").read_bytes() == shown
+    assert "block-size=32" in path.with_suffix(".md").read_text() and path.with_suffix(".json").exists()
+    root = svg_of(path.with_suffix(".svg").read_text())
+    assert len(shapes(root, "circle")) == 2 * 2  # measured and predicted
+    words = [text.text for text in shapes(root, "text")]
+    assert {"block-size", "ms per token", "16", "32", "dense", "sparse", "sparse, predicted"} <= set(words)
+    assert "existing folder" in run("bench", *PRESET, *DECODE, "--report", tmp_path / "no" / "report", code=2).err
+
+
+def test_charts_follow_what_differs():
+    depths = svg_of(run("bench", *PRESET, "-d", "0,8,32", *DECODE, "-p", 0, "-o", "svg").out.decode())
+    assert len(shapes(depths, "polyline")) == 2 and len(shapes(depths, "circle")) == 2 * 3
+    threads = svg_of(run("bench", *PRESET, "-n", 4, "-r", 1, "-t", "1,2", "-p", 0, "-o", "svg").out.decode())
+    assert len(shapes(threads, "polyline")) == 2 and len(shapes(threads, "circle")) == 2 * 2
+    bars = svg_of(run("bench", *PRESET, "--table1", *DECODE, "-o", "svg").out.decode())
+    assert len(shapes(bars, "rect")) == 1 + 5  # the background and the bars
+    run("bench", *PRESET, "-n", 0, "-p", 4, "-o", "svg", code=2)
+
+
 def test_what_does_not_fit_is_refused_with_figures(tmp_path):
     message = run("bench", "--preset", "lm-17B", "--dtype", "f32", "--dir", tmp_path, code=1).err
     assert "GB" in message and "available" in message
@@ -76,3 +203,8 @@ def test_what_does_not_fit_is_refused_with_figures(tmp_path):
 def test_no_work_is_a_usage_error(models):
     run("bench", "-m", models["sparse"], "-n", 0, "-p", 0, code=2)
     run("bench", "-m", models["sparse"], "--dtype", "q8", code=2)
+    for flags in (["--table1"], ["--sweep", "rank=8"], ["--blocks", 1]):
+        run("bench", "-m", models["sparse"], *flags, code=2)
+        run("bench", *PRESET, *flags, "-n", 0, code=2)
+    run("bench", *PRESET, "--table1", "--sweep", "rank=8", code=2)
+    assert "sparse" in run("bench", "--preset", "llama-0.8B", "--table1", code=2).err

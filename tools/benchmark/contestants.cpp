@@ -8,6 +8,7 @@
 
 #include "engine/error.h"
 #include "engine/paging.h"
+#include "engine/runtime.h"
 #include "models/init.h"
 #include "models/token_cost.h"
 #include "tools/common/interrupt.h"
@@ -41,7 +42,8 @@ void check_room(const std::vector<PlannedModel>& planned, DType dtype, const std
       needed <= memory, kOutOfMemory,
       fmt::format(
           "{} in {} needs {} of memory (files: {}; the weights that {} tokens touch: {}; sessions: {}) "
-          "and {} are available; a smaller --dtype, or --variant for one model at a time, needs less",
+          "and {} are available; a smaller --dtype, fewer --blocks, or --variant for one model at a time "
+          "need less",
           name, dtype_name(dtype), format_bytes(needed), parts, context, format_bytes(token_bytes),
           format_bytes(session_bytes), format_bytes(memory)));
   const std::uint64_t disk = free_disk_bytes(folder);
@@ -94,7 +96,7 @@ std::vector<Contestant> make_contestants(const std::vector<PlannedModel>& planne
     };
     const std::string path = temporary.file(model.variant);
     init_model(model.config, path, init);
-    contestants.push_back({model.variant, Model::load(path)});
+    contestants.push_back({model.variant, Model::load(path), model.blocks_left_out});
     warn_about_memory(*contestants.back().model);
   }
   return contestants;

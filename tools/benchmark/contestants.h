@@ -2,26 +2,22 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "models/model.h"
-#include "tools/benchmark/measure.h"
+#include "tools/benchmark/variants.h"
 #include "tools/common/resources.h"
 
 namespace terrace::tools {
-
-/// A model that is to be made with random weights: one side of a comparison.
-struct PlannedModel {
-  std::string variant;  ///< "sparse" or "dense"
-  ModelConfig config;
-};
 
 /// One side of a comparison, loaded.
 struct Contestant {
   std::string variant;
   std::shared_ptr<const Model> model;
+  std::uint32_t blocks_left_out = 0;
 };
 
 /// Bytes of the model file that a configuration makes, up to its header.

@@ -46,23 +46,52 @@ double time_once(Session& session, std::span<const TokenId> tokens, const BenchT
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
+/// The profile of median length out of `repetitions`.
+TokenProfile typical_profile(Session& session, Runtime& runtime, std::span<const TokenId> tokens,
+                             const BenchTest& test, std::size_t repetitions) {
+  std::vector<TokenProfile> profiles;
+  for (std::size_t i = 0; i < repetitions; ++i) {
+    go_to_depth(session, tokens, test.depth);
+    profiles.push_back(
+        profile_tokens(session, runtime, test.n_tokens, [&] { time_once(session, tokens, test); }));
+  }
+  const auto middle = profiles.begin() + static_cast<std::ptrdiff_t>(profiles.size() / 2);
+  std::nth_element(profiles.begin(), middle, profiles.end(),
+                   [](const auto& a, const auto& b) { return a.seconds < b.seconds; });
+  return *middle;
+}
+
 }  // namespace
 
-Timings measure(std::vector<Session>& sessions, Runtime& runtime, const BandwidthProbe& bandwidth,
-                const BenchTest& test, std::size_t repetitions, const std::function<void()>& tick) {
-  const auto tokens = random_tokens(test.context(), sessions.front().model().config().vocab_size);
-  const auto probe = [&] { return bandwidth.measure(runtime) / 1e9; };
+Timings measure(std::vector<Subject>& subjects, Runtime& runtime, const BandwidthProbe& memory,
+                const BenchTest& test, const MeasureOptions& options) {
+  const auto tokens = random_tokens(test.context(), subjects.front().session.model().config().vocab_size);
+  const auto probe = [&](const BandwidthProbe& of) { return of.measure(runtime) / 1e9; };
 
-  for (Session& session : sessions) time_once(session, tokens, test);
-  Timings timings{.tokens_per_s = std::vector<std::vector<double>>(sessions.size()),
-                  .read_bw_gb_per_s = {probe()}};
-  for (std::size_t i = 0; i < repetitions; ++i) {
-    for (std::size_t s = 0; s < sessions.size(); ++s) {
-      timings.tokens_per_s[s].push_back(static_cast<double>(test.n_tokens) /
-                                        time_once(sessions[s], tokens, test));
+  Timings timings{.subjects = std::vector<Timing>(subjects.size()), .read_bw_gb_per_s = {}};
+  for (std::size_t s = 0; s < subjects.size(); ++s) {
+    Session& session = subjects[s].session;
+    go_to_depth(session, tokens, test.depth);
+    const auto warm_up = [&] { time_once(session, tokens, test); };
+    timings.subjects[s].phases_per_token = profile_tokens(session, runtime, test.n_tokens, warm_up).phases;
+  }
+  timings.read_bw_gb_per_s.push_back(probe(memory));
+  for (std::size_t i = 0; i < options.repetitions; ++i) {
+    for (std::size_t s = 0; s < subjects.size(); ++s) {
+      const double seconds = time_once(subjects[s].session, tokens, test);
+      timings.subjects[s].tokens_per_s.push_back(static_cast<double>(test.n_tokens) / seconds);
+      if (const auto& own = subjects[s].own_probe) {
+        timings.subjects[s].own_read_bw_gb_per_s.push_back(probe(*own));
+      }
     }
-    timings.read_bw_gb_per_s.push_back(probe());
-    tick();
+    timings.read_bw_gb_per_s.push_back(probe(memory));
+    options.tick();
+  }
+  if (options.profile && test.kind == BenchTest::Kind::kDecode) {
+    for (std::size_t s = 0; s < subjects.size(); ++s) {
+      timings.subjects[s].profile =
+          typical_profile(subjects[s].session, runtime, tokens, test, options.repetitions);
+    }
   }
   return timings;
 }

@@ -2,9 +2,12 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
+
+#include "tools/benchmark/token_profile.h"
 
 namespace terrace::tools {
 
@@ -12,7 +15,7 @@ namespace terrace::tools {
 /// do not apply: a prefill shares each weight between the tokens of a pass, so it has no bytes per token.
 struct BenchRow {
   std::string model;    ///< preset or file
-  std::string variant;  ///< "sparse" or "dense"
+  std::string variant;  ///< "sparse", "dense", a row of Table 1, a value of a sweep
   std::string dtype;
   unsigned threads = 0;
   std::string test;          ///< "tg" (decode) or "pp" (prefill)
@@ -22,20 +25,30 @@ struct BenchRow {
   double tokens_per_s_min = 0;
   double tokens_per_s_max = 0;
   std::optional<double> bytes_per_token;
-  double read_bw_gb_per_s = 0;  ///< measured beside the repetitions
+  double read_bw_gb_per_s = 0;  ///< of memory, measured beside the repetitions
   std::optional<double> speedup_vs_dense;
+
+  // Shown where they were asked for.
+  std::uint64_t parameters = 0;
+  std::uint32_t blocks = 0;         ///< of the decoder as timed
+  std::uint32_t preset_blocks = 0;  ///< of the decoder as described: more than `blocks` after --blocks
+  std::optional<double> predicted_ms_per_token;  ///< see cost_model.h
+  std::optional<TokenProfile> profile;
 
   double ms_per_token() const noexcept { return 1e3 / tokens_per_s; }
   std::optional<double> gb_per_s() const noexcept;
   /// gb_per_s / read_bw_gb_per_s.
   std::optional<double> bw_share() const noexcept;
+  /// The measured time less the profiled shares of embedding and output layer, over the blocks.
+  std::optional<double> ms_per_block() const noexcept;
+  /// ms_per_token, and ms_per_block for every block that was left out.
+  std::optional<double> ms_per_token_all_blocks() const noexcept;
 };
 
-/// A table for people.
-std::string bench_markdown(const std::vector<BenchRow>& rows);
-/// The same columns as JSON, comma-separated; figures that do not apply are empty.
-std::string bench_csv(const std::vector<BenchRow>& rows);
+/// The same columns as JSON, comma-separated; figures that do not apply are empty. `details`: the figures
+/// that are shown where they were asked for, too.
+std::string bench_csv(const std::vector<BenchRow>& rows, bool details);
 /// A list of objects; figures that do not apply are null.
-std::string bench_json(const std::vector<BenchRow>& rows);
+std::string bench_json(const std::vector<BenchRow>& rows, bool details);
 
 }  // namespace terrace::tools

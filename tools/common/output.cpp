@@ -6,7 +6,9 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <span>
 
+#include "engine/atomic_file.h"
 #include "engine/error.h"
 
 namespace terrace::tools {
@@ -14,6 +16,12 @@ namespace terrace::tools {
 void write_stdout(std::string_view text) {
   const bool ok = std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0;
   TERRACE_CHECK(ok, kIo, fmt::format("standard output: cannot write: {}", std::strerror(errno)));
+}
+
+void write_file(const std::string& path, std::string_view text) {
+  AtomicFile file(path, text.size());
+  file.write_at(0, std::as_bytes(std::span(text)));
+  file.commit();
 }
 
 }  // namespace terrace::tools

@@ -31,7 +31,7 @@ def test_a_comparison_from_training_to_table(corpus, terrace, tmp_path, monkeypa
     assert quality.main([*arguments, "--steps", "2", "--batch-tokens", "128", "--device", "cpu"]) == 0
     (entry,) = json.loads((tmp_path / "results.json").read_text()).values()
     assert [row["width"] for row in entry["rows"]] == [16, 32, 64] and entry["tokens"] == 256
-    assert capsys.readouterr().out.count("| small | nested |") == 3
+    assert capsys.readouterr().out.count("| small | 256 | nested |") == 3
 
     saved = load_checkpoint(tmp_path / "small-nested" / "last.pt")
     assert saved["config"]["train"]["lr"] == 1e-3
@@ -43,3 +43,16 @@ def test_a_comparison_from_training_to_table(corpus, terrace, tmp_path, monkeypa
         nats = evaluate.score_text(model, ids, 32, 16, row["width"])
         bits = evaluate.bits_per_byte(nats, text)
         assert row["by"] == "engine" and row["bits_per_byte"] == pytest.approx(bits, rel=1e-4)
+
+
+def test_results_of_earlier_runs_are_kept_and_damaged_ones_named(corpus, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(quality, "comparisons", lambda _: {})
+    rows = [{"width": 8, "bits_per_byte": 1.5, "by": "engine"}]
+    earlier = {"a/model": {"parameters": 1234, "tokens": 5000, "rows": rows}}
+    (tmp_path / "results.json").write_text(json.dumps(earlier))
+    arguments = ["--data", str(corpus), "--out", str(tmp_path)]
+    assert quality.main(arguments) == 0
+    assert "| a | 5,000 | model | 1,234 | 8 | 1.5000 | engine |" in (tmp_path / "results.md").read_text()
+    (tmp_path / "results.json").write_text("{")
+    assert quality.main(arguments) == 1
+    assert "results.json: no results of this script" in capsys.readouterr().err

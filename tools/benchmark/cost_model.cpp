@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/benchmark/cost_model.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "engine/exec.h"
+#include "engine/isa.h"
+#include "engine/linear.h"
+#include "engine/memory.h"
+#include "models/tensor_plan.h"
+#include "models/token_cost.h"
+
+namespace terrace::tools {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+constexpr int kRepetitions = 20;
+
+/// Seconds of the fastest of some calls: a neighbour can only slow one down.
+template <class F>
+double fastest(F&& call) {
+  double best = std::numeric_limits<double>::max();
+  for (int i = 0; i < kRepetitions; ++i) {
+    const auto start = Clock::now();
+    call();
+    best = std::min(best, std::chrono::duration<double>(Clock::now() - start).count());
+  }
+  return best;
+}
+
+double multiply_adds_per_s(Runtime& runtime, DType dtype) {
+  constexpr std::size_t kColumns = 1024;
+  constexpr std::size_t kBytes = std::size_t{128} << 10;  // in any L2, beside what else is there
+  constexpr std::uint32_t kPasses = 64;
+  const std::size_t rows = kBytes / row_bytes(dtype, kColumns);
+  // Values do not matter to the speed, but for denormals, which these bytes are not in any dtype.
+  const VirtualBuffer data(kBytes, "the multiply-add probe");
+  const VirtualBuffer scales(rows * row_scale_bytes(dtype, kColumns) + 1, "the multiply-add probe");
+  std::memset(data.data(), 1, data.bytes());
+  const WeightView weights{data.data(), scales.data(), rows, kColumns, kColumns, dtype};
+
+  const DenseKernels& kernels = dense_kernels(isa_from_environment());
+  const std::vector<float> input(kColumns, 1.0F);
+  const unsigned n_threads = runtime.n_threads();
+  std::vector<float> results(n_threads * rows);
+  Workspace ws(std::size_t{1} << 20);
+  Exec exec{runtime.team(), ws};
+  const PreparedRows x(exec, kernels, dtype, {input.data(), 1, kColumns, kColumns});
+  const double seconds = fastest([&] {
+    runtime.team().run(n_threads, [&](std::uint32_t chunk) {
+      for (std::uint32_t pass = 0; pass < kPasses; ++pass) {
+        dot_rows(kernels, weights, 0, rows, x, results.data() + chunk * rows, rows);
+      }
+    });
+  });
+  return static_cast<double>(n_threads) * kPasses * static_cast<double>(rows * kColumns) / seconds;
+}
+
+double seconds_per_phase(Runtime& runtime) {
+  constexpr int kPhases = 1000;
+  return fastest([&] {
+           for (int i = 0; i < kPhases; ++i) runtime.team().run(runtime.n_threads(), [](std::uint32_t) {});
+         }) /
+         kPhases;
+}
+
+}  // namespace
+
+MachineRates measure_rates(Runtime& runtime, DType dtype) {
+  const ThreadTeam::Region region(runtime.team());
+  return {multiply_adds_per_s(runtime, dtype), seconds_per_phase(runtime)};
+}
+
+double predicted_seconds(const Model& model, const MachineRates& rates, const TokenWork& work) {
+  double seconds =
+      static_cast<double>(work.state_bytes) / work.state_bytes_per_s + work.phases * rates.seconds_per_phase;
+  for (const PlannedTensor& tensor : tensor_plan(model.config())) {
+    const TensorInfo* stored = model.file().find(tensor.name);
+    if (stored == nullptr) continue;  // an optional bias that this model does without
+    const DType dtype = weight_dtype(*stored).value_or(DType::kF32);
+    seconds += std::max(static_cast<double>(touched_bytes(tensor, dtype)) / work.weight_bytes_per_s,
+                        static_cast<double>(token_cost(tensor).multiply_adds) / rates.multiply_adds_per_s);
+  }
+  return seconds;
+}
+
+}  // namespace terrace::tools

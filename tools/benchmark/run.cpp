@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/benchmark/run.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <filesystem>
+
+#include "tools/benchmark/contestants.h"
+#include "tools/benchmark/cost_model.h"
+#include "tools/benchmark/dense_twin.h"
+#include "tools/benchmark/measure.h"
+#include "tools/common/command.h"
+#include "tools/common/dtype_argument.h"
+#include "tools/common/model_cost.h"
+#include "tools/common/progress.h"
+#include "tools/common/warnings.h"
+
+namespace terrace::tools {
+namespace {
+
+/// Length of the document that an encoder-decoder model reads before its decoder is timed.
+constexpr std::size_t kDocumentTokens = 64;
+
+/// Models that read less than this per token are held against a probe of their own size: caches keep a part.
+constexpr std::uint64_t kOwnProbeBytes = std::uint64_t{256} << 20;
+
+std::vector<BenchTest> tests(const BenchOptions& options) {
+  std::vector<BenchTest> tests;
+  if (options.n_prompt > 0) tests.push_back({BenchTest::Kind::kPrefill, 0, options.n_prompt});
+  for (const std::size_t depth : options.depths) {
+    if (options.n_decode > 0) tests.push_back({BenchTest::Kind::kDecode, depth, options.n_decode});
+  }
+  if (tests.empty()) throw UsageError("-n, -p: expected a number of tokens to time, found 0 for both");
+  return tests;
+}
+
+/// Positions that the longest test needs.
+std::size_t context(const std::vector<BenchTest>& tests) {
+  std::size_t longest = 0;
+  for (const BenchTest& test : tests) longest = std::max(longest, test.context());
+  return longest;
+}
+
+/// The models that a preset is to be made into.
+std::vector<PlannedModel> planned_models(const BenchOptions& options) {
+  const Preset preset = find_preset(options.preset);
+  if (options.table1) return table1_models(preset, *options.table1);
+  if (options.sweep) return sweep_models(preset, *options.sweep);
+  const auto wanted = [&](const char* variant) {
+    return options.variant == "both" || options.variant == variant;
+  };
+  std::vector<PlannedModel> planned;
+  if (preset.sparse && wanted("sparse")) {
+    planned.push_back({"sparse", decoder_as_language_model(*preset.sparse)});
+  }
+  if (wanted("dense")) planned.push_back({"dense", decoder_as_language_model(preset.dense)});
+  if (planned.empty())
+    throw UsageError(fmt::format("--variant: preset {} has no sparse variant", options.preset));
+  return planned;
+}
+
+/// How most of a file's weights are stored.
+DType main_dtype(const WeightFile& file) {
+  std::array<std::uint64_t, 4> bytes{};
+  for (const TensorInfo& tensor : file.tensors()) {
+    if (const auto dtype = weight_dtype(tensor)) bytes[static_cast<std::size_t>(*dtype)] += tensor.bytes;
+  }
+  return static_cast<DType>(std::max_element(bytes.begin(), bytes.end()) - bytes.begin());
+}
+
+/// All tests of one set of models in one dtype with one number of threads.
+class Contest {
+ public:
+  Contest(const BenchOptions& options, std::string name, DType dtype,
+          const std::vector<Contestant>& contestants, unsigned n_threads)
+      : options_(options),
+        name_(std::move(name)),
+        dtype_(dtype),
+        contestants_(contestants),
+        runtime_({.n_threads = n_threads}),
+        rates_(measure_rates(runtime_, dtype)) {
+    for (const Contestant& contestant : contestants_) {
+      const Model& model = *contestant.model;
+      subjects_.push_back({Session(contestant.model, runtime_,
+                                   {.max_context = context(tests(options)), .kv_type = options.kv_type}),
+                           nullptr});
+      if (model.has_encoder()) subjects_.back().session.encode(std::vector<TokenId>(kDocumentTokens, 1));
+      const std::uint64_t touched = model_cost(model).total.touched_bytes;
+      if (touched < kOwnProbeBytes) subjects_.back().own_probe = std::make_unique<BandwidthProbe>(touched);
+    }
+  }
+
+  void run(const BenchTest& test, const BandwidthProbe& memory, const std::function<void()>& tick,
+           std::vector<BenchRow>& rows) {
+    const Timings timings =
+        measure(subjects_, runtime_, memory, test,
+                {.repetitions = options_.repetitions, .profile = options_.profile, .tick = tick});
+    std::optional<double> dense;
+    for (std::size_t i = 0; i < contestants_.size(); ++i) {
+      if (contestants_[i].variant == "dense") dense = median(timings.subjects[i].tokens_per_s);
+    }
+    const double memory_bw = median(timings.read_bw_gb_per_s);
+    for (std::size_t i = 0; i < contestants_.size(); ++i) {
+      BenchRow row = figures(contestants_[i], test, timings.subjects[i], memory_bw);
+      if (dense) row.speedup_vs_dense = row.tokens_per_s / *dense;
+      rows.push_back(std::move(row));
+    }
+  }
+
+ private:
+  BenchRow figures(const Contestant& contestant, const BenchTest& test, const Timing& timing,
+                   double memory_bw) const {
+    const Model& model = *contestant.model;
+    const auto& speeds = timing.tokens_per_s;
+    BenchRow row;
+    row.model = name_;
+    row.variant = contestant.variant;
+    row.dtype = dtype_name(dtype_);
+    row.threads = runtime_.n_threads();
+    row.test = test.name();
+    row.depth = test.depth;
+    row.n_tokens = test.n_tokens;
+    row.tokens_per_s = median(speeds);
+    row.tokens_per_s_min = *std::min_element(speeds.begin(), speeds.end());
+    row.tokens_per_s_max = *std::max_element(speeds.begin(), speeds.end());
+    row.read_bw_gb_per_s = memory_bw;
+    const ModelCost cost = model_cost(model);
+    row.parameters = cost.total.parameters;
+    row.blocks = model.config().decoder.n_layers;
+    row.preset_blocks = row.blocks + contestant.blocks_left_out;
+    row.profile = timing.profile;
+    if (test.kind == BenchTest::Kind::kDecode) {
+      const std::size_t middle = test.depth + test.n_tokens / 2;
+      const std::size_t document = model.has_encoder() ? kDocumentTokens : 0;
+      const std::uint64_t state = state_bytes_read(model, options_.kv_type, middle, document);
+      const double own_bw =
+          timing.own_read_bw_gb_per_s.empty() ? memory_bw : median(timing.own_read_bw_gb_per_s);
+      row.bytes_per_token = static_cast<double>(cost.total.touched_bytes + state);
+      row.predicted_ms_per_token = 1e3 * predicted_seconds(model, rates_,
+                                                           {.weight_bytes_per_s = 1e9 * own_bw,
+                                                            .state_bytes = state,
+                                                            .state_bytes_per_s = 1e9 * memory_bw,
+                                                            .phases = timing.phases_per_token});
+    }
+    return row;
+  }
+
+  const BenchOptions& options_;
+  std::string name_;
+  DType dtype_;
+  const std::vector<Contestant>& contestants_;
+  Runtime runtime_;
+  MachineRates rates_;
+  std::vector<Subject> subjects_;
+};
+
+void run_contestants(const BenchOptions& options, const std::string& name, DType dtype,
+                     const std::vector<Contestant>& contestants, std::vector<BenchRow>& rows) {
+  const auto all = tests(options);
+  auto thread_counts = options.threads;
+  if (thread_counts.empty()) thread_counts.push_back(Runtime::default_threads());
+  Progress bar(fmt::format("bench {} {}", name, dtype_name(dtype)),
+               thread_counts.size() * all.size() * options.repetitions, "repetitions");
+  std::size_t done = 0;
+  const BandwidthProbe memory;
+  for (const unsigned n_threads : thread_counts) {
+    Contest contest(options, name, dtype, contestants, n_threads);
+    for (const BenchTest& test : all)
+      contest.run(
+          test, memory, [&] { bar.update(++done); }, rows);
+  }
+}
+
+void bench_preset(const BenchOptions& options, std::vector<BenchRow>& rows) {
+  auto planned = planned_models(options);
+  if (options.blocks > 0) keep_blocks(planned, options.blocks);
+  for (const std::string& dtype_name : options.dtypes) {
+    const DType dtype = parse_dtype(dtype_name);
+    const auto contestants =
+        make_contestants(planned, dtype, options.preset, options.folder, context(tests(options)));
+    run_contestants(options, options.preset, dtype, contestants, rows);
+  }
+}
+
+void bench_file(const BenchOptions& options, std::vector<BenchRow>& rows) {
+  std::vector<Contestant> contestants;
+  const auto model = Model::load(options.model);
+  warn_about_memory(*model);
+  const DType dtype = main_dtype(model->file());
+  const std::string name = std::filesystem::path(options.model).filename().string();
+  const bool sparse = is_sparse(model->config());
+  contestants.push_back({sparse ? "sparse" : "dense", model});
+  if (sparse && options.variant != "sparse") {
+    auto twin = make_contestants({{"dense", dense_twin(model->config())}}, dtype, name, options.folder,
+                                 context(tests(options)));
+    contestants.push_back(std::move(twin.front()));
+  }
+  run_contestants(options, name, dtype, contestants, rows);
+}
+
+}  // namespace
+
+void run_bench(const BenchOptions& options, std::vector<BenchRow>& rows) {
+  static_cast<void>(tests(options));  // a command line without work is refused before any is done
+  if (options.preset.empty()) {
+    bench_file(options, rows);
+  } else {
+    bench_preset(options, rows);
+  }
+}
+
+}  // namespace terrace::tools
