@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "attention/kernels/kv_page.h"
+#include "attention/kv_rows.h"
 #include "attention/page_store.h"
 #include "engine/exec.h"
 #include "engine/serial.h"
@@ -12,23 +13,13 @@
 
 namespace terrace {
 
-/// How cached keys and values are stored.
-enum class KvType : std::uint8_t {
-  kF32,
-  kBf16,  ///< rounded to nearest even
-};
-
-/// "f32", "bf16": as on the command line.
-const char* kv_type_name(KvType type) noexcept;
-constexpr std::size_t kv_type_bytes(KvType type) noexcept { return type == KvType::kF32 ? 4 : 2; }
-
 /// Keys and values of one attention layer, one slot per appended row.
 ///
 /// Slots are numbered 0, 1, 2, ... in the order of appending and carry no position: a layer that skips tokens
 /// simply has fewer. Memory for `max_length` slots is reserved at construction and committed as it fills, so
 /// that append never allocates. Pages (kPageSlots slots of all heads) are shared between forks until one of
-/// them writes there again. Layout of a page: [head]{keys, values} as in kernels/kv_page.h. Not thread-safe;
-/// forks are independent of each other.
+/// them writes there again. Layout of a page: [head]{scales, keys, values} as in kernels/kv_page.h. Not
+/// thread-safe; forks are independent of each other.
 class KvCache {
  public:
   KvCache() = default;
@@ -40,13 +31,13 @@ class KvCache {
   std::size_t n_heads() const noexcept { return n_heads_; }  ///< KV heads
   std::size_t d_k() const noexcept { return d_k_; }
   std::size_t d_v() const noexcept { return d_v_; }
-  KvType type() const noexcept { return type_; }
+  KvType type() const noexcept { return rows_.type(); }
   std::size_t length() const noexcept { return length_; }
   std::size_t max_length() const noexcept { return max_length_; }
   /// Bytes of the pages in use, including those shared with a fork.
   std::size_t bytes() const noexcept;
   /// Bytes of keys and values that a pass over all slots reads.
-  std::size_t bytes_per_slot() const noexcept { return n_heads_ * (d_k_ + d_v_) * kv_type_bytes(type_); }
+  std::size_t bytes_per_slot() const noexcept { return n_heads_ * rows_.slot_bytes(); }
 
   /// Appends k.n rows: k [T, n_heads * d_k], v [T, n_heads * d_v]. Needs length() + T <= max_length().
   void append(const Exec& exec, ConstRows k, ConstRows v) noexcept;
@@ -62,19 +53,26 @@ class KvCache {
   void load(ByteSource& source);
 
   std::size_t n_pages_in_use() const noexcept { return (length_ + kPageSlots - 1) / kPageSlots; }
-  const std::byte* keys(std::size_t page, std::size_t head) const noexcept {
+  /// All of a head in a page.
+  const std::byte* part(std::size_t page, std::size_t head) const noexcept {
     return pages_.page(page) + head * head_bytes_;
   }
+  const std::byte* keys(std::size_t page, std::size_t head) const noexcept {
+    return part(page, head) + rows_.keys_offset();
+  }
   const std::byte* values(std::size_t page, std::size_t head) const noexcept {
-    return keys(page, head) + keys_bytes_;
+    return part(page, head) + rows_.values_offset();
+  }
+  /// q8: scales of the page's keys, then of its values, kPageSlots each.
+  const float* scales(std::size_t page, std::size_t head) const noexcept {
+    return reinterpret_cast<const float*>(part(page, head));
   }
 
  private:
   std::size_t n_heads_ = 0, d_k_ = 0, d_v_ = 0;
-  KvType type_ = KvType::kF32;
+  KvRows rows_;
   std::size_t max_length_ = 0, length_ = 0;
-  std::size_t keys_bytes_ = 0;  // of one head in one page
-  std::size_t head_bytes_ = 0;  // keys and values of one head in one page
+  std::size_t head_bytes_ = 0;  // of one head in one page
   PageStore pages_;
 };
 

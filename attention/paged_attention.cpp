@@ -13,6 +13,13 @@ namespace {
 
 constexpr std::size_t kSegmentSlots = PagedAttention::kSegmentPages * kPageSlots;
 
+/// Below so many blocks per thread the context is cut too: one block more or less for a thread would show.
+constexpr std::size_t kFewBlocks = 4;
+/// Chunks of one call. Twice as many as that keeps the last ones short where heads make the blocks.
+constexpr std::size_t most_chunks(std::size_t n_threads) noexcept {
+  return n_threads == 1 ? 1 : 2 * kFewBlocks * n_threads;
+}
+
 constexpr std::size_t ceil_div(std::size_t a, std::size_t b) noexcept { return (a + b - 1) / b; }
 constexpr std::size_t whole_lines(std::size_t bytes) noexcept {
   return ceil_div(bytes, kCacheLine) * kCacheLine;
@@ -29,6 +36,7 @@ struct PagedAttention::Block {
 
 struct PagedAttention::Scratch {
   const float** q;            // [rows]
+  QuantizedQuery* quantized;  // [rows], with their bytes
   VisibleSlots::Range* seen;  // [rows]
   PageSpan* spans;            // [rows]
   float* page;                // [rows] states of the page at hand
@@ -68,7 +76,8 @@ PagedAttention::Block PagedAttention::block(std::size_t index, std::size_t n_row
 
 std::size_t PagedAttention::scratch_bytes() const noexcept {
   const std::size_t rows = block_tokens() * group_;
-  return whole_lines(rows * sizeof(const float*)) + whole_lines(rows * sizeof(VisibleSlots::Range)) +
+  return whole_lines(rows * sizeof(const float*)) + whole_lines(rows * sizeof(QuantizedQuery)) +
+         whole_lines(2 * rows * padded_width(d_k_)) + whole_lines(rows * sizeof(VisibleSlots::Range)) +
          whole_lines(rows * sizeof(PageSpan)) + 3 * whole_lines(rows * state_floats(d_v_) * sizeof(float));
 }
 
@@ -81,6 +90,12 @@ PagedAttention::Scratch PagedAttention::scratch_at(std::byte* memory) const noex
   };
   Scratch scratch{};
   scratch.q = reinterpret_cast<const float**>(take(rows * sizeof(const float*)));
+  scratch.quantized = reinterpret_cast<QuantizedQuery*>(take(rows * sizeof(QuantizedQuery)));
+  auto* const bytes = reinterpret_cast<std::int8_t*>(take(2 * rows * padded_width(d_k_)));
+  for (std::size_t r = 0; r < rows; ++r) {
+    scratch.quantized[r].high = bytes + 2 * r * padded_width(d_k_);
+    scratch.quantized[r].low = scratch.quantized[r].high + padded_width(d_k_);
+  }
   scratch.seen = reinterpret_cast<VisibleSlots::Range*>(take(rows * sizeof(VisibleSlots::Range)));
   scratch.spans = reinterpret_cast<PageSpan*>(take(rows * sizeof(PageSpan)));
   const std::size_t state_bytes = rows * state_floats(d_v_) * sizeof(float);
@@ -102,8 +117,8 @@ PagedAttention::Plan PagedAttention::plan(const Exec& exec, const VisibleSlots& 
   plan.n_segments = ceil_div(end, kSegmentSlots) - plan.first_segment;
   const std::size_t work = n_rows * n_heads() * (end - begin) * (d_k_ + d_v_);
   const std::size_t wanted =
-      n_threads == 1 ? 1 : std::clamp<std::size_t>(work / Exec::kMinWorkPerChunk, 1, 4 * n_threads);
-  plan.by_segment = plan.n_blocks < wanted && plan.n_segments > 1;
+      std::clamp<std::size_t>(work / Exec::kMinWorkPerChunk, 1, most_chunks(n_threads));
+  plan.by_segment = plan.n_blocks < std::min(wanted, kFewBlocks * n_threads) && plan.n_segments > 1;
   plan.n_chunks = std::min(plan.by_segment ? plan.n_blocks * plan.n_segments : plan.n_blocks, wanted);
   return plan;
 }
@@ -112,18 +127,22 @@ float* PagedAttention::output(const Block& block, std::size_t r, Rows y) const n
   return y.row(block.first_row + r / group_) + (block.kv_head * group_ + r % group_) * d_v_;
 }
 
-void PagedAttention::prepare(const Block& block, const VisibleSlots& visible, ConstRows q,
+void PagedAttention::prepare(const KvCache& kv, const Block& block, const VisibleSlots& visible, ConstRows q,
                              Scratch& scratch) const noexcept {
   for (std::size_t r = 0; r < block.n_rows; ++r) {
     const std::size_t t = block.first_row + r / group_;
     scratch.q[r] = q.row(t) + (block.kv_head * group_ + r % group_) * d_k_;
     scratch.seen[r] = visible.of(t);
+    if (kv.type() == KvType::kQ8) kernels_->quantize_query(scratch.q[r], d_k_, scratch.quantized + r);
   }
 }
 
 void PagedAttention::attend_segment(const KvCache& kv, const Block& block, std::size_t segment,
                                     const Scratch& scratch, float* states) const noexcept {
   const std::size_t stride = state_floats(d_v_);
+  const auto attend_page = kv.type() == KvType::kF32    ? kernels_->attend_page_f32
+                           : kv.type() == KvType::kBf16 ? kernels_->attend_page_bf16
+                                                        : kernels_->attend_page_q8;
   const std::size_t first_page = segment * kSegmentPages;
   const std::size_t end_page = std::min(first_page + kSegmentPages, kv.n_pages_in_use());
   for (std::size_t page = first_page; page < end_page; ++page) {
@@ -148,8 +167,14 @@ void PagedAttention::attend_segment(const KvCache& kv, const Block& block, std::
     task.spans = scratch.spans + begin;
     task.n_rows = end - begin;
     task.scale = scale_;
+    if (page + 1 < kv.n_pages_in_use()) task.next_page = kv.part(page + 1, block.kv_head);
     task.states = scratch.page;
-    (kv.type() == KvType::kF32 ? kernels_->attend_page_f32 : kernels_->attend_page_bf16)(task);
+    if (kv.type() == KvType::kQ8) {
+      task.quantized_q = scratch.quantized + begin;
+      task.key_scale = kv.scales(page, block.kv_head);
+      task.value_scale = task.key_scale + kPageSlots;
+    }
+    attend_page(task);
     for (std::size_t r = begin; r < end; ++r) {
       const float* found = scratch.page + (r - begin) * stride;
       float* state = states + r * stride;
@@ -192,7 +217,7 @@ void PagedAttention::attend_in_one_phase(const Exec& exec, const KvCache& kv, co
     Scratch scratch = scratch_at(memory + chunk * scratch_bytes());
     for (std::size_t i = chunk; i < plan.n_blocks; i += plan.n_chunks) {
       const Block work = block(i, q.n);
-      prepare(work, visible, q, scratch);
+      prepare(kv, work, visible, q, scratch);
       attend_block(kv, work, scratch, y);
     }
   });
@@ -208,7 +233,7 @@ void PagedAttention::attend_in_two_phases(const Exec& exec, const KvCache& kv, c
     Scratch scratch = scratch_at(memory + chunk * scratch_bytes());
     for (std::size_t i = chunk; i < n_items; i += plan.n_chunks) {
       const Block work = block(i / plan.n_segments, q.n);
-      prepare(work, visible, q, scratch);
+      prepare(kv, work, visible, q, scratch);
       attend_segment(kv, work, plan.first_segment + i % plan.n_segments, scratch, states + i * block_floats);
     }
   });
@@ -247,7 +272,7 @@ void PagedAttention::run(const Exec& exec, const KvCache& kv, const VisibleSlots
 
 std::size_t PagedAttention::workspace_bytes(std::size_t max_rows, std::size_t max_length,
                                             unsigned n_threads) const noexcept {
-  const std::size_t wanted = n_threads == 1 ? 1 : std::size_t{4} * n_threads;
+  const std::size_t wanted = most_chunks(n_threads);
   const std::size_t n_blocks = std::min(wanted, ceil_div(max_rows, block_tokens()) * n_kv_heads_);
   const std::size_t n_segments = ceil_div(max_length, kSegmentSlots) + 1;
   const std::size_t block_bytes =

@@ -81,7 +81,8 @@ class PagedAttention {
   Block block(std::size_t index, std::size_t n_rows) const noexcept;
   Scratch scratch_at(std::byte* memory) const noexcept;
   float* output(const Block& block, std::size_t r, Rows y) const noexcept;
-  void prepare(const Block& block, const VisibleSlots& visible, ConstRows q, Scratch& scratch) const noexcept;
+  void prepare(const KvCache& kv, const Block& block, const VisibleSlots& visible, ConstRows q,
+               Scratch& scratch) const noexcept;
   void attend_segment(const KvCache& kv, const Block& block, std::size_t segment, const Scratch& scratch,
                       float* states) const noexcept;
   void attend_block(const KvCache& kv, const Block& block, const Scratch& scratch, Rows y) const noexcept;

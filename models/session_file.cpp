@@ -15,7 +15,7 @@ namespace terrace {
 namespace {
 
 constexpr std::uint64_t kMagic = 0x5453454341525254;  // "TRRACEST"
-constexpr std::uint64_t kVersion = 1;
+constexpr std::uint64_t kVersion = 2;
 constexpr std::uint64_t kMaxStateTokens = std::uint64_t{1} << 28;
 
 class CountingSink final : public ByteSink {
@@ -70,7 +70,10 @@ void Session::Impl::load(ByteSource& source) {
   read_array(source, &fingerprint, 1);
   TERRACE_CHECK(fingerprint == model->fingerprint(), kBadArgument,
                 "the state was saved with another model; load the model it belongs to");
-  expect_u64(source, static_cast<std::uint64_t>(options.kv_type), "the type of the K/V cache");
+  const std::uint64_t kv_type = read_u64(source, std::size(kKvTypes) - 1, "the type of the K/V cache");
+  TERRACE_CHECK(kKvTypes[kv_type] == options.kv_type, kBadArgument,
+                fmt::format("the state was saved with keys and values in {}, this session keeps them in {}",
+                            kv_type_name(kKvTypes[kv_type]), kv_type_name(options.kv_type)));
   document_length = read_u64(source, options.max_encoder_tokens, "the document's length");
   encoder_rows = read_u64(source, document_length, "the document's rows in the cache");
   const std::uint64_t n = read_u64(source, kMaxStateTokens, "the number of tokens");

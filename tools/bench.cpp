@@ -40,7 +40,7 @@ struct Options {
 /// Turns what the flags said into what is to be done.
 void interpret(Options& options, bool n_prompt_given) {
   BenchOptions& bench = options.bench;
-  bench.kv_type = options.kv_type == "bf16" ? KvType::kBf16 : KvType::kF32;
+  bench.kv_type = parse_kv_type(options.kv_type);
   if (!options.table1.empty()) {
     bench.table1 = options.table1 == "layers" ? Table1Rule::kLayers : Table1Rule::kPreset;
   }
@@ -181,10 +181,7 @@ CLI::Option* add_tests(CLI::App& command, Options& options) {
       ->check(between(std::size_t{1}, std::size_t{10000}))
       ->capture_default_str()
       ->type_name("N");
-  command.add_option("--kv-type", options.kv_type, "How keys and values are kept: f32 or bf16")
-      ->check(CLI::IsMember({"f32", "bf16"}))
-      ->capture_default_str()
-      ->type_name("TYPE");
+  add_kv_type(command, options.kv_type);
   command.add_flag("--profile", options.profile,
                    "Also show where a token's time goes, by layer kind, and what synchronisation takes "
                    "(decode tests, in repetitions of their own)");

@@ -19,8 +19,9 @@ namespace {
 
 /// Query rows that share the loads of keys and values.
 constexpr std::size_t kRowTile = 4;
-/// How far ahead of the multiply-adds keys and values are asked for.
-constexpr std::size_t kPrefetchBytes = 1024;
+/// How far ahead of the multiply-adds keys and values are asked for: what one core's share of the memory
+/// bandwidth delivers within a load's latency (17 GB/s times 150 ns), and while a page is weighed and merged.
+constexpr std::size_t kPrefetchBytes = 4096;
 constexpr float kMinusInfinity = -__builtin_inff();
 
 /// Groups of kLanes slots or columns that a block of `n_rows` rows handles at a time: as many as the
@@ -32,17 +33,52 @@ constexpr std::size_t kGroups = [] {
   return groups;
 }();
 
-template <std::size_t n_bytes>
-inline void prefetch_ahead(const void* p) noexcept {
-  TERRACE_UNROLL
-  for (std::size_t line = 0; line < n_bytes; line += 64) {
-    __builtin_prefetch(static_cast<const char*>(p) + kPrefetchBytes + line);
+/// Groups of kLanes slots [first, last) that any of R rows sees.
+struct Groups {
+  std::size_t first, last;
+};
+template <std::size_t R>
+inline Groups groups_seen(const PageSpan* spans) noexcept {
+  std::size_t begin = kPageSlots, end = 0;
+  for (std::size_t r = 0; r < R; ++r) {
+    begin = spans[r].begin < begin ? spans[r].begin : begin;
+    end = spans[r].end > end ? spans[r].end : end;
   }
+  return {begin / kLanes, (end + kLanes - 1) / kLanes};
 }
+
+template <std::size_t n_bytes>
+inline void prefetch(const char* p) noexcept {
+  TERRACE_UNROLL
+  for (std::size_t line = 0; line < n_bytes; line += 64) __builtin_prefetch(p + line);
+}
+
+/// Where the bytes lie that will be needed after those being read: further on in the page, whose values stand
+/// right behind its keys, then at the start of the page that comes next. Rows after the first find the page
+/// in the cache.
+class Ahead {
+ public:
+  Ahead(const PageTask& task, std::size_t row, std::size_t value_row_bytes) noexcept
+      : distance_(row == 0 ? kPrefetchBytes : 0),
+        end_(static_cast<const char*>(task.values) + kPageSlots * value_row_bytes),
+        beyond_(task.next_page ? static_cast<const char*>(task.next_page) - end_ : 0) {}
+
+  const char* of_key(const void* p) const noexcept { return static_cast<const char*>(p) + distance_; }
+  const char* of_value(const void* p) const noexcept {
+    const char* const ahead = static_cast<const char*>(p) + distance_;
+    return ahead < end_ ? ahead : ahead + beyond_;
+  }
+
+ private:
+  std::size_t distance_;
+  const char* end_;
+  std::ptrdiff_t beyond_;
+};
 
 /// scores[row * kPageSlots + slot] = <q_row, key_slot> for G groups of slots of one tile.
 template <class S, class T, std::size_t R, std::size_t G>
-inline void score_groups(const T* keys, std::size_t d_k, const float* const* q, float* scores) noexcept {
+inline void score_groups(const T* keys, std::size_t d_k, const float* const* q, const Ahead& ahead,
+                         float* scores) noexcept {
   using F = typename S::F;
   constexpr std::size_t n = G * kParts<S>;
   F sum[R][n];
@@ -53,7 +89,7 @@ inline void score_groups(const T* keys, std::size_t d_k, const float* const* q, 
   }
   for (std::size_t d = 0; d < d_k; ++d) {
     const T* row = keys + d * kKeyTile;
-    if constexpr (R == 1) prefetch_ahead<G * kLanes * sizeof(T)>(row);
+    prefetch<G * kLanes * sizeof(T)>(ahead.of_key(row));
     F key[n];
     TERRACE_UNROLL
     for (std::size_t i = 0; i < n; ++i) key[i] = S::load(row + i * S::kWidth);
@@ -74,16 +110,16 @@ inline void score_groups(const T* keys, std::size_t d_k, const float* const* q, 
 /// Scores of groups [first, last) of a page.
 template <class S, class T, std::size_t R, std::size_t G = kGroups<S, R>>
 inline void score_page(const T* keys, std::size_t d_k, const float* const* q, std::size_t first,
-                       std::size_t last, float* scores) noexcept {
+                       std::size_t last, const Ahead& ahead, float* scores) noexcept {
   constexpr std::size_t groups_per_tile = kKeyTile / kLanes;
   while (first < last) {
     const std::size_t in_tile = first % groups_per_tile;
     const T* tile = keys + first / groups_per_tile * d_k * kKeyTile + in_tile * kLanes;
     if (in_tile % G == 0 && first + G <= last) {
-      score_groups<S, T, R, G>(tile, d_k, q, scores + first * kLanes);
+      score_groups<S, T, R, G>(tile, d_k, q, ahead, scores + first * kLanes);
       first += G;
     } else {
-      score_groups<S, T, R, 1>(tile, d_k, q, scores + first * kLanes);
+      score_groups<S, T, R, 1>(tile, d_k, q, ahead, scores + first * kLanes);
       ++first;
     }
   }
@@ -102,15 +138,15 @@ inline typename S::F penalise(const PageTask& task, std::size_t row, std::size_t
 }
 
 /// Turns raw scores of a row into weights exp(score - maximum), in place, and stores maximum and sum in
-/// `state`.
+/// `state`. Scores are multiplied by `by` first.
 template <class S>
-inline void weigh_row(const PageTask& task, std::size_t row, float* scores, float* state) noexcept {
+inline void weigh_row(const PageTask& task, std::size_t row, float by, float* scores, float* state) noexcept {
   using F = typename S::F;
   const std::size_t begin = task.spans[row].begin;
   const std::size_t end = task.spans[row].end;
   const std::size_t first = begin / kLanes * kLanes;
   const std::size_t last = (end + kLanes - 1) / kLanes * kLanes;
-  const F scale = S::set(task.scale);
+  const F scale = S::set(by);
   for (std::size_t s = first; s < last; s += S::kWidth) {
     F score = S::mul(S::load(scores + s), scale);
     if (task.key_position) score = penalise<S>(task, row, s, score);
@@ -151,7 +187,8 @@ inline void weigh_row(const PageTask& task, std::size_t row, float* scores, floa
 /// columns.
 template <class S, class T, std::size_t R, std::size_t G>
 inline void add_value_groups(const T* values, std::size_t stride, std::size_t begin, std::size_t end,
-                             const float* weights, float* sums, std::size_t sum_stride) noexcept {
+                             const float* weights, const Ahead& ahead, float* sums,
+                             std::size_t sum_stride) noexcept {
   using F = typename S::F;
   constexpr std::size_t n = G * kParts<S>;
   F sum[R][n];
@@ -162,7 +199,7 @@ inline void add_value_groups(const T* values, std::size_t stride, std::size_t be
   }
   for (std::size_t s = begin; s < end; ++s) {
     const T* row = values + s * stride;
-    if constexpr (R == 1) prefetch_ahead<G * kLanes * sizeof(T)>(row);
+    prefetch<G * kLanes * sizeof(T)>(ahead.of_value(row));
     F value[n];
     TERRACE_UNROLL
     for (std::size_t i = 0; i < n; ++i) value[i] = S::load(row + i * S::kWidth);
@@ -183,14 +220,15 @@ inline void add_value_groups(const T* values, std::size_t stride, std::size_t be
 /// The same for all `width` columns, a multiple of kLanes.
 template <class S, class T, std::size_t R, std::size_t G = kGroups<S, R>>
 inline void add_values(const T* values, std::size_t width, std::size_t begin, std::size_t end,
-                       const float* weights, float* sums, std::size_t sum_stride) noexcept {
+                       const float* weights, const Ahead& ahead, float* sums,
+                       std::size_t sum_stride) noexcept {
   if (begin >= end) return;
   std::size_t c = 0;
   for (; c + G * kLanes <= width; c += G * kLanes) {
-    add_value_groups<S, T, R, G>(values + c, width, begin, end, weights, sums + c, sum_stride);
+    add_value_groups<S, T, R, G>(values + c, width, begin, end, weights, ahead, sums + c, sum_stride);
   }
   for (; c < width; c += kLanes) {
-    add_value_groups<S, T, R, 1>(values + c, width, begin, end, weights, sums + c, sum_stride);
+    add_value_groups<S, T, R, 1>(values + c, width, begin, end, weights, ahead, sums + c, sum_stride);
   }
 }
 
@@ -199,35 +237,35 @@ template <class S, class T, std::size_t R>
 inline void attend_rows(const PageTask& task, std::size_t row) noexcept {
   const std::size_t width = padded_width(task.d_v);
   const std::size_t stride = state_floats(task.d_v);
-  std::size_t union_begin = kPageSlots, union_end = 0, joint_begin = 0, joint_end = kPageSlots;
+  std::size_t joint_begin = 0, joint_end = kPageSlots;
   for (std::size_t r = 0; r < R; ++r) {
     const PageSpan span = task.spans[row + r];
-    union_begin = span.begin < union_begin ? span.begin : union_begin;
-    union_end = span.end > union_end ? span.end : union_end;
     joint_begin = span.begin > joint_begin ? span.begin : joint_begin;
     joint_end = span.end < joint_end ? span.end : joint_end;
   }
+  const Groups seen = groups_seen<R>(task.spans + row);
+  const Ahead ahead(task, row, width * sizeof(T));
   alignas(64) float scores[R * kPageSlots];
-  score_page<S, T, R>(static_cast<const T*>(task.keys), task.d_k, task.q + row, union_begin / kLanes,
-                      (union_end + kLanes - 1) / kLanes, scores);
+  score_page<S, T, R>(static_cast<const T*>(task.keys), task.d_k, task.q + row, seen.first, seen.last, ahead,
+                      scores);
   float* states = task.states + row * stride;
   for (std::size_t r = 0; r < R; ++r) {
-    weigh_row<S>(task, row + r, scores + r * kPageSlots, states + r * stride);
+    weigh_row<S>(task, row + r, task.scale, scores + r * kPageSlots, states + r * stride);
     std::memset(states + r * stride + kStateHeader, 0, width * sizeof(float));
   }
   const T* values = static_cast<const T*>(task.values);
   float* sums = states + kStateHeader;
-  if (joint_begin >= joint_end) joint_begin = joint_end = union_end;  // no slot that all rows see
+  if (joint_begin >= joint_end) joint_begin = joint_end = kPageSlots;  // no slot that all rows see
   // A slot outside a row's own span must not touch it: even 0 * value could turn -0 into 0 or hit an
   // infinity.
   for (std::size_t r = 0; r < R; ++r) {
     const PageSpan span = task.spans[row + r];
     add_values<S, T, 1>(values, width, span.begin, span.end < joint_begin ? span.end : joint_begin,
-                        scores + r * kPageSlots, sums + r * stride, stride);
+                        scores + r * kPageSlots, ahead, sums + r * stride, stride);
   }
-  add_values<S, T, R>(values, width, joint_begin, joint_end, scores, sums, stride);
+  add_values<S, T, R>(values, width, joint_begin, joint_end, scores, ahead, sums, stride);
   for (std::size_t r = 0; r < R; ++r) {
-    add_values<S, T, 1>(values, width, joint_end, task.spans[row + r].end, scores + r * kPageSlots,
+    add_values<S, T, 1>(values, width, joint_end, task.spans[row + r].end, scores + r * kPageSlots, ahead,
                         sums + r * stride, stride);
   }
 }

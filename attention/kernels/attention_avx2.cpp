@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <cstring>
+
 #include "attention/kernels/attention_impl.h"
 #include "engine/kernels/lanes_avx2.h"
 
@@ -7,6 +9,46 @@ namespace {
 
 struct Avx2 : Avx2Lanes {
   static constexpr std::size_t kAccumulators = 8;
+
+  static void store_i8(std::int8_t* q, const F* parts) noexcept {
+    const __m256i words = _mm256_packs_epi32(_mm256_cvtps_epi32(parts[0]), _mm256_cvtps_epi32(parts[1]));
+    const __m256i in_order = _mm256_permute4x64_epi64(words, 0xd8);  // packing works in each half by itself
+    const __m128i low = _mm256_castsi256_si128(in_order);
+    const __m128i high = _mm256_extracti128_si256(in_order, 1);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(q), _mm_packs_epi16(low, high));
+  }
+
+  // There is an unsigned by signed product only: |x| times k with the sign of x; weights have no sign. It
+  // adds up two products in 16 bits, and 2 * 127 * 127 fits.
+  struct Q8 {
+    static constexpr std::size_t kAccumulators = 8;
+    static constexpr std::size_t kRows = 2;
+    using Sum = __m256i;
+    using Keys = __m256i;
+    using Values = __m256i;
+    static Sum start(std::int32_t /*x_sum*/) noexcept { return zero(); }
+    static Sum zero() noexcept { return _mm256_setzero_si256(); }
+    static Keys load_keys(const std::int8_t* p) noexcept { return load_bytes(p); }
+    static Values load_values(const std::int8_t* p) noexcept { return load_bytes(p); }
+    static Sum add_key(Sum sum, Keys k, const std::int8_t* x) noexcept {
+      const __m256i signs = quad(x);
+      return add(sum, _mm256_abs_epi8(signs), _mm256_sign_epi8(k, signs));
+    }
+    static Sum add_value(Sum sum, Values v, const std::int8_t* w) noexcept { return add(sum, quad(w), v); }
+    static F join(Sum high, Sum low) noexcept {
+      return fma(_mm256_cvtepi32_ps(high), set(kHighUnit), _mm256_cvtepi32_ps(low));
+    }
+
+   private:
+    static __m256i quad(const std::int8_t* x) noexcept {
+      std::int32_t four;
+      std::memcpy(&four, x, sizeof four);
+      return _mm256_set1_epi32(four);
+    }
+    static Sum add(Sum sum, __m256i u, __m256i s) noexcept {
+      return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(u, s), _mm256_set1_epi16(1)));
+    }
+  };
 };
 
 constexpr AttentionKernels kTable = make_attention_kernels<Avx2>(Isa::kAvx2, "avx2");

@@ -18,13 +18,19 @@ const AttentionKernels& attention_kernels(Isa isa) {
 #endif
 #ifdef TERRACE_HAVE_AVX512
     case Isa::kAvx512:
-    case Isa::kAvx512Vnni:  // integer dot products are of no use here
       return attention_kernels_avx512();
+#endif
+#ifdef TERRACE_HAVE_AVX512VNNI
+    case Isa::kAvx512Vnni:
+      return attention_kernels_avx512vnni();
 #endif
 #ifdef TERRACE_HAVE_NEON
     case Isa::kNeon:
-    case Isa::kNeonDot:
       return attention_kernels_neon();
+#endif
+#ifdef TERRACE_HAVE_NEONDOT
+    case Isa::kNeonDot:
+      return attention_kernels_neondot();
 #endif
     default:
       break;

@@ -4,10 +4,12 @@
 #include <cstdint>
 
 #include "attention/kernels/attend_page_impl.h"
+#include "attention/kernels/attend_page_q8_impl.h"
 #include "attention/kernels/attention_tables.h"
 #include "attention/kernels/rows_impl.h"
 
-// The table of one instruction set, from its struct `S` (engine/kernels/lanes.h, attend_page_impl.h).
+// The table of one instruction set, from its struct `S` (engine/kernels/lanes.h, attend_page_impl.h,
+// attend_page_q8_impl.h).
 
 namespace terrace {
 namespace {
@@ -18,6 +20,8 @@ constexpr AttentionKernels make_attention_kernels(Isa isa, const char* name) noe
           name,
           attend_page<S, float>,
           attend_page<S, std::uint16_t>,
+          attend_page_q8<S>,
+          quantize_query<S>,
           merge_states<S>,
           finish_state<S>,
           softmax_weights<S>,

@@ -28,6 +28,17 @@ struct PageSpan {
 inline constexpr std::size_t kStateHeader = 16;
 constexpr std::size_t state_floats(std::size_t d_v) noexcept { return kStateHeader + padded_width(d_v); }
 
+/// A query row for q8 keys: q[d] is about scale * (kHighUnit * high[d] + low[d]). Fourteen bits, so that what
+/// is lost against f32 is lost by the keys alone.
+struct QuantizedQuery {
+  std::int8_t* high;  ///< [padded_width(d_k)], zeros behind d_k; -127 .. 127
+  std::int8_t* low;   ///< the same; -64 .. 64
+  std::int32_t high_sum;
+  std::int32_t low_sum;
+  float scale;
+};
+inline constexpr int kHighUnit = 128;
+
 /// Attention of several query rows over one page of one KV head.
 struct PageTask {
   const void* keys = nullptr;  ///< layout of kv_page.h; the element type belongs to the kernel
@@ -35,6 +46,12 @@ struct PageTask {
   std::size_t d_k = 0;
   std::size_t d_v = 0;
   const float* const* q = nullptr;  ///< n_rows pointers to d_k floats
+  // q8 pages have these instead of q:
+  const QuantizedQuery* quantized_q = nullptr;  ///< [n_rows]
+  const float* key_scale = nullptr;             ///< [kPageSlots]
+  const float* value_scale = nullptr;           ///< [kPageSlots]
+  const void* next_page =
+      nullptr;  ///< what will be read after this page, to be fetched meanwhile; may be null
   const PageSpan* spans = nullptr;  ///< [n_rows]; begin < end
   std::size_t n_rows = 0;
   float scale = 1;  ///< multiplies every score
@@ -57,6 +74,14 @@ struct AttentionKernels {
   /// Softmax state of every row over its span of the page.
   void (*attend_page_f32)(const PageTask& task) noexcept;
   void (*attend_page_bf16)(const PageTask& task) noexcept;
+  /// Products of bytes are added up as integers:
+  ///   score = float(sum of q * key) * key_scale * (q.scale * scale)
+  ///   value = float(sum of w * value) * unit,   w = round(weight * value_scale / unit), 14 bits,
+  /// where unit is the largest weight * value_scale of the row in the page over 16383.
+  void (*attend_page_q8)(const PageTask& task) noexcept;
+  /// Fills in `to`, whose pointers are set: scale = max |q| / 16319, rounded to nearest even. NaN counts as
+  /// 0.
+  void (*quantize_query)(const float* q, std::size_t d_k, QuantizedQuery* to) noexcept;
 
   /// state = the state of both sets of slots together; `next` comes after `state` in slot order.
   void (*merge)(float* state, const float* next, std::size_t d_v) noexcept;
@@ -82,7 +107,7 @@ struct AttentionKernels {
                            std::size_t d, float* sums, float* y) noexcept;
 };
 
-/// The table for an available ISA (kScalar always is; the int8 extensions share their base's table).
+/// The table for an available ISA (kScalar always is).
 /// Throws Error{kUnsupported} otherwise.
 const AttentionKernels& attention_kernels(Isa isa);
 

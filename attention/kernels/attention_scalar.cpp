@@ -25,7 +25,32 @@ struct Scalar {
   static F max(F a, F b) noexcept { return a > b ? a : b; }
   static F if_less(F a, F b, F yes, F no) noexcept { return a < b ? yes : no; }
   static F if_equal(F a, F b, F yes, F no) noexcept { return a == b ? yes : no; }
+  static F abs(F a) noexcept { return __builtin_fabsf(a); }
   static F times_power(F p, F n) noexcept { return from_bits(to_bits(p) + (to_bits(n) << 23)); }
+
+  static void store_i8(std::int8_t* q, const F* parts) noexcept {
+    for (std::size_t l = 0; l < kLanes; ++l) q[l] = static_cast<std::int8_t>(parts[l]);
+  }
+
+  struct Q8 {
+    static constexpr std::size_t kAccumulators = 2 * kLanes;
+    static constexpr std::size_t kRows = 4;
+    using Sum = std::int32_t;
+    using Keys = const std::int8_t*;
+    using Values = const std::int8_t*;
+    static Sum start(std::int32_t /*x_sum*/) noexcept { return 0; }
+    static Sum zero() noexcept { return 0; }
+    static Keys load_keys(const std::int8_t* p) noexcept { return p; }
+    static Values load_values(const std::int8_t* p) noexcept { return p; }
+    static Sum add_key(Sum sum, Keys k, const std::int8_t* x) noexcept {
+      for (std::size_t i = 0; i < kQuad; ++i) sum += k[i] * x[i];
+      return sum;
+    }
+    static Sum add_value(Sum sum, Values v, const std::int8_t* w) noexcept { return add_key(sum, v, w); }
+    static F join(Sum high, Sum low) noexcept {
+      return fma(static_cast<float>(high), kHighUnit, static_cast<float>(low));
+    }
+  };
 
   static float fold(const F* parts) noexcept {
     return fold_with(parts, [](float a, float b) { return a + b; });

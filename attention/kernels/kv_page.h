@@ -8,11 +8,18 @@
 
 // Layout of one page of one KV head. Shared by the cache that writes it and the kernels that read it.
 //
+// f32 and bf16:
 //   keys    [kPageSlots / kKeyTile][d_k][kKeyTile]
 //   values  [kPageSlots][padded_width(d_v)]
-//
 // Keys are transposed inside a tile: scores of neighbouring slots lie in neighbouring lanes, so that no sum
 // runs across lanes. Values are rows: the output is a chain of multiply-adds over slots.
+//
+// q8, bytes (kQuad of them make one 32-bit lane of an integer dot product):
+//   scales  float of every slot's key, then of every slot's value
+//   keys    [kPageSlots / kLanes][quads(d_k)][kLanes][kQuad channels]
+//   values  [kPageSlots / kQuad][padded_width(d_v)][kQuad slots]
+// Lanes are slots for keys and channels for values, so that here too no sum runs across lanes. Channels
+// beyond d_k and d_v are 0.
 
 namespace terrace {
 
@@ -31,6 +38,19 @@ constexpr std::size_t padded_width(std::size_t d) noexcept { return (d + kLanes 
 /// Index of element `d` of the key in slot `slot` of a page.
 constexpr std::size_t key_index(std::size_t slot, std::size_t d, std::size_t d_k) noexcept {
   return (slot / kKeyTile * d_k + d) * kKeyTile + slot % kKeyTile;
+}
+
+inline constexpr std::size_t kQuad = 4;
+/// Quads that hold `n` bytes.
+constexpr std::size_t quads(std::size_t n) noexcept { return (n + kQuad - 1) / kQuad; }
+
+/// Index of the quad of channels 4 i .. 4 i + 3 of the q8 key in slot `slot`.
+constexpr std::size_t q8_key_index(std::size_t slot, std::size_t i, std::size_t d_k) noexcept {
+  return ((slot / kLanes * quads(d_k) + i) * kLanes + slot % kLanes) * kQuad;
+}
+/// Index of channel `d` of the q8 value in slot `slot`.
+constexpr std::size_t q8_value_index(std::size_t slot, std::size_t d, std::size_t d_v) noexcept {
+  return (slot / kQuad * padded_width(d_v) + d) * kQuad + slot % kQuad;
 }
 
 }  // namespace terrace

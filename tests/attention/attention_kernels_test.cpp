@@ -10,6 +10,7 @@
 #include <limits>
 #include <vector>
 
+#include "attention/kv_rows.h"
 #include "engine/error.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/naive_attention.h"
@@ -33,7 +34,9 @@ struct Page {
   std::size_t d_k, d_v;
   std::vector<float> keys, values;              // as in kv_page.h
   std::vector<std::uint16_t> keys16, values16;  // the same numbers, exactly, as bf16
-  Matrix k, v;                                  // [kPageSlots, d]
+  std::vector<std::int8_t> keys8, values8;      // and as q8
+  std::vector<float> scales8;
+  Matrix k, v;  // [kPageSlots, d]
   std::vector<float> q;
   std::vector<PageSpan> spans;
   std::vector<float> query_position, key_position;
@@ -46,19 +49,28 @@ struct Page {
         values(kPageSlots * padded_width(d_v_)),
         keys16(keys.size()),
         values16(values.size()),
+        keys8(kPageSlots * quads(d_k_) * kQuad),
+        values8(values.size()),
+        scales8(2 * kPageSlots),
         k(kPageSlots, d_k_),
         v(kPageSlots, d_v_),
         q(random_floats(spans_.size() * d_k_, seed, 3.0F)),
         spans(std::move(spans_)) {
-    const auto key_numbers = random_floats(kPageSlots * d_k, seed + 1);
-    const auto value_numbers = random_floats(kPageSlots * d_v, seed + 2);
+    const auto key_numbers = random_floats(kPageSlots * d_k, seed + 1, 127);
+    const auto value_numbers = random_floats(kPageSlots * d_v, seed + 2, 127);
     for (std::size_t s = 0; s < kPageSlots; ++s) {
+      scales8[s] = 1.0F / static_cast<float>(32 << s % 3);
+      scales8[kPageSlots + s] = 1.0F / static_cast<float>(32 << s % 5);
       for (std::size_t d = 0; d < d_k; ++d) {
-        put(rounded_to_bf16(key_numbers[s * d_k + d]), key_index(s, d, d_k), keys, keys16);
+        const float step = std::nearbyint(key_numbers[s * d_k + d]);
+        keys8[q8_key_index(s, d / kQuad, d_k) + d % kQuad] = static_cast<std::int8_t>(step);
+        put(step * scales8[s], key_index(s, d, d_k), keys, keys16);
         k(s, d) = keys[key_index(s, d, d_k)];
       }
       for (std::size_t d = 0; d < d_v; ++d) {
-        put(rounded_to_bf16(value_numbers[s * d_v + d]), s * padded_width(d_v) + d, values, values16);
+        const float step = std::nearbyint(value_numbers[s * d_v + d]);
+        values8[q8_value_index(s, d, d_v)] = static_cast<std::int8_t>(step);
+        put(step * scales8[kPageSlots + s], s * padded_width(d_v) + d, values, values16);
         v(s, d) = values[s * padded_width(d_v) + d];
       }
     }
@@ -69,13 +81,11 @@ struct Page {
     narrow[at] = static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(x) >> 16);
   }
 
-  std::vector<float> attend(Isa isa, bool bf16) const {
+  std::vector<float> attend(Isa isa, KvType type) const {
     std::vector<const float*> rows;
     for (std::size_t r = 0; r < spans.size(); ++r) rows.push_back(q.data() + r * d_k);
     std::vector<float> states(spans.size() * state_floats(d_v), kNan);
     PageTask task;
-    task.keys = bf16 ? static_cast<const void*>(keys16.data()) : keys.data();
-    task.values = bf16 ? static_cast<const void*>(values16.data()) : values.data();
     task.d_k = d_k;
     task.d_v = d_v;
     task.q = rows.data();
@@ -91,7 +101,34 @@ struct Page {
     }
     task.states = states.data();
     const AttentionKernels& kernels = attention_kernels(isa);
-    (bf16 ? kernels.attend_page_bf16 : kernels.attend_page_f32)(task);
+    switch (type) {
+      case KvType::kF32:
+        task.keys = keys.data();
+        task.values = values.data();
+        kernels.attend_page_f32(task);
+        break;
+      case KvType::kBf16:
+        task.keys = keys16.data();
+        task.values = values16.data();
+        kernels.attend_page_bf16(task);
+        break;
+      case KvType::kQ8: {
+        std::vector<std::int8_t> bytes(2 * spans.size() * padded_width(d_k));
+        std::vector<QuantizedQuery> queries(spans.size());
+        for (std::size_t r = 0; r < spans.size(); ++r) {
+          queries[r].high = bytes.data() + 2 * r * padded_width(d_k);
+          queries[r].low = queries[r].high + padded_width(d_k);
+          kernels.quantize_query(rows[r], d_k, &queries[r]);
+        }
+        task.keys = keys8.data();
+        task.values = values8.data();
+        task.quantized_q = queries.data();
+        task.key_scale = scales8.data();
+        task.value_scale = scales8.data() + kPageSlots;
+        kernels.attend_page_q8(task);
+        break;
+      }
+    }
     for (std::size_t r = 0; r < spans.size(); ++r) {  // the header is two numbers; the rest is free
       std::fill_n(states.begin() + static_cast<std::ptrdiff_t>(r * state_floats(d_v) + 2), kStateHeader - 2,
                   0.0F);
@@ -99,6 +136,9 @@ struct Page {
     return states;
   }
 };
+
+/// How far a page may be from its double version; q8 rounds queries and weights to 14 bits.
+double bound(KvType type) { return type == KvType::kQ8 ? 1e-3 : 5e-6; }
 
 std::vector<PageSpan> random_spans(std::size_t n, std::uint32_t seed) {
   std::vector<PageSpan> spans(n);
@@ -131,11 +171,12 @@ TEST_CASE("attend_page: agrees with a double version for any span, width and num
             naive_attention_head(q, page.k, page.v, 0.5, [&](std::size_t t, std::size_t s) {
               return s >= spans[t].begin && s < spans[t].end ? 0.0 : kHidden;
             });
-        for (const bool bf16 : {false, true}) {
+        for (const KvType type : kKvTypes) {
           CAPTURE(isa_name(isa));
           CAPTURE(n);
           CAPTURE(d_v);
-          CHECK(relative_difference(finished(isa, page.attend(isa, bf16), n, page.d_v), expected) < 5e-6);
+          CHECK(relative_difference(finished(isa, page.attend(isa, type), n, page.d_v), expected) <
+                bound(type));
         }
       }
     }
@@ -153,10 +194,10 @@ TEST_CASE("attend_page: every instruction set gives the bits of the scalar kerne
         for (std::size_t r = 0; r < n; ++r) page.query_position[r] = static_cast<float>(20 * r);
         for (std::size_t s = 0; s < kPageSlots; ++s)
           page.key_position[s] = s < 100 ? static_cast<float>(s) : -1.0F;
-        for (const bool bf16 : {false, true}) {
+        for (const KvType type : kKvTypes) {
           for (const bool penalties : {false, true}) {
             page.penalties = penalties;
-            CHECK(same_bits(page.attend(isa, bf16), page.attend(Isa::kScalar, bf16)));
+            CHECK(same_bits(page.attend(isa, type), page.attend(Isa::kScalar, type)));
           }
         }
       }
@@ -168,15 +209,17 @@ TEST_CASE("attend_page: a row has the same bits alone and beside others") {
   for (const Isa isa : available_isas()) {
     const auto spans = random_spans(11, 5);
     const Page all(24, 40, spans, 9);
-    const auto together = all.attend(isa, true);
-    for (std::size_t r = 0; r < spans.size(); ++r) {
-      Page one = all;
-      one.spans = {spans[r]};
-      one.q.assign(all.q.begin() + static_cast<std::ptrdiff_t>(r * 24),
-                   all.q.begin() + static_cast<std::ptrdiff_t>((r + 1) * 24));
-      const auto alone = one.attend(isa, true);
-      const auto at = together.begin() + static_cast<std::ptrdiff_t>(r * state_floats(40));
-      CHECK(same_bits(alone, std::vector<float>(at, at + static_cast<std::ptrdiff_t>(state_floats(40)))));
+    for (const KvType type : kKvTypes) {
+      const auto together = all.attend(isa, type);
+      for (std::size_t r = 0; r < spans.size(); ++r) {
+        Page one = all;
+        one.spans = {spans[r]};
+        one.q.assign(all.q.begin() + static_cast<std::ptrdiff_t>(r * 24),
+                     all.q.begin() + static_cast<std::ptrdiff_t>((r + 1) * 24));
+        const auto alone = one.attend(isa, type);
+        const auto at = together.begin() + static_cast<std::ptrdiff_t>(r * state_floats(40));
+        CHECK(same_bits(alone, std::vector<float>(at, at + static_cast<std::ptrdiff_t>(state_floats(40)))));
+      }
     }
   }
 }
@@ -184,20 +227,65 @@ TEST_CASE("attend_page: a row has the same bits alone and beside others") {
 TEST_CASE("attend_page: slots outside a row's span may hold anything") {
   for (const Isa isa : available_isas()) {
     Page page(6, 10, {{20, 50}, {21, 70}, {40, 41}, {1, 70}, {69, 70}}, 3);
-    const auto expected = page.attend(isa, false);
+    const auto expected = page.attend(isa, KvType::kF32);
     for (std::size_t s = 0; s < kPageSlots; ++s) {
       if (s >= 1 && s < 70) continue;
       for (std::size_t d = 0; d < 6; ++d) page.keys[key_index(s, d, 6)] = kNan;
       for (std::size_t d = 0; d < 10; ++d) page.values[s * padded_width(10) + d] = kNan;
     }
-    CHECK(same_bits(page.attend(isa, false), expected));
+    CHECK(same_bits(page.attend(isa, KvType::kF32), expected));
     // Slot 69 belongs to rows 1, 3 and 4 only: an infinity there leaves rows 0 and 2 alone.
     page.values[69 * padded_width(10)] = std::numeric_limits<float>::infinity();
-    const auto touched = page.attend(isa, false);
+    const auto touched = page.attend(isa, KvType::kF32);
     const std::size_t stride = state_floats(10);
     CHECK(touched[kStateHeader] == expected[kStateHeader]);
     CHECK(touched[2 * stride + kStateHeader] == expected[2 * stride + kStateHeader]);
     CHECK(std::isinf(touched[4 * stride + kStateHeader]));
+
+    const auto expected8 = page.attend(isa, KvType::kQ8);
+    for (std::size_t s = 0; s < kPageSlots; ++s) {
+      if (s >= 1 && s < 70) continue;
+      page.scales8[s] = page.scales8[kPageSlots + s] = kNan;
+      for (std::size_t i = 0; i < quads(6) * kQuad; ++i)
+        page.keys8[q8_key_index(s, i / kQuad, 6) + i % kQuad] = -128;
+      for (std::size_t d = 0; d < 10; ++d) page.values8[q8_value_index(s, d, 10)] = -128;
+    }
+    CHECK(same_bits(page.attend(isa, KvType::kQ8), expected8));
+    page.scales8[kPageSlots + 69] = std::numeric_limits<float>::infinity();
+    const auto touched8 = page.attend(isa, KvType::kQ8);
+    CHECK(touched8[kStateHeader] == expected8[kStateHeader]);
+    CHECK_FALSE(std::isfinite(touched8[4 * stride + kStateHeader]));
+  }
+}
+
+TEST_CASE("quantize_query: nearest of 16319 steps, the same bytes on every instruction set") {
+  for (const Isa isa : available_isas()) {
+    for (const std::size_t d : {1UL, 15UL, 16UL, 33UL, 130UL}) {
+      for (const float scale : {0.0F, 1.0F, 1e-30F, 3e8F}) {
+        auto q = random_floats(d, d, scale);
+        q.back() = scale;
+        std::vector<std::int8_t> bytes(2 * padded_width(d)), scalar(bytes.size());
+        QuantizedQuery found{bytes.data(), bytes.data() + padded_width(d), 0, 0, 0};
+        QuantizedQuery expected{scalar.data(), scalar.data() + padded_width(d), 0, 0, 0};
+        attention_kernels(isa).quantize_query(q.data(), d, &found);
+        attention_kernels(Isa::kScalar).quantize_query(q.data(), d, &expected);
+        CHECK(bytes == scalar);
+        CHECK(found.scale == expected.scale);
+        CHECK(found.high_sum == expected.high_sum);
+        CHECK(found.low_sum == expected.low_sum);
+        int high_sum = 0, low_sum = 0;
+        for (std::size_t i = 0; i < d; ++i) {
+          const int steps = kHighUnit * found.high[i] + found.low[i];
+          CHECK(std::abs(found.scale * static_cast<double>(steps) - q[i]) <= 0.5001 * found.scale);
+          CHECK(std::abs(found.high[i]) <= 127);
+          CHECK(std::abs(found.low[i]) <= 64);
+          high_sum += found.high[i];
+          low_sum += found.low[i];
+        }
+        CHECK(high_sum == found.high_sum);
+        CHECK(low_sum == found.low_sum);
+      }
+    }
   }
 }
 
@@ -214,7 +302,7 @@ TEST_CASE("attend_page: penalties are subtracted where positions say so") {
       const float at = page.query_position[t], key = page.key_position[s];
       return s >= 20 ? kHidden : -(key > at ? 1e9 : 0.0) - (key == at ? 1e5 : 0.0) - (key < 0 ? 1e9 : 0.0);
     });
-    CHECK(relative_difference(finished(isa, page.attend(isa, false), 3, 4), expected) < 5e-6);
+    CHECK(relative_difference(finished(isa, page.attend(isa, KvType::kF32), 3, 4), expected) < 5e-6);
   }
 }
 
@@ -223,14 +311,14 @@ TEST_CASE("merge: states of two sets of slots are the state of their union") {
     const Page page(5, 21, {{0, 30}, {30, 128}, {0, 128}}, 8);
     Page same_query = page;
     for (std::size_t i = 0; i < 15; ++i) same_query.q[i] = page.q[i % 5];
-    auto states = same_query.attend(isa, false);
+    auto states = same_query.attend(isa, KvType::kF32);
     const std::size_t stride = state_floats(21);
     attention_kernels(isa).merge(states.data(), states.data() + stride, 21);
     CHECK(states[0] == states[2 * stride]);
     CHECK(states[1] == doctest::Approx(states[2 * stride + 1]).epsilon(1e-6));
     const auto y = finished(isa, states, 3, 21);
     for (std::size_t c = 0; c < 21; ++c) CHECK(y[c] == doctest::Approx(y[42 + c]).epsilon(1e-5));
-    auto scalar = same_query.attend(Isa::kScalar, false);
+    auto scalar = same_query.attend(Isa::kScalar, KvType::kF32);
     attention_kernels(Isa::kScalar).merge(scalar.data(), scalar.data() + stride, 21);
     CHECK(same_bits(states, scalar));
   }

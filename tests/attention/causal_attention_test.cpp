@@ -58,28 +58,26 @@ struct Sequence {
     REQUIRE(t == n);
     return y;
   }
-  Matrix naive(bool causal, bool bf16) const {
-    auto k_kept = k, v_kept = v;
-    for (auto* x : {&k_kept, &v_kept}) {
-      for (float& value : *x) value = bf16 ? rounded_to_bf16(value) : value;
-    }
+  Matrix naive(bool causal, KvType type) const {
     return naive_attention(Matrix(n, shape.n_heads * shape.d_k, q),
-                           Matrix(n, shape.n_kv_heads * shape.d_k, k_kept),
-                           Matrix(n, shape.n_kv_heads * shape.d_v, v_kept), shape.n_heads, shape.n_kv_heads,
-                           1.0 / std::sqrt(static_cast<double>(shape.d_k)),
+                           Matrix(n, shape.n_kv_heads * shape.d_k, kept_as(type, k, shape.d_k)),
+                           Matrix(n, shape.n_kv_heads * shape.d_v, kept_as(type, v, shape.d_v)),
+                           shape.n_heads, shape.n_kv_heads, 1.0 / std::sqrt(static_cast<double>(shape.d_k)),
                            [&](std::size_t t, std::size_t s) { return causal && s > t ? kHidden : 0.0; });
   }
 };
 
-TEST_CASE("causal attention agrees with a double version: multi-head, grouped, multi-query, f32 and bf16") {
+TEST_CASE("causal attention agrees with a double version: multi-head, grouped, multi-query, every type") {
   TestExec exec(2);
   for (const Shape& shape : kShapes) {
     for (const std::size_t n : {1UL, 5UL, 128UL, 130UL, 300UL}) {
       const Sequence sequence(shape, n, static_cast<std::uint32_t>(n));
-      for (const KvType type : {KvType::kF32, KvType::kBf16}) {
-        const Matrix expected = sequence.naive(true, type == KvType::kBf16);
+      for (const KvType type : kKvTypes) {
+        const Matrix expected = sequence.naive(true, type);
+        // q8 also rounds queries and weights, to 14 bits.
+        const double bound = type == KvType::kQ8 ? 5e-4 : 5e-6;
         for (const Isa isa : {Isa::kScalar, isa_from_environment()}) {
-          CHECK(relative_difference(sequence.run(exec.get(), isa, type, {n}), expected) < 5e-6);
+          CHECK(relative_difference(sequence.run(exec.get(), isa, type, {n}), expected) < bound);
         }
       }
     }
@@ -92,7 +90,7 @@ TEST_CASE("prefill gives the bits of one step per row, for every cut, thread cou
     std::vector<std::vector<std::size_t>> cuts{
         std::vector<std::size_t>(300, 1), {300}, {1, 299}, {127, 1, 1, 171}, {128, 128, 44},
         {63, 65, 2, 4, 8, 16, 142}};
-    for (const KvType type : {KvType::kF32, KvType::kBf16}) {
+    for (const KvType type : kKvTypes) {
       std::vector<float> expected;
       {
         TestExec one(1);
@@ -113,45 +111,47 @@ TEST_CASE("prefill gives the bits of one step per row, for every cut, thread cou
 TEST_CASE("long contexts: work cut into segments gives the same bits as one thread") {
   // One KV head and thousands of slots: with threads the pages of a row are shared out and merged afterwards.
   const Sequence sequence({3, 1, 16, 16}, 5000, 3);
-  std::vector<float> expected;
-  {
-    TestExec one(1);
-    expected = sequence.run(one.get(), isa_from_environment(), KvType::kF32, {4000, 995, 1, 1, 1, 1, 1});
+  for (const KvType type : {KvType::kF32, KvType::kQ8}) {
+    std::vector<float> expected;
+    {
+      TestExec one(1);
+      expected = sequence.run(one.get(), isa_from_environment(), type, {4000, 995, 1, 1, 1, 1, 1});
+    }
+    for (const unsigned n_threads : {2U, 3U, 8U}) {
+      TestExec exec(n_threads);
+      CHECK(same_bits(sequence.run(exec.get(), isa_from_environment(), type, {5000}), expected));
+      CHECK(same_bits(sequence.run(exec.get(), isa_from_environment(), type, {3000, 1999, 1}), expected));
+    }
+    CHECK(relative_difference(expected, sequence.naive(true, type)) < (type == KvType::kF32 ? 1e-5 : 5e-4));
   }
-  for (const unsigned n_threads : {2U, 3U, 8U}) {
-    TestExec exec(n_threads);
-    CHECK(same_bits(sequence.run(exec.get(), isa_from_environment(), KvType::kF32, {5000}), expected));
-    CHECK(
-        same_bits(sequence.run(exec.get(), isa_from_environment(), KvType::kF32, {3000, 1999, 1}), expected));
-  }
-  const Matrix naive = sequence.naive(true, false);
-  CHECK(relative_difference(expected, naive) < 1e-5);
 }
 
 TEST_CASE("after truncate and fork a sequence goes on with the same bits") {
   const Sequence sequence({4, 2, 8, 8}, 400, 8);
   TestExec exec(2);
-  const auto expected = sequence.run(exec.get(), isa_from_environment(), KvType::kBf16, {400});
-  const CausalAttention layer = sequence.attention(isa_from_environment());
-  KvCache kv = layer.make_cache(KvType::kBf16, 500);
-  const auto feed = [&](KvCache& cache, std::size_t from, std::size_t rows) {
-    cache.append(exec.get(), sequence.k_rows().slice(from, rows), sequence.v_rows().slice(from, rows));
-  };
-  feed(kv, 0, 300);
-  feed(kv, 0, 57);  // a draft that is rejected
-  kv.truncate(300);
-  KvCache child = kv.fork();
-  feed(kv, 100, 99);  // the parent goes elsewhere
-  feed(child, 300, 100);
-  std::vector<float> y(100 * 32);
-  layer.forward(exec.get(), child, sequence.q_rows().slice(300, 100), rows_of(y, 32));
-  CHECK(same_bits(y, std::vector<float>(expected.begin() + 300 * 32, expected.end())));
+  for (const KvType type : kKvTypes) {
+    const auto expected = sequence.run(exec.get(), isa_from_environment(), type, {400});
+    const CausalAttention layer = sequence.attention(isa_from_environment());
+    KvCache kv = layer.make_cache(type, 500);
+    const auto feed = [&](KvCache& cache, std::size_t from, std::size_t rows) {
+      cache.append(exec.get(), sequence.k_rows().slice(from, rows), sequence.v_rows().slice(from, rows));
+    };
+    feed(kv, 0, 300);
+    feed(kv, 0, 57);  // a draft that is rejected
+    kv.truncate(300);
+    KvCache child = kv.fork();
+    feed(kv, 100, 99);  // the parent goes elsewhere
+    feed(child, 300, 100);
+    std::vector<float> y(100 * 32);
+    layer.forward(exec.get(), child, sequence.q_rows().slice(300, 100), rows_of(y, 32));
+    CHECK(same_bits(y, std::vector<float>(expected.begin() + 300 * 32, expected.end())));
+  }
 }
 
 TEST_CASE("full attention agrees with a double version and with any number of rows per call") {
   for (const Shape& shape : kShapes) {
     const Sequence sequence(shape, 290, 21);
-    const Matrix expected = sequence.naive(false, false);
+    const Matrix expected = sequence.naive(false, KvType::kF32);
     std::vector<float> first;
     for (const unsigned n_threads : {1U, 2U, 8U}) {
       TestExec exec(n_threads);

@@ -40,6 +40,20 @@ struct Checked {
   }
   Checked fork() const { return {cache.fork(), rows}; }
 
+  float key(const std::byte* part, const float* scales, std::size_t slot, std::size_t d) const {
+    if (cache.type() == KvType::kQ8) {
+      const auto q = static_cast<std::int8_t>(part[q8_key_index(slot, d / kQuad, kDk) + d % kQuad]);
+      return static_cast<float>(q) * scales[slot];
+    }
+    return stored(part, key_index(slot, d, kDk));
+  }
+  float value(const std::byte* part, const float* scales, std::size_t slot, std::size_t d) const {
+    if (cache.type() == KvType::kQ8) {
+      return static_cast<float>(static_cast<std::int8_t>(part[q8_value_index(slot, d, kDv)])) *
+             scales[kPageSlots + slot];
+    }
+    return stored(part, slot * padded_width(kDv) + d);
+  }
   float stored(const std::byte* at, std::size_t i) const {
     if (cache.type() == KvType::kF32) return reinterpret_cast<const float*>(at)[i];
     return std::bit_cast<float>(std::uint32_t{reinterpret_cast<const std::uint16_t*>(at)[i]} << 16);
@@ -47,19 +61,18 @@ struct Checked {
   /// True if every slot holds what was appended.
   bool holds() const {
     if (cache.length() != rows.size()) return false;
-    const auto kept = [&](float x) { return cache.type() == KvType::kF32 ? x : rounded_to_bf16(x); };
     for (std::size_t s = 0; s < rows.size(); ++s) {
+      const auto middle = rows[s].begin() + kHeads * kDk;
+      const auto k = kept_as(cache.type(), {rows[s].begin(), middle}, kDk);
+      const auto v = kept_as(cache.type(), {middle, rows[s].end()}, kDv);
       for (std::size_t h = 0; h < kHeads; ++h) {
-        const std::byte* keys = cache.keys(s / kPageSlots, h);
-        const std::byte* values = cache.values(s / kPageSlots, h);
+        const std::size_t page = s / kPageSlots, slot = s % kPageSlots;
+        const float* scales = cache.type() == KvType::kQ8 ? cache.scales(page, h) : nullptr;
         for (std::size_t d = 0; d < kDk; ++d) {
-          if (stored(keys, key_index(s % kPageSlots, d, kDk)) != kept(rows[s][h * kDk + d])) return false;
+          if (key(cache.keys(page, h), scales, slot, d) != k[h * kDk + d]) return false;
         }
         for (std::size_t d = 0; d < kDv; ++d) {
-          if (stored(values, s % kPageSlots * padded_width(kDv) + d) !=
-              kept(rows[s][kHeads * kDk + h * kDv + d])) {
-            return false;
-          }
+          if (value(cache.values(page, h), scales, slot, d) != v[h * kDv + d]) return false;
         }
       }
     }
@@ -74,14 +87,16 @@ struct Checked {
 
 TEST_CASE("a cache holds what was appended, in calls of any size") {
   TestExec exec(2);
-  for (const KvType type : {KvType::kF32, KvType::kBf16}) {
+  for (const KvType type : kKvTypes) {
     Checked checked(type, 700);
     for (const std::size_t n : {1UL, 5UL, 121UL, 1UL, 1UL, 300UL, 128UL, 127UL, 16UL}) {
       checked.append(exec.get(), n, static_cast<std::uint32_t>(n));
     }
     CHECK(checked.cache.length() == 700);
     CHECK(checked.holds());
-    CHECK(checked.cache.bytes() == 6 * kHeads * kPageSlots * (kDk + padded_width(kDv)) * kv_type_bytes(type));
+    const std::size_t key_bytes = type == KvType::kF32 ? 4 * kDk : type == KvType::kBf16 ? 2 * kDk : 4 + 4;
+    const std::size_t value_bytes = type == KvType::kF32 ? 4 * 16 : type == KvType::kBf16 ? 2 * 16 : 16 + 4;
+    CHECK(checked.cache.bytes() == 6 * kHeads * kPageSlots * (key_bytes + value_bytes));
   }
 }
 
@@ -104,7 +119,7 @@ TEST_CASE("bf16 rounds to nearest even and keeps NaN and infinity") {
 TEST_CASE("fork and truncate in any order leave every cache with its own content") {
   TestExec exec(1);
   std::mt19937 random(7);
-  for (const KvType type : {KvType::kF32, KvType::kBf16}) {
+  for (const KvType type : kKvTypes) {
     for (int round = 0; round < 20; ++round) {
       std::vector<std::unique_ptr<Checked>> all;
       all.push_back(std::make_unique<Checked>(type, 640));
@@ -153,7 +168,7 @@ TEST_CASE("a fork shares the full pages") {
 
 TEST_CASE("a state comes back as it was saved, and equal states are equal bytes") {
   TestExec exec(1);
-  for (const KvType type : {KvType::kF32, KvType::kBf16}) {
+  for (const KvType type : kKvTypes) {
     for (const std::size_t n : {0UL, 1UL, 128UL, 333UL}) {
       Checked checked(type, 400), longer(type, 400);
       checked.append(exec.get(), n, 3);
@@ -209,8 +224,10 @@ TEST_CASE("a state of another shape, too long, or cut off is refused and leaves 
                [&] { load_into(KvCache(2, 4, kDv, KvType::kF32, 300), bytes); });
   expect_error(ErrorCode::kBadFile, "width of a value",
                [&] { load_into(KvCache(2, kDk, 4, KvType::kF32, 300), bytes); });
-  expect_error(ErrorCode::kBadFile, "bytes of a K/V element",
+  expect_error(ErrorCode::kBadFile, "saved as f32, expected bf16",
                [&] { load_into(KvCache(2, kDk, kDv, KvType::kBf16, 300), bytes); });
+  expect_error(ErrorCode::kBadFile, "saved as f32, expected q8",
+               [&] { load_into(KvCache(2, kDk, kDv, KvType::kQ8, 300), bytes); });
   expect_error(ErrorCode::kBadFile, "number of cached positions is 200, expected at most 199",
                [&] { load_into(KvCache(2, kDk, kDv, KvType::kF32, 199), bytes); });
   for (const std::size_t n : {0UL, 7UL, 8UL, 47UL, 48UL, 5000UL, bytes.size() - 1}) {
@@ -219,9 +236,34 @@ TEST_CASE("a state of another shape, too long, or cut off is refused and leaves 
   }
 }
 
+TEST_CASE("q8 keeps a scale per head and slot; NaN counts as 0, and what is all zero stays so") {
+  TestExec exec(1);
+  KvCache cache(2, 3, 2, KvType::kQ8, 8);
+  const auto nan = std::numeric_limits<float>::quiet_NaN();
+  const std::vector<float> k{1.27F, -0.635F, 0.004F, 254.0F, nan, -3.0F}, v{0, 0, -1.0F, 0.5F};
+  cache.append(exec.get(), rows_of(k, 6), rows_of(v, 4));
+  const auto bytes = [&](std::size_t head) {
+    return reinterpret_cast<const std::int8_t*>(cache.keys(0, head));
+  };
+  CHECK(cache.scales(0, 0)[0] == 1.27F / 127);
+  CHECK(cache.scales(0, 1)[0] == 2);
+  CHECK(bytes(0)[0] == 127);
+  CHECK(bytes(0)[1] == -64);  // half way: to even
+  CHECK(bytes(0)[2] == 0);
+  CHECK(bytes(1)[0] == 127);
+  CHECK(bytes(1)[1] == 0);
+  CHECK(bytes(1)[2] == -2);  // half way: to even
+  CHECK(cache.scales(0, 0)[kPageSlots] == 0);
+  CHECK(static_cast<int>(cache.values(0, 1)[0]) == 256 - 127);
+  for (const KvType type : kKvTypes) CHECK(parse_kv_type(kv_type_name(type)) == type);
+  expect_error(ErrorCode::kBadArgument, "expected f32, bf16 or q8, found 'q3'", [] { parse_kv_type("q3"); });
+}
+
 TEST_CASE("a cache without heads or channels is refused") {
   expect_error(ErrorCode::kBadArgument, "at least one head", [] { KvCache(0, 1, 1, KvType::kF32, 1); });
   expect_error(ErrorCode::kBadArgument, "too wide", [] { KvCache(SIZE_MAX / 2, 8, 8, KvType::kF32, 1); });
+  expect_error(ErrorCode::kBadArgument, "at most 4096 channels, found 4097",
+               [] { KvCache(1, 8, 4097, KvType::kQ8, 1); });
   expect_error(ErrorCode::kOutOfMemory, "keys and values",
                [] { KvCache(1, 64, 64, KvType::kF32, SIZE_MAX / 2); });
 }

@@ -137,7 +137,7 @@ TEST_CASE("with the default window steps are the rows of the causal whole-sequen
 TEST_CASE("steps have the same bits for any cut, thread count and instruction set") {
   const Sequence s(300);
   for (const auto& [mem, drop] : {std::pair{0, 0}, {70, 30}, {128, 128}, {5, 2}}) {
-    for (const KvType type : {KvType::kF32, KvType::kBf16}) {
+    for (const KvType type : kKvTypes) {
       SelfAttentionConfig c = config(true, 16, 1);
       c.mem_len = mem;
       c.drop_len = drop;

@@ -94,8 +94,8 @@ std::vector<TokenId> some_tokens(const Model& model, std::size_t n, std::size_t 
   return ids;
 }
 
-Session start(const std::shared_ptr<const Model>& model, Runtime& runtime) {
-  Session session(model, runtime);
+Session start(const std::shared_ptr<const Model>& model, Runtime& runtime, KvType type = KvType::kF32) {
+  Session session(model, runtime, {.kv_type = type});
   if (model->has_encoder()) {
     std::vector<TokenId> document;
     for (int i = 0; i < 70; ++i) document.push_back(1 + i * 11 % 29);
@@ -113,9 +113,9 @@ void decode_all(Session& session, std::span<const TokenId> ids, Logits& rows) {
 }
 
 Logits step_by_step(const std::shared_ptr<const Model>& model, std::span<const TokenId> ids,
-                    unsigned n_threads = 1) {
+                    unsigned n_threads = 1, KvType type = KvType::kF32) {
   Runtime runtime({.n_threads = n_threads});
-  Session session = start(model, runtime);
+  Session session = start(model, runtime, type);
   Logits rows;
   decode_all(session, ids, rows);
   return rows;
@@ -272,14 +272,69 @@ TEST_CASE("session: a token allocates nothing") {
   for_samples([](Models& models, const Sample& sample) {
     const auto model = models.make(sample);
     const std::vector<TokenId> ids = some_tokens(*model, kLength);
-    Runtime runtime({.n_threads = 1});
-    Session session = start(model, runtime);
-    const auto region = session.hold();
-    session.decode(ids[0]);
-    const test::AllocationCounter counter;
-    for (std::size_t t = 1; t < ids.size(); ++t) session.decode(ids[t]);
-    CHECK(counter.allocations() == 0);
+    for (const KvType type : kKvTypes) {
+      Runtime runtime({.n_threads = 1});
+      Session session = start(model, runtime, type);
+      const auto region = session.hold();
+      session.decode(ids[0]);
+      const test::AllocationCounter counter;
+      for (std::size_t t = 1; t < ids.size(); ++t) session.decode(ids[t]);
+      CHECK(counter.allocations() == 0);
+    }
   });
+}
+
+TEST_CASE("session: bf16 and q8 keys and values keep the same promises") {
+  for_samples([](Models& models, const Sample& sample) {
+    const auto model = models.make(sample);
+    const std::vector<TokenId> ids = some_tokens(*model, kLength);
+    const Logits exact = step_by_step(model, ids);
+    for (const KvType type : {KvType::kBf16, KvType::kQ8}) {
+      CAPTURE(kv_type_name(type));
+      const Logits expected = step_by_step(model, ids, 1, type);
+      CHECK(step_by_step(model, ids, 3, type) == expected);
+      float worst = 0, largest = 0;
+      for (std::size_t i = 0; i < expected[0].size(); ++i) {
+        worst = std::max(worst, std::abs(expected[10][i] - exact[10][i]));
+        largest = std::max(largest, std::abs(exact[10][i]));
+      }
+      CHECK(worst < 0.05F * largest);
+
+      Runtime runtime({.n_threads = 2});
+      const std::string path = models.file("state");
+      Session session = start(model, runtime, type);
+      session.prefill(std::span(ids).first(131));
+      CHECK(same_bits(session.logits(), expected[130]));
+      session.save(path);
+      Session fork = session.fork();
+      fork.rewind(60);
+      fork.prefill(some_tokens(*model, 40, 11));
+      session.rewind(17);
+      session.prefill(some_tokens(*model, 20, 5));
+      session.rewind(17);
+      session.prefill(std::span(ids).subspan(17));
+      CHECK(same_bits(session.logits(), expected.back()));
+      fork.load(path);
+      CHECK(same_bits(fork.logits(), expected[130]));
+      fork.prefill(std::span(ids).subspan(131));
+      CHECK(same_bits(fork.logits(), expected.back()));
+    }
+  });
+}
+
+TEST_CASE("session: a state goes to a session that keeps keys and values the same way only") {
+  Models models;
+  const auto model = models.make(kSamples[0]);
+  Runtime runtime({.n_threads = 1});
+  const std::string path = models.file("state");
+  Session session = start(model, runtime, KvType::kQ8);
+  session.prefill(some_tokens(*model, 9));
+  session.save(path);
+  Session other(model, runtime);
+  test::expect_error(ErrorCode::kBadArgument,
+                     "saved with keys and values in q8, this session keeps them in f32",
+                     [&] { other.load(path); });
+  CHECK(other.position() == 0);
 }
 
 TEST_CASE("session: widths are prefixes; unknown ones are refused") {

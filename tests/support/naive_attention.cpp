@@ -8,6 +8,22 @@
 
 namespace terrace::test {
 
+std::vector<float> kept_as(KvType type, std::vector<float> rows, std::size_t d_head) {
+  if (type == KvType::kBf16) {
+    for (float& x : rows) x = rounded_to_bf16(x);
+  }
+  for (std::size_t begin = 0; type == KvType::kQ8 && begin < rows.size(); begin += d_head) {
+    float largest = 0;
+    for (std::size_t d = 0; d < d_head; ++d) largest = std::max(largest, std::abs(rows[begin + d]));
+    const float scale = largest / 127.0F;
+    for (std::size_t d = 0; d < d_head; ++d) {
+      float& x = rows[begin + d];
+      x = scale > 0 ? std::nearbyint(x / scale) * scale : 0;
+    }
+  }
+  return rows;
+}
+
 Matrix columns(const Matrix& x, std::size_t begin, std::size_t n) {
   Matrix y(x.rows, n);
   for (std::size_t t = 0; t < x.rows; ++t) {

@@ -7,6 +7,7 @@
 #include <functional>
 #include <vector>
 
+#include "attention/kv_rows.h"
 #include "engine/tensor.h"
 #include "tests/support/naive_layers.h"
 
@@ -36,6 +37,9 @@ Matrix naive_attention_head(const Matrix& q, const Matrix& k, const Matrix& v, d
 /// All heads: q [T, n_heads * d_k], k [S, n_kv_heads * d_k], v [S, n_kv_heads * d_v].
 Matrix naive_attention(const Matrix& q, const Matrix& k, const Matrix& v, std::size_t n_heads,
                        std::size_t n_kv_heads, double scale, const Penalty& penalty);
+
+/// What a cache of `type` keeps of rows whose heads are `d_head` wide.
+std::vector<float> kept_as(KvType type, std::vector<float> rows, std::size_t d_head);
 
 /// Columns [begin, begin + n) of a matrix.
 Matrix columns(const Matrix& x, std::size_t begin, std::size_t n);

@@ -31,9 +31,10 @@ def test_rows_depend_on_earlier_tokens_only(models, tmp_path):
     )
 
 
-def test_bf16_keys_and_values_stay_close(models, ids, tmp_path):
+@pytest.mark.parametrize("kv_type", ["bf16", "q8"])
+def test_rounded_keys_and_values_stay_close(models, ids, tmp_path, kv_type):
     exact = logits(models["dense"], ids, tmp_path / "a.npy", "--mode", "step")
-    rounded = logits(models["dense"], ids, tmp_path / "b.npy", "--mode", "step", "--kv-type", "bf16")
+    rounded = logits(models["dense"], ids, tmp_path / "b.npy", "--mode", "step", "--kv-type", kv_type)
     assert not np.array_equal(exact, rounded)
     assert np.abs(exact - rounded).max() < 0.05 * np.abs(exact).max()
 

@@ -13,6 +13,17 @@
 
 namespace terrace::tools {
 
+void add_kv_type(CLI::App& command, std::string& to) {
+  std::vector<std::string> names;
+  for (const KvType type : kKvTypes) names.emplace_back(kv_type_name(type));
+  command
+      .add_option("--kv-type", to,
+                  "How keys and values are kept: f32, bf16, or q8 (int8, a scale per head and position)")
+      ->check(CLI::IsMember(names))
+      ->capture_default_str()
+      ->type_name("TYPE");
+}
+
 void ModelArguments::add_model(CLI::App& command) {
   command.add_option("-m,--model", model, "Model file")->required()->type_name("FILE");
 }
@@ -28,9 +39,7 @@ void ModelArguments::add_session(CLI::App& command) {
       .add_option("-c,--ctx-size", context, "Positions in the context (default: what the model was made for)")
       ->check(between(std::uint32_t{1}, std::numeric_limits<std::uint32_t>::max()))
       ->type_name("N");
-  command.add_option("--kv-type", kv_type, "How keys and values are kept: f32 or bf16 (default f32)")
-      ->check(CLI::IsMember({"f32", "bf16"}))
-      ->type_name("TYPE");
+  add_kv_type(command, kv_type);
   command
       .add_option("--width", widths, "Feed-forward units in use: one number, or one per block (default: all)")
       ->delimiter(',')

@@ -15,6 +15,9 @@
 
 namespace terrace::tools {
 
+/// --kv-type, checked, with the default of `to`.
+void add_kv_type(CLI::App& command, std::string& to);
+
 /// -m, -t, -c: what every subcommand that runs a model takes.
 struct ModelArguments {
   std::string model;
@@ -29,7 +32,7 @@ struct ModelArguments {
 
   std::shared_ptr<const Model> load() const { return Model::load(model); }
   Runtime::Options runtime() const { return {.n_threads = threads}; }
-  KvType kv() const { return kv_type == "bf16" ? KvType::kBf16 : KvType::kF32; }
+  KvType kv() const { return parse_kv_type(kv_type); }
   /// `document_length`: of the encoder's input, where it is known and may be longer than the model's context.
   Session open_session(std::shared_ptr<const Model> loaded, Runtime& runtime,
                        std::size_t document_length = 0) const;

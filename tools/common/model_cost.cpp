@@ -73,10 +73,13 @@ std::uint64_t state_bytes_read(const Model& model, KvType kv_type, std::size_t p
   const bool joined =
       config.family == Family::kTerraformer;  // the document stands before the decoder's own tokens
   const std::size_t slots = position + 1 + (joined ? encoder_length : 0);
-  for (const KvSpec& kv : layout.kv) bytes += slots * kv.n_heads * (kv.d_k + kv.d_v) * kv_type_bytes(kv_type);
-  if (config.family == Family::kTransformer) {
-    bytes +=
-        std::uint64_t{encoder_length} * config.decoder.n_layers * 2 * config.d_model * kv_type_bytes(kv_type);
+  for (const KvSpec& kv : layout.kv) {
+    bytes += slots * kv.n_heads * KvRows(kv_type, kv.d_k, kv.d_v).slot_bytes();
+  }
+  for (const Block& block : model.network().decoder().blocks()) {
+    if (!block.cross()) continue;
+    const KvSpec kv = block.cross()->kv_spec();
+    bytes += encoder_length * kv.n_heads * KvRows(kv_type, kv.d_k, kv.d_v).slot_bytes();
   }
   return bytes;
 }

@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "attention/kernels/attend_page_impl.h"
+#include "attention/kernels/attention_kernels.h"
+#include "engine/kernels/lanes.h"
+
+// Body of attend_page_q8 and quantize_query. Sums of products are integers, exact in any order; what comes
+// before and after them is done in floats, lane by lane. Queries and weights have 14 bits, in two bytes each.
+// Beyond engine/kernels/lanes.h an instruction set `S` says
+//   S::store_i8(q, parts)        kLanes floats that hold integers in -127..127, as int8
+//   S::Q8::kAccumulators         registers that a block of running sums may take
+//   S::Q8::kRows                 query rows that share the loads of keys and values
+//   S::Q8::Sum                   S::kWidth sums of int32
+//   S::Q8::start(x_sum)          what add_key starts from; x_sum is the sum of all x that will be added
+//   S::Q8::Keys load_keys(p)     S::kWidth quads of keys
+//   S::Q8::add_key(sum, k, x)    lane l: sum + <quad l of k, the quad at x>; x in -127..127
+//   S::Q8::zero(), load_values(p), add_value(sum, v, w)   likewise for values; w in 0..127
+//   S::Q8::join(high, low)       floats high * kHighUnit + low, rounded once where it does not fit 24 bits
+
+namespace terrace {
+namespace {
+
+constexpr std::size_t kQ8GroupBytes = kLanes * kQuad;
+constexpr float kUnitHigh = kHighUnit;
+/// Largest query that its two bytes hold, and largest weight (both bytes in 0..127).
+constexpr float kQueryLargest = 127 * kHighUnit + 63;
+constexpr float kWeightLargest = 127 * kHighUnit + 127;
+/// Adding it leaves no bits for a fraction: rounds to nearest, ties to even.
+constexpr float kRoundQ8 = 12582912.0F;
+
+template <class S, std::size_t n_rows>
+constexpr std::size_t kQ8Groups = [] {
+  std::size_t groups = 8;
+  while (groups > 1 && groups * n_rows * 2 * kParts<S> > S::Q8::kAccumulators) groups /= 2;
+  return groups;
+}();
+
+template <class S>
+inline typename S::F round_lanes(typename S::F x) noexcept {
+  return S::sub(S::add(x, S::set(kRoundQ8)), S::set(kRoundQ8));
+}
+
+/// Stores kLanes integers as two bytes each; `below` decides which part of a unit the low byte covers.
+template <class S>
+inline void store_split(const typename S::F* x, float below, std::int8_t* high, std::int8_t* low) noexcept {
+  using F = typename S::F;
+  F highs[kParts<S>], lows[kParts<S>];
+  TERRACE_UNROLL
+  for (std::size_t i = 0; i < kParts<S>; ++i) {
+    highs[i] = round_lanes<S>(S::mul(S::sub(x[i], S::set(below)), S::set(1.0F / kUnitHigh)));
+    lows[i] = S::fma(highs[i], S::set(-kUnitHigh), x[i]);
+  }
+  S::store_i8(high, highs);
+  S::store_i8(low, lows);
+}
+
+template <class S>
+void quantize_query(const float* q, std::size_t d_k, QuantizedQuery* to) noexcept {
+  using F = typename S::F;
+  const auto for_groups = [&](auto&& fn) {
+    std::size_t d = 0;
+    for (; d + kLanes <= d_k; d += kLanes) fn(d, q + d);
+    if (d < d_k) fn(d, PartialGroup<float>(q + d, d_k - d).lanes);
+  };
+  F top[kParts<S>];
+  TERRACE_UNROLL
+  for (std::size_t i = 0; i < kParts<S>; ++i) top[i] = S::set(0.0F);
+  for_groups([&](std::size_t, const float* x) {
+    TERRACE_UNROLL
+    for (std::size_t i = 0; i < kParts<S>; ++i) {
+      top[i] = S::max(S::abs(S::load(x + i * S::kWidth)), top[i]);  // a NaN is not greater than anything
+    }
+  });
+  to->scale = S::fold_max(top) / kQueryLargest;
+  const F inverse = S::set(to->scale > 0 ? 1.0F / to->scale : 0.0F);
+  for_groups([&](std::size_t d, const float* x) {
+    F steps[kParts<S>];
+    TERRACE_UNROLL
+    for (std::size_t i = 0; i < kParts<S>; ++i) {
+      // In range but for a scale so small that its inverse is infinite, and for NaN and infinity.
+      const F scaled = S::mul(S::load(x + i * S::kWidth), inverse);
+      const F kept = S::if_less(S::abs(scaled), S::set(kQueryLargest + 0.5F), scaled, S::set(0.0F));
+      steps[i] = round_lanes<S>(kept);
+    }
+    store_split<S>(steps, 0.0F, to->high + d, to->low + d);
+  });
+  to->high_sum = to->low_sum = 0;
+  for (std::size_t d = 0; d < d_k; ++d) {
+    to->high_sum += to->high[d];
+    to->low_sum += to->low[d];
+  }
+}
+
+/// Raw scores, sum of q * key times the key's scale, of G groups of slots.
+template <class S, std::size_t R, std::size_t G>
+inline void score_q8_groups(const std::int8_t* keys, std::size_t n_quads, const QuantizedQuery* q,
+                            const float* key_scale, const Ahead& ahead, float* scores) noexcept {
+  using Q8 = typename S::Q8;
+  constexpr std::size_t n = G * kParts<S>;
+  typename Q8::Sum high[R][n], low[R][n];
+  TERRACE_UNROLL
+  for (std::size_t r = 0; r < R; ++r) {
+    TERRACE_UNROLL
+    for (std::size_t i = 0; i < n; ++i) {
+      high[r][i] = Q8::start(q[r].high_sum);
+      low[r][i] = Q8::start(q[r].low_sum);
+    }
+  }
+  const std::size_t group_bytes = n_quads * kQ8GroupBytes;
+  for (std::size_t at = 0; at < n_quads; ++at) {
+    TERRACE_UNROLL
+    for (std::size_t i = 0; i < n; ++i) {
+      const std::int8_t* p = keys + i / kParts<S> * group_bytes + at * kQ8GroupBytes +
+                             i % kParts<S> * S::kWidth * kQuad;
+      if (i % kParts<S> == 0) prefetch<kQ8GroupBytes>(ahead.of_key(p));
+      const typename Q8::Keys key = Q8::load_keys(p);
+      TERRACE_UNROLL
+      for (std::size_t r = 0; r < R; ++r) {
+        high[r][i] = Q8::add_key(high[r][i], key, q[r].high + at * kQuad);
+        low[r][i] = Q8::add_key(low[r][i], key, q[r].low + at * kQuad);
+      }
+    }
+  }
+  TERRACE_UNROLL
+  for (std::size_t r = 0; r < R; ++r) {
+    TERRACE_UNROLL
+    for (std::size_t i = 0; i < n; ++i) {
+      const auto scale = S::load(key_scale + i * S::kWidth);
+      S::store(scores + r * kPageSlots + i * S::kWidth, S::mul(Q8::join(high[r][i], low[r][i]), scale));
+    }
+  }
+}
+
+template <class S, std::size_t R, std::size_t G = (kQ8Groups<S, R> < 2 ? 1 : 2)>
+inline void score_q8_page(const PageTask& task, std::size_t row, Groups seen, const Ahead& ahead,
+                          float* scores) noexcept {
+  const auto* keys = static_cast<const std::int8_t*>(task.keys);
+  const std::size_t n_quads = quads(task.d_k);
+  std::size_t group = seen.first;
+  const auto score = [&]<std::size_t n>(std::integral_constant<std::size_t, n>) {
+    score_q8_groups<S, R, n>(keys + group * n_quads * kQ8GroupBytes, n_quads, task.quantized_q + row,
+                             task.key_scale + group * kLanes, ahead, scores + group * kLanes);
+    group += n;
+  };
+  while (group + G <= seen.last) score(std::integral_constant<std::size_t, G>{});
+  while (group < seen.last) score(std::integral_constant<std::size_t, 1>{});
+}
+
+/// Makes integers of a row's weights times the values' scales, 0 outside its span; returns their unit.
+template <class S>
+inline float quantize_weights(PageSpan span, const float* value_scale, float* weights, Groups seen,
+                              std::int8_t* high, std::int8_t* low) noexcept {
+  using F = typename S::F;
+  const std::size_t begin = span.begin / kLanes * kLanes;
+  const std::size_t end = (span.end + kLanes - 1) / kLanes * kLanes;
+  const std::size_t n_bytes = (seen.last - seen.first) * kLanes;
+  std::memset(high + seen.first * kLanes, 0, n_bytes);
+  std::memset(low + seen.first * kLanes, 0, n_bytes);
+  F top[kParts<S>];
+  TERRACE_UNROLL
+  for (std::size_t i = 0; i < kParts<S>; ++i) top[i] = S::set(0.0F);
+  for (std::size_t s = begin; s < end; s += kLanes) {
+    TERRACE_UNROLL
+    for (std::size_t i = 0; i < kParts<S>; ++i) {
+      float* at = weights + s + i * S::kWidth;
+      const F weight = S::load(at);
+      // The scale of a slot outside the span may be anything; its weight is 0. A NaN is in the row's sum.
+      const F scaled = S::mul(weight, S::load(value_scale + s + i * S::kWidth));
+      const F kept = S::if_less(S::set(0.0F), weight, scaled, S::set(0.0F));
+      S::store(at, kept);
+      top[i] = S::max(top[i], kept);
+    }
+  }
+  const float unit = S::fold_max(top) / kWeightLargest;
+  // Values that are all but zero add nothing; an infinite one makes 0 * infinity of the sum.
+  if (!(unit > 1e-30F && unit < 1e30F)) return unit < 1.0F ? 0.0F : unit;
+  const float inverse = 1.0F / unit;
+  for (std::size_t s = begin; s < end; s += kLanes) {
+    F steps[kParts<S>];
+    TERRACE_UNROLL
+    for (std::size_t i = 0; i < kParts<S>; ++i) {
+      steps[i] = round_lanes<S>(S::mul(S::load(weights + s + i * S::kWidth), S::set(inverse)));
+    }
+    store_split<S>(steps, kUnitHigh / 2 - 0.5F, high + s, low + s);
+  }
+  return unit;
+}
+
+/// sums[row][c] = unit[row] * sum over slots of w[row][slot] * values[slot][c], for G groups of columns.
+template <class S, std::size_t R, std::size_t G>
+inline void add_q8_values(const std::int8_t* values, std::size_t stride, std::size_t first_quad,
+                          std::size_t last_quad, const std::int8_t* w_high, const std::int8_t* w_low,
+                          const float* unit, const Ahead& ahead, float* sums,
+                          std::size_t sum_stride) noexcept {
+  using Q8 = typename S::Q8;
+  constexpr std::size_t n = G * kParts<S>;
+  typename Q8::Sum high[R][n], low[R][n];
+  TERRACE_UNROLL
+  for (std::size_t r = 0; r < R; ++r) {
+    TERRACE_UNROLL
+    for (std::size_t i = 0; i < n; ++i) high[r][i] = low[r][i] = Q8::zero();
+  }
+  for (std::size_t quad = first_quad; quad < last_quad; ++quad) {
+    const std::int8_t* p = values + quad * stride;
+    prefetch<G * kQ8GroupBytes>(ahead.of_value(p));
+    TERRACE_UNROLL
+    for (std::size_t i = 0; i < n; ++i) {
+      const typename Q8::Values value = Q8::load_values(p + i * S::kWidth * kQuad);
+      TERRACE_UNROLL
+      for (std::size_t r = 0; r < R; ++r) {
+        high[r][i] = Q8::add_value(high[r][i], value, w_high + r * kPageSlots + quad * kQuad);
+        low[r][i] = Q8::add_value(low[r][i], value, w_low + r * kPageSlots + quad * kQuad);
+      }
+    }
+  }
+  TERRACE_UNROLL
+  for (std::size_t r = 0; r < R; ++r) {
+    TERRACE_UNROLL
+    for (std::size_t i = 0; i < n; ++i) {
+      S::store(sums + r * sum_stride + i * S::kWidth,
+               S::mul(Q8::join(high[r][i], low[r][i]), S::set(unit[r])));
+    }
+  }
+}
+
+/// Rows [row, row + R) of the task.
+template <class S, std::size_t R>
+inline void attend_q8_rows(const PageTask& task, std::size_t row) noexcept {
+  constexpr std::size_t kBlock = kQ8Groups<S, R>;
+  const std::size_t width = padded_width(task.d_v);
+  const std::size_t state_stride = state_floats(task.d_v);
+  const Groups seen = groups_seen<R>(task.spans + row);
+  const Ahead ahead(task, row, width);
+  alignas(64) float scores[R * kPageSlots];
+  alignas(64) std::int8_t high[R * kPageSlots];
+  alignas(64) std::int8_t low[R * kPageSlots];
+  float unit[R];
+  score_q8_page<S, R>(task, row, seen, ahead, scores);
+  float* states = task.states + row * state_stride;
+  for (std::size_t r = 0; r < R; ++r) {
+    float* of_row = scores + r * kPageSlots;
+    weigh_row<S>(task, row + r, task.quantized_q[row + r].scale * task.scale, of_row,
+                 states + r * state_stride);
+    unit[r] = quantize_weights<S>(task.spans[row + r], task.value_scale, of_row, seen, high + r * kPageSlots,
+                                  low + r * kPageSlots);
+  }
+  const auto* values = static_cast<const std::int8_t*>(task.values);
+  float* sums = states + kStateHeader;
+  const std::size_t stride = width * kQuad;
+  const std::size_t first = seen.first * (kLanes / kQuad), last = seen.last * (kLanes / kQuad);
+  std::size_t c = 0;
+  for (; c + kBlock * kLanes <= width; c += kBlock * kLanes) {
+    add_q8_values<S, R, kBlock>(values + c * kQuad, stride, first, last, high, low, unit, ahead, sums + c,
+                                state_stride);
+  }
+  for (; c < width; c += kLanes) {
+    add_q8_values<S, R, 1>(values + c * kQuad, stride, first, last, high, low, unit, ahead, sums + c, state_stride);
+  }
+}
+
+template <class S>
+void attend_page_q8(const PageTask& task) noexcept {
+  constexpr std::size_t kRows = S::Q8::kRows;
+  std::size_t row = 0;
+  for (; row + kRows <= task.n_rows; row += kRows) attend_q8_rows<S, kRows>(task, row);
+  for (; row < task.n_rows; ++row) attend_q8_rows<S, 1>(task, row);
+}
+
+}  // namespace
+}  // namespace terrace

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstring>
+
+#include "attention/kernels/attention_impl.h"
+#include "engine/kernels/lanes_avx512.h"
+
+// What the two AVX-512 tables share: everything but the products of bytes.
+
+namespace terrace {
+namespace {
+
+struct Avx512Common : Avx512Lanes {
+  static constexpr std::size_t kAccumulators = 8;
+
+  static void store_i8(std::int8_t* q, const F* parts) noexcept {
+    const __m128i bytes = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(parts[0]));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(q), bytes);
+  }
+
+  struct Q8Common {
+    // Eight groups of value columns (d_v 128) in one pass, or four rows by two groups.
+    static constexpr std::size_t kAccumulators = 16;
+    static constexpr std::size_t kRows = 4;
+    using Sum = __m512i;
+    using Keys = __m512i;
+    using Values = __m512i;
+    static Sum zero() noexcept { return _mm512_setzero_si512(); }
+    static Values load_values(const std::int8_t* p) noexcept { return load_bytes(p); }
+    static F join(Sum high, Sum low) noexcept {
+      return fma(_mm512_cvtepi32_ps(high), set(kHighUnit), _mm512_cvtepi32_ps(low));
+    }
+    static __m512i quad(const std::int8_t* x) noexcept {
+      std::int32_t four;
+      std::memcpy(&four, x, sizeof four);
+      return _mm512_set1_epi32(four);
+    }
+  };
+};
+
+}  // namespace
+}  // namespace terrace

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstring>
+
+#include "attention/kernels/attention_impl.h"
+#include "engine/kernels/lanes_neon.h"
+
+// What the two NEON tables share: everything but the products of bytes.
+
+namespace terrace {
+namespace {
+
+struct NeonCommon : NeonLanes {
+  static constexpr std::size_t kAccumulators = 16;
+
+  static void store_i8(std::int8_t* q, const F* parts) noexcept {
+    const auto words = [&](std::size_t i) {
+      return vcombine_s16(vmovn_s32(vcvtq_s32_f32(parts[i])), vmovn_s32(vcvtq_s32_f32(parts[i + 1])));
+    };
+    vst1q_s8(q, vcombine_s8(vmovn_s16(words(0)), vmovn_s16(words(2))));
+  }
+
+  /// Dot4::add(sum, a, b): sum + sums of four neighbouring products.
+  template <class Dot4>
+  struct Bytes {
+    static constexpr std::size_t kAccumulators = 16;
+    static constexpr std::size_t kRows = 2;
+    using Sum = int32x4_t;
+    using Keys = int8x16_t;
+    using Values = int8x16_t;
+    static Sum start(std::int32_t /*x_sum*/) noexcept { return zero(); }
+    static Sum zero() noexcept { return vdupq_n_s32(0); }
+    static Keys load_keys(const std::int8_t* p) noexcept { return vld1q_s8(p); }
+    static Values load_values(const std::int8_t* p) noexcept { return vld1q_s8(p); }
+    static Sum add_key(Sum sum, Keys k, const std::int8_t* x) noexcept {
+      std::int32_t four;
+      std::memcpy(&four, x, sizeof four);
+      return Dot4::add(sum, k, vreinterpretq_s8_s32(vdupq_n_s32(four)));
+    }
+    static Sum add_value(Sum sum, Values v, const std::int8_t* w) noexcept { return add_key(sum, v, w); }
+    static F join(Sum high, Sum low) noexcept {
+      return fma(vcvtq_f32_s32(high), set(kHighUnit), vcvtq_f32_s32(low));
+    }
+  };
+};
+
+}  // namespace
+}  // namespace terrace

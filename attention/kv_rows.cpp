@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "attention/kv_rows.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <string>
+
+#include "engine/error.h"
+#include "engine/isa.h"
+#include "engine/kernels/dense_kernels.h"
+#include "engine/memory.h"
+
+namespace terrace {
+namespace {
+
+std::uint16_t to_bf16(float x) noexcept {
+  const auto bits = std::bit_cast<std::uint32_t>(x);
+  if (x != x)
+    return static_cast<std::uint16_t>(bits >> 16 | 0x40U);  // rounding could turn a NaN into infinity
+  return static_cast<std::uint16_t>((bits + 0x7FFFU + (bits >> 16 & 1U)) >> 16);
+}
+
+void store(float x, float* to) noexcept { *to = x; }
+void store(float x, std::uint16_t* to) noexcept { *to = to_bf16(x); }
+
+/// Key and value of one slot.
+template <class T>
+void write_floats(const float* k, const float* v, std::size_t d_k, std::size_t d_v, std::size_t slot,
+                  T* keys, T* values) noexcept {
+  for (std::size_t d = 0; d < d_k; ++d) store(k[d], keys + key_index(slot, d, d_k));
+  T* const row = values + slot * padded_width(d_v);
+  for (std::size_t d = 0; d < d_v; ++d) store(v[d], row + d);
+}
+
+std::size_t element_bytes(KvType type) noexcept {
+  return type == KvType::kF32 ? 4 : type == KvType::kBf16 ? 2 : 1;
+}
+
+}  // namespace
+
+const char* kv_type_name(KvType type) noexcept {
+  return type == KvType::kF32 ? "f32" : type == KvType::kBf16 ? "bf16" : "q8";
+}
+
+KvType parse_kv_type(std::string_view name) {
+  for (const KvType type : kKvTypes) {
+    if (name == kv_type_name(type)) return type;
+  }
+  throw Error(ErrorCode::kBadArgument,
+              "type of keys and values: expected f32, bf16 or q8, found '" + std::string(name) + "'");
+}
+
+KvRows::KvRows(KvType type, std::size_t d_k, std::size_t d_v) : type_(type), d_k_(d_k), d_v_(d_v) {
+  if (type != KvType::kQ8) return;
+  TERRACE_CHECK(std::max(d_k, d_v) <= kMostQ8Channels, kBadArgument,
+                "q8 keys and values take heads of at most " + std::to_string(kMostQ8Channels) +
+                    " channels, found " + std::to_string(std::max(d_k, d_v)));
+  kernels_ = &dense_kernels(best_isa());  // every table gives the same bits
+}
+
+std::size_t KvRows::keys_offset() const noexcept {
+  return type_ == KvType::kQ8 ? 2 * kPageSlots * sizeof(float) : 0;
+}
+
+std::size_t KvRows::values_offset() const noexcept {
+  const std::size_t row = type_ == KvType::kQ8 ? quads(d_k_) * kQuad : d_k_ * element_bytes(type_);
+  return keys_offset() + kPageSlots * row;
+}
+
+std::size_t KvRows::bytes() const noexcept {
+  return values_offset() + kPageSlots * padded_width(d_v_) * element_bytes(type_);
+}
+
+std::size_t KvRows::slot_bytes() const noexcept {
+  return (d_k_ + d_v_) * element_bytes(type_) + (type_ == KvType::kQ8 ? 2 * sizeof(float) : 0);
+}
+
+void KvRows::write_q8(const float* k, const float* v, std::size_t slot, std::byte* to) const noexcept {
+  alignas(kCacheLine) std::int8_t row_bytes[kMostQ8Channels];
+  auto* const scales = reinterpret_cast<float*>(to);
+  scales[slot] = kernels_->quantize(k, d_k_, row_bytes).scale;
+  for (std::size_t i = 0; i < quads(d_k_); ++i) {
+    std::memcpy(to + keys_offset() + q8_key_index(slot, i, d_k_), row_bytes + i * kQuad, kQuad);
+  }
+  scales[kPageSlots + slot] = kernels_->quantize(v, d_v_, row_bytes).scale;
+  auto* const row = reinterpret_cast<std::int8_t*>(to + values_offset()) + q8_value_index(slot, 0, d_v_);
+  for (std::size_t d = 0; d < d_v_; ++d) row[d * kQuad] = row_bytes[d];
+}
+
+void KvRows::write(ConstRows k, ConstRows v, std::size_t head, std::size_t begin, std::size_t end,
+                   std::size_t first_slot, std::byte* to) const noexcept {
+  std::byte* const values = to + values_offset();
+  for (std::size_t t = begin; t < end; ++t) {
+    const float* const key = k.row(t) + head * d_k_;
+    const float* const value = v.row(t) + head * d_v_;
+    const std::size_t slot = first_slot + t - begin;
+    switch (type_) {
+      case KvType::kF32:
+        write_floats(key, value, d_k_, d_v_, slot, reinterpret_cast<float*>(to),
+                     reinterpret_cast<float*>(values));
+        break;
+      case KvType::kBf16:
+        write_floats(key, value, d_k_, d_v_, slot, reinterpret_cast<std::uint16_t*>(to),
+                     reinterpret_cast<std::uint16_t*>(values));
+        break;
+      case KvType::kQ8:
+        write_q8(key, value, slot, to);
+        break;
+    }
+  }
+}
+
+void KvRows::clear(std::size_t first_slot, std::byte* part) const noexcept {
+  std::byte* const values = part + values_offset();
+  const std::size_t element = element_bytes(type_);
+  const std::size_t value_row = padded_width(d_v_) * element;
+  for (std::size_t slot = first_slot; slot < kPageSlots; ++slot) {
+    if (type_ != KvType::kQ8) {
+      for (std::size_t d = 0; d < d_k_; ++d) {
+        std::memset(part + key_index(slot, d, d_k_) * element, 0, element);
+      }
+      std::memset(values + slot * value_row, 0, value_row);
+      continue;
+    }
+    for (std::size_t i = 0; i < quads(d_k_); ++i) {
+      std::memset(part + keys_offset() + q8_key_index(slot, i, d_k_), 0, kQuad);
+    }
+    for (std::size_t d = 0; d < d_v_; ++d) values[q8_value_index(slot, d, d_v_)] = std::byte{0};
+    auto* const scales = reinterpret_cast<float*>(part);
+    scales[slot] = scales[kPageSlots + slot] = 0;
+  }
+}
+
+}  // namespace terrace

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+#include "attention/kernels/kv_page.h"
+#include "engine/tensor.h"
+
+namespace terrace {
+
+struct DenseKernels;
+
+/// How cached keys and values are stored.
+enum class KvType : std::uint8_t {
+  kF32,
+  kBf16,  ///< rounded to nearest even
+  kQ8,    ///< int8 with one f32 scale, max / 127, per key and per value (one slot of one head)
+};
+
+inline constexpr KvType kKvTypes[] = {KvType::kF32, KvType::kBf16, KvType::kQ8};
+
+/// "f32", "bf16", "q8": as on the command line.
+const char* kv_type_name(KvType type) noexcept;
+/// The type of that name. Throws Error{kBadArgument}.
+KvType parse_kv_type(std::string_view name);
+
+/// One KV head's rows of one page: where they lie (kernels/kv_page.h) and how they are written.
+class KvRows {
+ public:
+  /// Longest q8 row: its bytes are made on the stack.
+  static constexpr std::size_t kMostQ8Channels = 4096;
+
+  KvRows() = default;
+  /// Throws Error{kBadArgument} for q8 rows of more than kMostQ8Channels.
+  KvRows(KvType type, std::size_t d_k, std::size_t d_v);
+
+  KvType type() const noexcept { return type_; }
+  /// Bytes of the head in a page: a whole number of cache lines.
+  std::size_t bytes() const noexcept;
+  /// Behind the scales, which q8 has at the start: kPageSlots floats of the keys, then of the values.
+  std::size_t keys_offset() const noexcept;
+  std::size_t values_offset() const noexcept;
+  /// Bytes that attention reads of one slot.
+  std::size_t slot_bytes() const noexcept;
+
+  /// Rows t of [begin, end) of k [T, n_heads * d_k] and v [T, n_heads * d_v], columns of `head`, go to slots
+  /// first_slot + t - begin of the part at `to`.
+  void write(ConstRows k, ConstRows v, std::size_t head, std::size_t begin, std::size_t end,
+             std::size_t first_slot, std::byte* to) const noexcept;
+  /// Zeros in the slots from `first_slot` on.
+  void clear(std::size_t first_slot, std::byte* part) const noexcept;
+
+ private:
+  void write_q8(const float* k, const float* v, std::size_t slot, std::byte* to) const noexcept;
+
+  KvType type_ = KvType::kF32;
+  std::size_t d_k_ = 0, d_v_ = 0;
+  const DenseKernels* kernels_ = nullptr;  // of q8
+};
+
+}  // namespace terrace
