@@ -26,8 +26,8 @@ void store(float x, std::uint16_t* to) noexcept { *to = to_bf16(x); }
 
 /// Key and value of one slot.
 template <class T>
-void write_floats(const float* k, const float* v, std::size_t d_k, std::size_t d_v, std::size_t slot,
-                  T* keys, T* values) noexcept {
+void write_floats(const float* k, const float* v, std::size_t d_k, std::size_t d_v, std::size_t slot, T* keys,
+                  T* values) noexcept {
   for (std::size_t d = 0; d < d_k; ++d) store(k[d], keys + key_index(slot, d, d_k));
   T* const row = values + slot * padded_width(d_v);
   for (std::size_t d = 0; d < d_v; ++d) store(v[d], row + d);
@@ -56,7 +56,7 @@ KvRows::KvRows(KvType type, std::size_t d_k, std::size_t d_v) : type_(type), d_k
   TERRACE_CHECK(std::max(d_k, d_v) <= kMostQ8Channels, kBadArgument,
                 "q8 keys and values take heads of at most " + std::to_string(kMostQ8Channels) +
                     " channels, found " + std::to_string(std::max(d_k, d_v)));
-  kernels_ = &dense_kernels(best_isa());  // every table gives the same bits
+  kernels_ = &dense_kernels(isa_from_environment());  // every table gives the same bits
 }
 
 std::size_t KvRows::keys_offset() const noexcept {

@@ -30,7 +30,7 @@ struct StepScratch {
 
   static std::size_t bytes(std::size_t d_k, std::size_t n_hashes, std::size_t hash_floats,
                            std::size_t budget) noexcept {
-    return (d_k + 2 * n_hashes + hash_floats + 3 * budget) * sizeof(float) +
+    return (d_k + (1 + kSelectNumbersPerRound) * n_hashes + hash_floats + 3 * budget) * sizeof(float) +
            2 * budget * sizeof(const float*) + 7 * kCacheLine;
   }
   StepScratch(Workspace& ws, std::size_t d_k, std::size_t n_hashes, std::size_t hash_floats,
@@ -38,7 +38,7 @@ struct StepScratch {
       : key(ws.take<float>(d_k)),
         ids(ws.take<std::uint32_t>(n_hashes)),
         hash(ws.take<float>(hash_floats)),
-        slots(ws.take<std::uint32_t>(2 * budget + n_hashes)),
+        slots(ws.take<std::uint32_t>(2 * budget + kSelectNumbersPerRound * n_hashes)),
         keys(ws.take<const float*>(budget)),
         values(ws.take<const float*>(budget)),
         weights(ws.take<float>(budget)) {}
@@ -124,7 +124,7 @@ void LshAttention::step(const Exec& exec, LshState& state, ConstRows qk, ConstRo
 
 std::vector<std::uint32_t> LshAttention::selected(const LshState& state, std::size_t head,
                                                   std::size_t t) const {
-  std::vector<std::uint32_t> slots(2 * budget() + config_.n_hashes);
+  std::vector<std::uint32_t> slots(2 * budget() + kSelectNumbersPerRound * config_.n_hashes);
   slots.resize(select_slots(state, head, t, config_.n_hashes, window_, budget(), slots.data()));
   return slots;
 }

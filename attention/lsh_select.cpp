@@ -2,8 +2,34 @@
 #include "attention/lsh_select.h"
 
 #include <algorithm>
+#include <memory>
 
 namespace terrace {
+namespace {
+
+/// A walk through one round's bucket, newest slot first: three of the caller's numbers.
+struct Walk {
+  std::uint32_t slot;    // LshState::kNone at the end
+  std::uint32_t anchor;  // slot whose trail is being followed
+  std::uint32_t next;    // in that trail
+};
+constexpr std::size_t kWalkNumbers = sizeof(Walk) / sizeof(std::uint32_t);
+
+Walk walk_from(const LshState& state, std::size_t head, std::size_t round, std::uint32_t slot) noexcept {
+  if (slot != LshState::kNone) {
+    // Where the walk will go on after this trail: on its way while the trail is used.
+    const std::uint32_t far = state.trail(head, slot, round)[LshState::kTrail - 1];
+    if (far != LshState::kNone) __builtin_prefetch(state.trail(head, far, round));
+  }
+  return {slot, slot, 0};
+}
+
+void advance(const LshState& state, std::size_t head, std::size_t round, Walk& walk) noexcept {
+  walk.slot = state.trail(head, walk.anchor, round)[walk.next++];
+  if (walk.next == LshState::kTrail) walk = walk_from(state, head, round, walk.slot);
+}
+
+}  // namespace
 
 std::size_t select_slots(const LshState& state, std::size_t head, std::size_t t, std::size_t n_hashes,
                          const MemoryWindow& window, std::size_t budget, std::uint32_t* slots) noexcept {
@@ -15,21 +41,24 @@ std::size_t select_slots(const LshState& state, std::size_t head, std::size_t t,
   }
 
   std::uint32_t* const matches = slots + budget;  // newest first
-  std::uint32_t* const cursor = matches + budget;
+  static_assert(kWalkNumbers == kSelectNumbersPerRound);
+  Walk* const walks = reinterpret_cast<Walk*>(matches + budget);
   for (std::size_t round = 0; round < n_hashes; ++round) {
-    cursor[round] = state.newest(head, round, state.bucket(head, t, round));
+    const std::uint32_t first = state.newest(head, round, state.bucket(head, t, round));
+    std::construct_at(walks + round, walk_from(state, head, round, first));
   }
   std::size_t n_matches = 0;
   while (n_matches < budget) {
     std::uint32_t newest = LshState::kNone;
     for (std::size_t round = 0; round < n_hashes; ++round) {
-      if (cursor[round] == LshState::kNone || cursor[round] < oldest) continue;
-      if (newest == LshState::kNone || cursor[round] > newest) newest = cursor[round];
+      const std::uint32_t slot = walks[round].slot;
+      if (slot == LshState::kNone || slot < oldest) continue;
+      if (newest == LshState::kNone || slot > newest) newest = slot;
     }
     if (newest == LshState::kNone) break;
     matches[n_matches++] = newest;
     for (std::size_t round = 0; round < n_hashes; ++round) {
-      if (cursor[round] == newest) cursor[round] = state.previous(head, newest, round);
+      if (walks[round].slot == newest) advance(state, head, round, walks[round]);
     }
   }
   std::size_t n_others = budget - n_matches;

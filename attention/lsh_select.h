@@ -9,6 +9,8 @@
 
 namespace terrace {
 
+inline constexpr std::size_t kSelectNumbersPerRound = 3;
+
 /// The slots that Trax's one-token rule attends to from the newest slot `t` of a head, ascending; its own
 /// slot only where there is no other. Returns how many.
 ///
@@ -19,8 +21,9 @@ namespace terrace {
 /// Matches are met newest first by walking the bucket lists of all rounds side by side. The empty slot t + 1
 /// competes like a real one: it uses up a place ahead of every slot that does not match, and ahead of all
 /// where its bucket, the number 0 of unwritten memory, is the query's in round 0. Only a full memory has no
-/// such slot. `slots` holds 2 * budget + n_hashes numbers; the result stands at its start. Cost: O(budget *
-/// n_hashes). Source: reference section 6.8, "Predict, one token"; elastic-math section 7.2.
+/// such slot. `slots` holds 2 * budget + n_hashes * kSelectNumbersPerRound numbers; the result stands at its
+/// start. Cost: O(budget * n_hashes). Source: reference section 6.8, "Predict, one token"; elastic-math
+/// section 7.2.
 std::size_t select_slots(const LshState& state, std::size_t head, std::size_t t, std::size_t n_hashes,
                          const MemoryWindow& window, std::size_t budget, std::uint32_t* slots) noexcept;
 

@@ -21,7 +21,8 @@ constexpr std::size_t pages_for(std::size_t n_slots) noexcept {
 
 // The part of one head in one page:
 //   float rows[kPageSlots][padded d_k | padded d_v]        key and value side by side: both are read for a
-//   chosen slot u32   buckets[n_hashes][kPageSlots], previous[n_hashes][kPageSlots]
+//   chosen slot
+//   u32   links[kPageSlots][trail[n_hashes][kTrail] | bucket[n_hashes], padded]     one or two cache lines
 
 LshState::LshState(std::size_t n_heads, std::size_t d_k, std::size_t d_v, std::size_t n_hashes,
                    std::uint32_t n_buckets, std::size_t max_length)
@@ -36,7 +37,8 @@ LshState::LshState(std::size_t n_heads, std::size_t d_k, std::size_t d_v, std::s
   TERRACE_CHECK(max_length < kNone, kBadArgument,
                 "an LSH state holds fewer than 2^32 - 1 slots, asked for " + std::to_string(max_length));
   row_floats_ = padded_width(d_k) + padded_width(d_v);
-  head_bytes_ = kPageSlots * (row_floats_ * sizeof(float) + 2 * n_hashes * sizeof(std::uint32_t));
+  link_numbers_ = padded_width(n_hashes * (kTrail + 1));
+  head_bytes_ = kPageSlots * (row_floats_ * sizeof(float) + link_numbers_ * sizeof(std::uint32_t));
   pages_ = PageStore(n_heads * head_bytes_, pages_for(max_length), "the LSH attention state");
   newest_.assign(n_heads * n_hashes * n_buckets, kNone);
 }
@@ -53,7 +55,7 @@ const float* LshState::row(std::size_t head, std::size_t slot) const noexcept {
 const std::uint32_t* LshState::links(std::size_t head, std::size_t slot) const noexcept {
   const std::byte* part = pages_.page(slot / kPageSlots) + head * head_bytes_;
   return reinterpret_cast<const std::uint32_t*>(part + kPageSlots * row_floats_ * sizeof(float)) +
-         slot % kPageSlots;
+         slot % kPageSlots * link_numbers_;
 }
 
 const float* LshState::key(std::size_t head, std::size_t slot) const noexcept { return row(head, slot); }
@@ -63,11 +65,11 @@ const float* LshState::value(std::size_t head, std::size_t slot) const noexcept 
 }
 
 std::uint32_t LshState::bucket(std::size_t head, std::size_t slot, std::size_t round) const noexcept {
-  return links(head, slot)[round * kPageSlots];
+  return links(head, slot)[n_hashes_ * kTrail + round];
 }
 
-std::uint32_t LshState::previous(std::size_t head, std::size_t slot, std::size_t round) const noexcept {
-  return links(head, slot)[(n_hashes_ + round) * kPageSlots];
+const std::uint32_t* LshState::trail(std::size_t head, std::size_t slot, std::size_t round) const noexcept {
+  return links(head, slot) + round * kTrail;
 }
 
 std::uint32_t& LshState::newest_of(std::size_t head, std::size_t round, std::uint32_t bucket) noexcept {
@@ -84,13 +86,18 @@ void LshState::write(std::size_t head, std::size_t slot, const float* key, const
   float* to = reinterpret_cast<float*>(part) + slot % kPageSlots * row_floats_;
   std::copy_n(key, d_k_, to);
   std::copy_n(value, d_v_, to + padded_width(d_k_));
-  auto* link =
-      reinterpret_cast<std::uint32_t*>(part + kPageSlots * row_floats_ * sizeof(float)) + slot % kPageSlots;
+  auto* const link = const_cast<std::uint32_t*>(links(head, slot));
   for (std::size_t round = 0; round < n_hashes_; ++round) {
-    link[round * kPageSlots] = buckets[round];
-    std::uint32_t& first = newest_of(head, round, buckets[round]);
-    link[(n_hashes_ + round) * kPageSlots] = first;
-    first = static_cast<std::uint32_t>(slot);
+    link[n_hashes_ * kTrail + round] = buckets[round];
+    std::uint32_t& newest = newest_of(head, round, buckets[round]);
+    std::uint32_t* const own = link + round * kTrail;
+    own[0] = newest;
+    if (newest == kNone) {
+      std::fill_n(own + 1, kTrail - 1, kNone);
+    } else {
+      std::copy_n(trail(head, newest, round), kTrail - 1, own + 1);
+    }
+    newest = static_cast<std::uint32_t>(slot);
   }
 }
 
@@ -99,7 +106,7 @@ void LshState::truncate(std::size_t length) {
   for (std::size_t slot = length_; slot-- > length;) {
     for (std::size_t head = 0; head < n_heads_; ++head) {
       for (std::size_t round = 0; round < n_hashes_; ++round) {
-        newest_of(head, round, bucket(head, slot, round)) = previous(head, slot, round);
+        newest_of(head, round, bucket(head, slot, round)) = trail(head, slot, round)[0];
       }
     }
   }
@@ -132,6 +139,7 @@ LshState LshState::fork() const {
   child.max_length_ = max_length_;
   child.length_ = length_;
   child.row_floats_ = row_floats_;
+  child.link_numbers_ = link_numbers_;
   child.head_bytes_ = head_bytes_;
   child.newest_ = newest_;
   child.pages_ = pages_.fork(length_ / kPageSlots, length_ % kPageSlots != 0);
@@ -149,7 +157,9 @@ void LshState::save(ByteSink& sink) const {
     for (std::size_t head = 0; head < n_heads_; ++head) {
       write_array(sink, row(head, begin), n * row_floats_);
       for (std::size_t round = 0; round < n_hashes_; ++round) {
-        write_array(sink, links(head, begin) + round * kPageSlots, n);
+        std::uint32_t buckets[kPageSlots];
+        for (std::size_t i = 0; i < n; ++i) buckets[i] = bucket(head, begin + i, round);
+        write_array(sink, buckets, n);
       }
     }
   }

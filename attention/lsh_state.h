@@ -20,6 +20,9 @@ class LshState {
  public:
   /// No slot: the end of a bucket list.
   static constexpr std::uint32_t kNone = 0xFFFFFFFF;
+  /// Earlier slots of a bucket that every slot names. They lie anywhere in memory, so that each step of a
+  /// walk waits for it: a walk takes that many slots in one step.
+  static constexpr std::size_t kTrail = 8;
 
   LshState() = default;
   /// Throws Error{kOutOfMemory, kBadArgument}.
@@ -47,8 +50,8 @@ class LshState {
   const float* key(std::size_t head, std::size_t slot) const noexcept;
   const float* value(std::size_t head, std::size_t slot) const noexcept;
   std::uint32_t bucket(std::size_t head, std::size_t slot, std::size_t round) const noexcept;
-  /// The slot before `slot` in its bucket of `round`, or kNone.
-  std::uint32_t previous(std::size_t head, std::size_t slot, std::size_t round) const noexcept;
+  /// The kTrail slots before `slot` in its bucket of `round`, newest first, then kNone.
+  const std::uint32_t* trail(std::size_t head, std::size_t slot, std::size_t round) const noexcept;
   /// The newest slot of a bucket, or kNone.
   std::uint32_t newest(std::size_t head, std::size_t round, std::uint32_t bucket) const noexcept;
   /// Places key, value and buckets of `head` at `slot` (the next free one) and links it into its lists.
@@ -59,14 +62,14 @@ class LshState {
 
  private:
   const float* row(std::size_t head, std::size_t slot) const noexcept;            // key, then value
-  const std::uint32_t* links(std::size_t head, std::size_t slot) const noexcept;  // buckets, then previous
+  const std::uint32_t* links(std::size_t head, std::size_t slot) const noexcept;  // trails, then buckets
   std::uint32_t& newest_of(std::size_t head, std::size_t round, std::uint32_t bucket) noexcept;
   void relink(std::size_t begin, std::size_t end) noexcept;
 
   std::size_t n_heads_ = 0, d_k_ = 0, d_v_ = 0, n_hashes_ = 0;
   std::uint32_t n_buckets_ = 0;  // of one round
   std::size_t max_length_ = 0, length_ = 0;
-  std::size_t row_floats_ = 0, head_bytes_ = 0;
+  std::size_t row_floats_ = 0, link_numbers_ = 0, head_bytes_ = 0;
   PageStore pages_;
   std::vector<std::uint32_t> newest_;  // [n_heads, n_hashes, n_buckets]
 };

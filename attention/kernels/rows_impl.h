@@ -82,6 +82,14 @@ float softmax_weights(float* x, std::size_t n) noexcept {
   return S::fold(parts);
 }
 
+/// Rows are scattered: asks for `d` floats of one that comes soon.
+inline void prefetch_row_after(const float* const* rows, std::size_t r, std::size_t n,
+                               std::size_t d) noexcept {
+  constexpr std::size_t kRowsAhead = 8;
+  if (r + kRowsAhead >= n) return;
+  for (std::size_t line = 0; line < d; line += kLanes) __builtin_prefetch(rows[r + kRowsAhead] + line);
+}
+
 /// y[r] = scale * <q, rows[r]> for R rows at a time, so that q is loaded once for them.
 template <class S, std::size_t R>
 inline void dot_some_rows(const float* q, const float* const* rows, std::size_t d, float scale,
@@ -120,12 +128,9 @@ inline void dot_some_rows(const float* q, const float* const* rows, std::size_t 
 template <class S>
 void dot_rows(const float* q, const float* const* rows, std::size_t n, std::size_t d, float scale,
               float* y) noexcept {
-  constexpr std::size_t kAhead = 8;  // rows are scattered: ask for their first lines early
   std::size_t r = 0;
   for (; r + kRowTile <= n; r += kRowTile) {
-    for (std::size_t i = r + kAhead; i < r + kAhead + kRowTile && i < n; ++i) {
-      for (std::size_t line = 0; line < d; line += kLanes) __builtin_prefetch(rows[i] + line);
-    }
+    for (std::size_t i = r; i < r + kRowTile; ++i) prefetch_row_after(rows, i, n, d);
     dot_some_rows<S, kRowTile>(q, rows + r, d, scale, y + r);
   }
   for (; r < n; ++r) dot_some_rows<S, 1>(q, rows + r, d, scale, y + r);
@@ -141,6 +146,7 @@ inline void sum_columns(const float* w, const float* const* rows, std::size_t n,
   TERRACE_UNROLL
   for (std::size_t i = 0; i < parts; ++i) sum[i] = S::set(0.0F);
   for (std::size_t r = 0; r < n; ++r) {
+    if (at == 0) prefetch_row_after(rows, r, n, G * kLanes);
     const F weight = S::set(w[r]);
     TERRACE_UNROLL
     for (std::size_t i = 0; i < parts; ++i)
