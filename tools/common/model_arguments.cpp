@@ -32,17 +32,6 @@ void add_kv_type(CLI::App& command, std::string& to) {
       ->type_name("TYPE");
 }
 
-void add_kv_type(CLI::App& command, std::string& to) {
-  std::vector<std::string> names;
-  for (const KvType type : kKvTypes) names.emplace_back(kv_type_name(type));
-  command
-      .add_option("--kv-type", to,
-                  "How keys and values are kept: f32, bf16, or q8 (int8, a scale per head and position)")
-      ->check(CLI::IsMember(names))
-      ->capture_default_str()
-      ->type_name("TYPE");
-}
-
 void ModelArguments::add_model(CLI::App& command) {
   command.add_option("-m,--model", model, "Model file")->required()->type_name("FILE");
 }
