@@ -21,7 +21,7 @@ namespace {
 constexpr std::size_t kRowTile = 4;
 /// How far ahead of the multiply-adds keys and values are asked for, into the nearest cache. bench_attention,
 /// multi_head/f32/8192, two cores of an Emerald Rapids: 84 % of the read bandwidth with 1 KB, 91 % with 2, 83
-/// % with 4 and 8. (q8 has its own: attend_page_q8_impl.h.)
+/// % with 4 and 8 in one sitting; runs of the same build differ by more. (q8: attend_page_q8_impl.h.)
 constexpr std::size_t kPrefetchBytes = 2048;
 constexpr float kMinusInfinity = -__builtin_inff();
 
