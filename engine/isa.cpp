@@ -112,7 +112,12 @@ Isa parse_isa(std::string_view name) {
 
 Isa isa_from_environment() {
   const char* forced = std::getenv("TERRACE_ISA");
-  return forced && *forced ? parse_isa(forced) : best_isa();
+  if (!forced || !*forced) return best_isa();
+  try {
+    return parse_isa(forced);
+  } catch (const Error& error) {
+    throw Error(error.code(), std::string("TERRACE_ISA: ") + error.what());
+  }
 }
 
 }  // namespace terrace

@@ -4,7 +4,7 @@
 #include <sys/mman.h>
 
 #include <cerrno>
-#include <cstring>
+#include <system_error>
 
 #include "engine/error.h"
 
@@ -17,9 +17,9 @@ VirtualBuffer::VirtualBuffer(std::size_t bytes, const std::string& what) {
   if (bytes == 0) return;
   void* p =
       ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  TERRACE_CHECK(
-      p != MAP_FAILED, kOutOfMemory,
-      "cannot reserve " + std::to_string(bytes) + " bytes for " + what + ": " + std::strerror(errno));
+  TERRACE_CHECK(p != MAP_FAILED, kOutOfMemory,
+                "cannot reserve " + std::to_string(bytes) + " bytes for " + what + ": " +
+                    std::generic_category().message(errno));
   data_ = static_cast<std::byte*>(p);
   bytes_ = bytes;
 #ifdef MADV_HUGEPAGE

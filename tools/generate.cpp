@@ -8,11 +8,11 @@
 #include <cstdint>
 #include <limits>
 #include <memory>
-#include <optional>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "engine/atomic_file.h"
 #include "engine/error.h"
 #include "models/sampler.h"
 #include "models/session.h"
@@ -30,12 +30,13 @@ namespace terrace::tools {
 namespace {
 
 constexpr std::int64_t kNoLimit = -1;
+constexpr std::int64_t kNewSeed = -1;
 
 struct Options {
   ModelArguments model;
   PromptArguments prompt;
   SamplerConfig sampler;
-  std::optional<std::uint64_t> seed;
+  std::int64_t seed = kNewSeed;
   std::int64_t n_predict = kNoLimit;
   std::string state_save;
   std::string state_load;
@@ -162,7 +163,10 @@ void run(Options options) {
     throw UsageError("expected a prompt (-p, -f or --tokens) or a saved state (--state-load)");
   }
   const Interrupt interrupt;
-  options.sampler.seed = options.seed ? *options.seed : std::random_device()();
+  options.sampler.seed =
+      options.seed == kNewSeed ? std::random_device()() : static_cast<std::uint64_t>(options.seed);
+  // Whether the state can be written is known now, not after hours of text.
+  if (!options.state_save.empty()) static_cast<void>(AtomicFile(options.state_save, 1));
   const auto model = options.model.load();
   const Prompt prompt = options.prompt.given() ? options.prompt.read(*model) : Prompt{};
   if (model->has_encoder() && options.prompt.given() && !options.state_load.empty()) {
@@ -260,8 +264,21 @@ void add_sampling(CLI::App& command, Options& options) {
       ->check(between(-1e6, 1e6))
       ->type_name("X")
       ->capture_default_str();
-  group->add_option("-s,--seed", options.seed, "Seed of the draw (default: a new one each time)")
+  group->add_option("-s,--seed", options.seed, "Seed of the draw (default -1: a new one each time)")
+      ->check(between(kNewSeed, std::numeric_limits<std::int64_t>::max()))
       ->type_name("N");
+}
+
+/// Flags that scripts for other versions may give: refused with a reason, which "not expected" is not.
+void refuse_flags_of_later_versions(CLI::App& command) {
+  const auto refuse = [&command](const char* flag, const char* type, const char* reason) {
+    const auto fail = [flag, reason](const std::string&) { throw CLI::ValidationError(flag, reason); };
+    command.add_option_function<std::string>(flag, fail, fmt::format("Not in this version: {}", reason))
+        ->type_name(type);
+  };
+  refuse("--attention", "KIND", "a model runs with the attention it was made with");
+  refuse("--draft", "FILE", "there is no speculative decoding yet");
+  refuse("--draft-len", "N", "there is no speculative decoding yet");
 }
 
 }  // namespace
@@ -279,6 +296,7 @@ void add_generate(CLI::App& app, Action& action) {
       ->type_name("N");
   options->model.add_session(*command);
   options->model.add_threads(*command);
+  refuse_flags_of_later_versions(*command);
   add_sampling(*command, *options);
   command->add_option("--stop", options->stops, "Stop before this text (may be given several times)")
       ->type_name("TEXT")

@@ -6,10 +6,12 @@
 
 #include <CLI/CLI.hpp>
 #include <charconv>
+#include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "engine/error.h"
 #include "engine/runtime.h"
 #include "models/config.h"
 #include "models/presets.h"
@@ -77,10 +79,18 @@ TokenizerSource read_tokenizer(const std::string& text) {
   return {description.dump(), read_file(rest)};
 }
 
+ModelConfig read_config(const std::string& path) {
+  try {
+    return parse_config(read_file(path));
+  } catch (const Error& error) {
+    throw Error(error.code(), fmt::format("{}: {}", path, error.what()));
+  }
+}
+
 void run(const Options& options) {
   const Interrupt interrupt;
   if (options.dense && options.preset.empty()) throw UsageError("--dense: only a --preset has a dense twin");
-  const ModelConfig config = options.preset.empty() ? parse_config(read_file(options.config_file))
+  const ModelConfig config = options.preset.empty() ? read_config(options.config_file)
                                                     : preset_config(options.preset, options.dense);
   const TokenizerSource tokenizer = read_tokenizer(options.tokenizer);
 
@@ -117,6 +127,7 @@ void add_init(CLI::App& app, Action& action) {
   command->add_flag("--dense", options->dense, "The preset's dense twin of equal parameter count");
   options->dtype.add(*command);
   command->add_option("-s,--seed", options->seed, "Seed of the weights")
+      ->check(between(std::int64_t{0}, std::numeric_limits<std::int64_t>::max()))
       ->capture_default_str()
       ->type_name("N");
   command

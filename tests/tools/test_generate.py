@@ -43,6 +43,7 @@ def test_a_seed_gives_the_same_text_again(models):
 
     assert text(1) == text(1)
     assert len({text(seed) for seed in range(5)}) == 5
+    assert len({text(-1) for _ in range(3)}) == 3  # as in llama.cpp: a new seed each time
 
 
 def test_top_k_1_is_greedy(models):

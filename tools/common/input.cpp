@@ -6,8 +6,8 @@
 #include <cerrno>
 #include <charconv>
 #include <cstdio>
-#include <cstring>
 #include <memory>
+#include <system_error>
 
 #include "engine/error.h"
 #include "engine/quote.h"
@@ -18,7 +18,8 @@ std::string read_file(const std::string& path) {
   const bool is_stdin = path == "-";
   const std::string name = is_stdin ? "standard input" : path;
   const auto fail = [&] {
-    throw Error(ErrorCode::kIo, fmt::format("{}: cannot read: {}", name, std::strerror(errno)));
+    throw Error(ErrorCode::kIo,
+                fmt::format("{}: cannot read: {}", name, std::generic_category().message(errno)));
   };
 
   std::FILE* file = is_stdin ? stdin : std::fopen(path.c_str(), "rb");

@@ -5,8 +5,8 @@
 
 #include <cerrno>
 #include <cstdio>
-#include <cstring>
 #include <span>
+#include <system_error>
 
 #include "engine/atomic_file.h"
 #include "engine/error.h"
@@ -15,7 +15,8 @@ namespace terrace::tools {
 
 void write_stdout(std::string_view text) {
   const bool ok = std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0;
-  TERRACE_CHECK(ok, kIo, fmt::format("standard output: cannot write: {}", std::strerror(errno)));
+  TERRACE_CHECK(ok, kIo,
+                fmt::format("standard output: cannot write: {}", std::generic_category().message(errno)));
 }
 
 void write_file(const std::string& path, std::string_view text) {

@@ -7,8 +7,8 @@
 #include <sys/statvfs.h>
 
 #include <cerrno>
-#include <cstring>
 #include <filesystem>
+#include <system_error>
 
 #include "engine/error.h"
 
@@ -25,7 +25,7 @@ DiskReads DiskReads::so_far() noexcept {
 std::uint64_t free_disk_bytes(const std::string& folder) {
   struct statvfs status {};
   TERRACE_CHECK(statvfs(folder.c_str(), &status) == 0, kIo,
-                fmt::format("{}: {}", folder, std::strerror(errno)));
+                fmt::format("{}: {}", folder, std::generic_category().message(errno)));
   return std::uint64_t{status.f_bavail} * status.f_frsize;
 }
 
@@ -36,8 +36,9 @@ std::string format_bytes(std::uint64_t bytes) {
 }
 
 TemporaryFolder::TemporaryFolder(const std::string& parent) : path_(parent + "/terrace-XXXXXX") {
-  TERRACE_CHECK(mkdtemp(path_.data()) != nullptr, kIo,
-                fmt::format("{}: cannot make a temporary folder: {}", parent, std::strerror(errno)));
+  TERRACE_CHECK(
+      mkdtemp(path_.data()) != nullptr, kIo,
+      fmt::format("{}: cannot make a temporary folder: {}", parent, std::generic_category().message(errno)));
 }
 
 TemporaryFolder::~TemporaryFolder() {
