@@ -4,6 +4,7 @@
 import json
 import os
 import pathlib
+import pty
 import subprocess
 
 import pytest
@@ -89,3 +90,18 @@ def ids(tmp_path):
     path = tmp_path / "ids.txt"
     path.write_text(" ".join(str(7 * i % 259) for i in range(40)))
     return path
+
+
+def drawn_on_a_terminal(command):
+    """What `command` draws on its stderr when that is a terminal. It must succeed."""
+    leader, follower = pty.openpty()
+    subprocess.run(command, stderr=follower, stdout=subprocess.DEVNULL, check=True)
+    os.close(follower)
+    drawn = b""
+    try:
+        while chunk := os.read(leader, 4096):
+            drawn += chunk
+    except OSError:  # the other end is closed
+        pass
+    os.close(leader)
+    return drawn

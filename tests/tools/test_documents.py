@@ -2,8 +2,6 @@
 """terrace generate with an encoder-decoder model: reading a document, its progress, its figures, its mistakes."""
 
 import json
-import os
-import pty
 import re
 import signal
 import subprocess
@@ -11,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import BINARY, run
+from conftest import BINARY, drawn_on_a_terminal, run
 
 MAX_LEN = 600
 STACK = {
@@ -112,17 +110,7 @@ def test_statistics_separate_encoder_prefill_and_decode(model, tmp_path):
 
 def test_the_progress_bar_moves_through_a_document(slow_model, tmp_path):
     ids = write_ids(tmp_path / "ids", document(8000))
-    leader, follower = pty.openpty()
-    command = [BINARY, "generate", "-m", slow_model, "--tokens", ids, "-n", "1", "-t", "1"]
-    subprocess.run(command, stderr=follower, stdout=subprocess.DEVNULL, check=True)
-    os.close(follower)
-    drawn = b""
-    try:
-        while chunk := os.read(leader, 4096):
-            drawn += chunk
-    except OSError:  # the other end is closed
-        pass
-    os.close(leader)
+    drawn = drawn_on_a_terminal([BINARY, "generate", "-m", slow_model, "--tokens", ids, "-n", "1", "-t", "1"])
     done = [int(n) for n in re.findall(rb"document \[.*?\] (\d+)/8000 tokens", drawn)]
     assert len(set(done)) > 5 and done == sorted(done) and done[-1] == 8000
     assert b" left" in drawn

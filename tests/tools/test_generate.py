@@ -2,14 +2,12 @@
 """terrace generate: streaming, sampling, stopping, saving, interrupting."""
 
 import json
-import os
-import pty
 import signal
 import subprocess
 import time
 
 import pytest
-from conftest import BINARY, run
+from conftest import BINARY, drawn_on_a_terminal, run
 
 GREEDY = ["--temp", 0]
 
@@ -102,16 +100,7 @@ def test_progress_is_drawn_on_a_terminal_only(models, tmp_path):
     long = tmp_path / "long.txt"
     long.write_text("x" * 200)
     arguments = [BINARY, "generate", "-m", models["sparse"], "-f", long, "-n", "1"]
-    leader, follower = pty.openpty()
-    subprocess.run(arguments, stderr=follower, stdout=subprocess.DEVNULL, check=True)
-    os.close(follower)
-    drawn = b""
-    try:
-        while chunk := os.read(leader, 4096):
-            drawn += chunk
-    except OSError:  # the other end is closed
-        pass
-    os.close(leader)
+    drawn = drawn_on_a_terminal(arguments)
     assert b"201/201 tokens" in drawn
     assert drawn.endswith(b"\r\x1b[K")
     assert run(*arguments[1:]).err == ""
