@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "engine/kernels/lanes_avx512.h"
+#include "engine/kernels/lanes_avx512vnni.h"
 #include "sparse/kernels/sparse_impl.h"
 #include "sparse/kernels/sparse_tables.h"
 
@@ -31,12 +31,6 @@ inline __m512i add_up(const __m512i* sums) noexcept {
   const __m512i high = _mm512_add_epi32(_mm512_shuffle_i32x4(quarter[2], quarter[3], 0x88),
                                         _mm512_shuffle_i32x4(quarter[2], quarter[3], 0xdd));
   return _mm512_add_epi32(_mm512_shuffle_i32x4(low, high, 0x88), _mm512_shuffle_i32x4(low, high, 0xdd));
-}
-
-/// sum + products of unsigned w with x. Given the intrinsic, GCC 12 copies every accumulator.
-inline __m512i add_products(__m512i sum, __m512i w, __m512i x) noexcept {
-  asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(w), "v"(x));
-  return sum;
 }
 
 /// Inner products of rows w + r * row_stride, r < kRows, with x; all kRows rows are there.
