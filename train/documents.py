@@ -14,6 +14,9 @@ from pathlib import Path
 from train.errors import TrainError
 
 SPLITS = ("train", "valid", "test")
+# A line of at least so many characters was broken by its editor, not by its author; shorter ones (verse, headings, the
+# last line of a paragraph) keep their break.
+WRAPPED_LINE = 45
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,18 @@ def split_of(document, held_out):
     if point < held_out:
         return "valid"
     return "test" if point < 2 * held_out else "train"
+
+
+def unwrap(text):
+    """`text` with the hard line breaks inside its paragraphs turned into spaces, as running text has none."""
+    lines = text.split("\n")
+    joined = [lines[0]]
+    for before, line in zip(lines, lines[1:]):
+        if len(before) >= WRAPPED_LINE and line and not line[0].isspace():
+            joined[-1] += " " + line
+        else:
+            joined.append(line)
+    return "\n".join(joined)
 
 
 def read_text(path):

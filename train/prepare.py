@@ -14,11 +14,12 @@ writes to the output folder
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from train.documents import SPLITS, read_documents, split_of
+from train.documents import SPLITS, read_documents, split_of, unwrap
 from train.errors import TrainError
 from train.vocabulary import END, START, load_vocabulary, train_vocabulary
 
@@ -71,27 +72,36 @@ def encode_pairs(vocabulary, documents, stem):
     return len(spans)
 
 
-def prepare(out, sources, separators, vocabulary_size, held_out, vocabulary_file=None, threads=2):
-    """Runs the whole preparation; returns the contents of data.json."""
+def read_source(paths, separator, held_out, wrapped):
+    """{split: documents} of one source. The split goes by the text as found, before its lines are joined."""
+    by_split = {split: [] for split in SPLITS}
+    for path in paths:
+        for document in read_documents(path, separator):
+            members = by_split[split_of(document, held_out)]
+            members.append(replace(document, text=unwrap(document.text)) if wrapped else document)
+    return by_split
+
+
+def prepare(out, sources, separators, vocabulary_size, held_out, vocabulary_file=None, threads=2, wrapped=()):
+    """Runs the whole preparation; returns the contents of data.json. `wrapped`: sources with hard line breaks."""
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     documents = {}
     for name, paths in sources:
-        separator = separators.get(name, separators[""])
-        documents[name] = [doc for path in paths for doc in read_documents(path, separator)]
-        print(f"{name}: {len(documents[name])} documents", file=sys.stderr)
+        documents[name] = read_source(paths, separators.get(name, separators[""]), held_out, name in wrapped)
+        print(f"{name}: {sum(map(len, documents[name].values()))} documents", file=sys.stderr)
     if vocabulary_file:
         vocabulary = load_vocabulary(vocabulary_file)
         (out / "tokenizer.model").write_bytes(Path(vocabulary_file).read_bytes())
     else:
-        sample = [doc.text for docs in documents.values() for doc in _sample(docs, VOCABULARY_SAMPLE // len(sources))]
+        share = VOCABULARY_SAMPLE // len(sources)
+        sample = [doc.text for by_split in documents.values() for doc in _sample(by_split["train"], share)]
         train_vocabulary(sample, vocabulary_size, out / "tokenizer.model", threads)
         vocabulary = load_vocabulary(out / "tokenizer.model")
     report = {"vocab_size": vocabulary.size, "held_out": held_out, "sources": {}}
     held_out_text = {"valid": [], "test": []}
-    for name, docs in documents.items():
-        by_split = {split: [doc for doc in docs if split_of(doc, held_out) == split] for split in SPLITS}
-        paired = any(doc.summary for doc in docs)
+    for name, by_split in documents.items():
+        paired = any(doc.summary for docs in by_split.values() for doc in docs)
         entry = report["sources"][name] = {"paired": paired}
         for split, members in by_split.items():
             stem = out / f"{name}.{split}"
@@ -123,6 +133,9 @@ def main(argv=None):
     parser.add_argument(
         "--separator", action="append", default=[], help="[name=]text between documents; default: two blank lines"
     )
+    parser.add_argument(
+        "--unwrap", action="append", default=[], metavar="NAME", help="join the hard line breaks of this source"
+    )
     parser.add_argument("--vocab-size", type=int, default=4096)
     parser.add_argument("--vocabulary", help="use this SentencePiece model instead of training one")
     parser.add_argument("--held-out", type=float, default=0.01, help="share of documents for valid and for test")
@@ -134,7 +147,12 @@ def main(argv=None):
         separators[name if sign else ""] = text if sign else item
     try:
         sources = [parse_source(item) for item in args.source]
-        prepare(args.out, sources, separators, args.vocab_size, args.held_out, args.vocabulary, args.threads)
+        unknown = sorted(set(args.unwrap) - {name for name, _ in sources})
+        if unknown:
+            raise TrainError(f"--unwrap {unknown[0]}: no --source of that name")
+        prepare(
+            args.out, sources, separators, args.vocab_size, args.held_out, args.vocabulary, args.threads, args.unwrap
+        )
     except TrainError as error:
         print(f"train.prepare: {error}", file=sys.stderr)
         return 1
