@@ -22,28 +22,19 @@ void LowRankDense::forward(Exec& exec, ConstRows x, Rows y) const {
   up_.forward(exec, low, y);
 }
 
-Projection::Projection(Map map) : map_(std::move(map)) {
+Projection::Projection(const Map& map) : map_(map) {
   const auto* const conv = std::get_if<LocallyConvDense>(&map_);
   TERRACE_CHECK(!conv || conv->n_steps() == 1, kBadArgument,
                 fmt::format("projection: a convolution over {} time steps has state; expected 1 step",
                             conv ? conv->n_steps() : 0));
-}
-
-std::size_t Projection::d_in() const noexcept {
-  return std::visit([](const auto& map) { return map.d_in(); }, map_);
-}
-
-std::size_t Projection::d_out() const noexcept {
-  return std::visit([](const auto& map) { return map.d_out(); }, map_);
-}
-
-std::size_t Projection::bytes_per_token() const noexcept {
-  return std::visit(
-      [](const auto& map) {
-        if constexpr (std::is_same_v<std::decay_t<decltype(map)>, Linear>) {
-          return map.weight().bytes();
+  std::visit(
+      [this](const auto& chosen) {
+        d_in_ = chosen.d_in();
+        d_out_ = chosen.d_out();
+        if constexpr (std::is_same_v<std::decay_t<decltype(chosen)>, Linear>) {
+          bytes_per_token_ = chosen.weight().bytes();
         } else {
-          return map.bytes_per_token();
+          bytes_per_token_ = chosen.bytes_per_token();
         }
       },
       map_);

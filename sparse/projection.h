@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstddef>
-#include <utility>
 #include <variant>
 
 #include "engine/linear.h"
@@ -40,12 +39,12 @@ class Projection {
 
   Projection() = default;
   /// Throws Error{kBadArgument} for a convolution over time.
-  explicit Projection(Map map);
+  explicit Projection(const Map& map);
 
-  std::size_t d_in() const noexcept;
-  std::size_t d_out() const noexcept;
+  std::size_t d_in() const noexcept { return d_in_; }
+  std::size_t d_out() const noexcept { return d_out_; }
   /// Bytes of weights that one call reads.
-  std::size_t bytes_per_token() const noexcept;
+  std::size_t bytes_per_token() const noexcept { return bytes_per_token_; }
   /// The map, for callers that fuse or specialise (an output layer that only needs the best logits, say).
   const Map& map() const noexcept { return map_; }
 
@@ -54,6 +53,9 @@ class Projection {
 
  private:
   Map map_;
+  std::size_t d_in_ = 0;
+  std::size_t d_out_ = 0;
+  std::size_t bytes_per_token_ = 0;
 };
 
 }  // namespace terrace
