@@ -22,7 +22,7 @@ namespace {
 /// Bytes made in one go: a few milliseconds of work, so that the threads are worth waking and progress is
 /// smooth.
 constexpr std::uint64_t kPieceBytes = 8U << 20;
-constexpr std::uint32_t kChunksPerThread = 4;
+constexpr std::uint64_t kChunksPerThread = 4;
 
 class Initializer {
  public:

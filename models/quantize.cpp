@@ -27,7 +27,7 @@ namespace {
 
 /// Bytes of input taken in one go: enough to wake the threads for, and progress stays smooth.
 constexpr std::size_t kPieceBytes = 8U << 20;
-constexpr std::uint32_t kChunksPerThread = 4;
+constexpr std::size_t kChunksPerThread = 4;
 
 /// Metadata that the writer makes itself.
 bool is_made_by_writer(const std::string& key) {

@@ -164,7 +164,7 @@ void SparseFfn::choose(const Pass& pass, std::size_t group, float* logits) const
       for (std::size_t b = first; b < last; ++b) {
         std::uint32_t& unit = pass.units[t * pass.n_blocks + b];
         unit += static_cast<std::uint32_t>(b * block_size());
-        prefetch_row(units_, 2 * unit, rows_on_demand_);
+        prefetch_row(units_, std::size_t{2} * unit, rows_on_demand_);
       }
     }
   }
@@ -176,7 +176,7 @@ void SparseFfn::activate(const Pass& pass, std::size_t group) const noexcept {
     const PreparedRows x = pass.x.slice(t, 1);
     for (std::size_t b = first; b < last; ++b) {
       const std::size_t slot = t * pass.n_blocks + b;
-      const std::uint32_t w1_row = 2 * pass.units[slot];
+      const std::size_t w1_row = std::size_t{2} * pass.units[slot];
       float& a = pass.activations[slot];
       dot_rows(*kernels_, units_.slice_rows(w1_row, 1), 0, 1, x, &a, 1);
       kernels_->relu(&a, 1);
