@@ -120,7 +120,9 @@ InfinitePosition::InfinitePosition(const Linear& map, std::size_t max_positions,
     }
   }
   const std::size_t d = map_.d_in();
-  if (d > 2) drift = std::pow(drift, static_cast<double>(half_) / static_cast<double>(d / 2));
+  // Half a wave at the end of an odd d counts in half_, but not here: the exponent is Trax's.
+  const std::size_t n_whole_waves = d / 2;
+  if (d > 2) drift = std::pow(drift, static_cast<double>(half_) / static_cast<double>(n_whole_waves));
   for (std::size_t j = 0; j < half_; ++j) {
     const double along = half_ == 1 ? 0.0 : static_cast<double>(j) / static_cast<double>(half_ - 1);
     frequency_[j] = 0.5 * std::pow(drift, 2.0 * along);
