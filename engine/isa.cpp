@@ -7,6 +7,13 @@
 
 #include "engine/error.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+#endif
 #if defined(__aarch64__) && defined(__linux__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
@@ -15,8 +22,8 @@
 namespace terrace {
 namespace {
 
-constexpr std::array kAllIsas = {Isa::kScalar,     Isa::kAvx2, Isa::kAvx512,
-                                 Isa::kAvx512Vnni, Isa::kNeon, Isa::kNeonDot};
+constexpr std::array kAllIsas = {Isa::kScalar,    Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Vnni,
+                                 Isa::kAvx512Amx, Isa::kNeon, Isa::kNeonDot};
 
 #if defined(__x86_64__)
 // __builtin_cpu_supports also asks the operating system (XCR0) whether it saves the wide registers.
@@ -27,6 +34,25 @@ bool cpu_has_avx512() noexcept {
          __builtin_cpu_supports("avx512vl");
 }
 bool cpu_has_avx512_vnni() noexcept { return cpu_has_avx512() && __builtin_cpu_supports("avx512vnni"); }
+
+/// AMX-INT8 of the CPU, saved by the operating system and permitted to this process: Linux gives the tile
+/// registers to those who ask, once, for all threads that start later and for the one that asks.
+bool tiles_are_usable() noexcept {
+#if defined(__linux__)
+  static const bool usable = [] {
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    constexpr unsigned kTile = 1U << 24;
+    constexpr unsigned kInt8 = 1U << 25;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & kTile) == 0 || (d & kInt8) == 0) return false;
+    constexpr int kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+    constexpr int kTileData = 18;               // XFEATURE_XTILEDATA
+    return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  }();
+  return usable;
+#else
+  return false;
+#endif
+}
 #endif
 
 }  // namespace
@@ -41,6 +67,8 @@ const char* isa_name(Isa isa) noexcept {
       return "avx512";
     case Isa::kAvx512Vnni:
       return "avx512vnni";
+    case Isa::kAvx512Amx:
+      return "avx512amx";
     case Isa::kNeon:
       return "neon";
     case Isa::kNeonDot:
@@ -60,6 +88,8 @@ bool isa_available(Isa isa) noexcept {
       return cpu_has_avx512();
     case Isa::kAvx512Vnni:
       return cpu_has_avx512_vnni();
+    case Isa::kAvx512Amx:
+      return cpu_has_avx512_vnni() && tiles_are_usable();
 #elif defined(__aarch64__)
     case Isa::kNeon:
       return true;
@@ -107,7 +137,7 @@ Isa parse_isa(std::string_view name) {
   }
   throw Error(ErrorCode::kBadArgument,
               "unknown instruction set '" + std::string(name) +
-                  "'; expected one of scalar, avx2, avx512, avx512vnni, neon, neondot");
+                  "'; expected one of scalar, avx2, avx512, avx512vnni, avx512amx, neon, neondot");
 }
 
 Isa isa_from_environment() {

@@ -13,11 +13,12 @@ enum class Isa : std::uint8_t {
   kAvx2,        ///< AVX2 + FMA
   kAvx512,      ///< AVX-512 F/CD/DQ/BW/VL
   kAvx512Vnni,  ///< kAvx512 + VNNI (int8 dot products)
+  kAvx512Amx,   ///< kAvx512Vnni + AMX-INT8 (tiles of int8 products, for many activation rows)
   kNeon,        ///< aarch64 Advanced SIMD
   kNeonDot      ///< kNeon + SDOT
 };
 
-/// Name as used by TERRACE_ISA: scalar, avx2, avx512, avx512vnni, neon, neondot.
+/// Name as used by TERRACE_ISA: scalar, avx2, avx512, avx512vnni, avx512amx, neon, neondot.
 const char* isa_name(Isa isa) noexcept;
 
 /// True if kernels for `isa` were built and this CPU (and its operating system) can run them.

@@ -26,17 +26,83 @@ std::int32_t sum_of(const std::int8_t* q, std::size_t n) noexcept {
 PreparedRows::PreparedRows(Exec& exec, const DenseKernels& kernels, DType dtype, ConstRows x)
     : PreparedRows(windows(exec, kernels, dtype, x, 1, 0, x.width)) {}
 
+void PreparedRows::reserve_packs(Exec& exec, const DenseKernels& kernels, DType dtype) {
+  if (dtype != DType::kQ8 || !kernels.pack_q8 || width_ % kPackColumns != 0) return;
+  const std::size_t rest = n_ % kPackRows;
+  n_packed_ = rest >= kMinPacked ? n_ : n_ - rest;
+  packs_ = exec.ws.take<std::byte>((n_packed_ + kPackRows - 1) / kPackRows * pack_bytes(width_));
+}
+
+void PreparedRows::pack(const DenseKernels& kernels, std::size_t begin, std::size_t end) const noexcept {
+  end = std::min(end, n_packed_);
+  while (begin < end) {
+    const std::size_t first = begin % kPackRows;
+    const std::size_t n = std::min(end - begin, kPackRows - first);
+    kernels.pack_q8(quantized_ + begin, first, n, width_, packs_ + begin / kPackRows * pack_bytes(width_));
+    begin += n;
+  }
+}
+
+PreparedRows PreparedRows::slice(std::size_t begin, std::size_t n) const noexcept {
+  PreparedRows rows = *this;
+  rows.f32_ = f32_ ? f32_ + begin : nullptr;
+  rows.quantized_ = quantized_ ? quantized_ + begin : nullptr;
+  rows.n_ = n;
+  const bool whole = begin % kPackRows == 0 && (n % kPackRows == 0 || begin + n == n_);
+  rows.n_packed_ = whole && begin < n_packed_ ? std::min(n, n_packed_ - begin) : 0;
+  if (rows.n_packed_ > 0) rows.packs_ = packs_ + begin / kPackRows * pack_bytes(width_);
+  return rows;
+}
+
+PreparedRows PreparedRows::reserve(Exec& exec, const DenseKernels& kernels, DType dtype, std::size_t n,
+                                   std::size_t width) {
+  PreparedRows result;
+  result.n_ = n;
+  result.width_ = width;
+  if (is_quantized(dtype)) {
+    result.quantized_ = exec.ws.take<QuantizedRow>(n);
+    result.own_q8_ = exec.ws.take<std::int8_t>(n * padded(width));
+  } else {
+    result.f32_ = exec.ws.take<const float*>(n);
+    result.own_f32_ = exec.ws.take<float>(n * padded(width));
+  }
+  result.reserve_packs(exec, kernels, dtype);
+  return result;
+}
+
+void PreparedRows::put_product(const DenseKernels& kernels, std::size_t i, const float* a,
+                               const float* b) const noexcept {
+  if (own_f32_) {
+    float* const row = own_f32_ + i * padded(width_);
+    kernels.multiply_to(a, b, row, width_);
+    f32_[i] = row;
+    return;
+  }
+  alignas(kCacheLine) float product[kMostProduct];
+  TERRACE_DCHECK(width_ <= kMostProduct);
+  kernels.multiply_to(a, b, product, width_);
+  quantized_[i] = kernels.quantize(product, width_, own_q8_ + i * padded(width_));
+}
+
 PreparedRows PreparedRows::windows(Exec& exec, const DenseKernels& kernels, DType dtype, ConstRows x,
                                    std::size_t n_windows, std::size_t step, std::size_t width) {
   TERRACE_DCHECK(n_windows == 0 || (n_windows - 1) * step + width <= x.width);
   PreparedRows result;
   result.n_ = x.n * n_windows;
   result.width_ = width;
+  result.reserve_packs(exec, kernels, dtype);
+  const auto pack_all = [&] {
+    const std::size_t n_packs = (result.n_packed_ + kPackRows - 1) / kPackRows;
+    exec.for_range(n_packs, 1, kPackRows * width, [&](std::size_t begin, std::size_t end) {
+      result.pack(kernels, begin * kPackRows, end * kPackRows);
+    });
+  };
   if (!is_quantized(dtype)) {
     result.f32_ = exec.ws.take<const float*>(result.n_);
     for (std::size_t t = 0; t < x.n; ++t) {
       for (std::size_t i = 0; i < n_windows; ++i) result.f32_[t * n_windows + i] = x.row(t) + i * step;
     }
+    pack_all();
     return result;
   }
   const std::size_t row = padded(x.width);
@@ -55,35 +121,58 @@ PreparedRows PreparedRows::windows(Exec& exec, const DenseKernels& kernels, DTyp
       }
     }
   });
+  pack_all();
   return result;
 }
+
+namespace {
+
+/// Rows [begin, end) of `w` for activation rows [first, x.size()), which need not be packed.
+void dot_unpacked(const DenseKernels& kernels, const WeightView& w, std::size_t begin, std::size_t end,
+                  const PreparedRows& x, std::size_t first, float* y, std::size_t y_stride) noexcept {
+  if (begin >= end || first >= x.size()) return;
+  const std::size_t n = end - begin;
+  const std::size_t n_tokens = x.size() - first;
+  const std::byte* const data = w.row(begin);
+  float* const out = y + first * y_stride + begin;
+  switch (w.dtype) {
+    case DType::kF32:
+      kernels.dot_f32(reinterpret_cast<const float*>(data), w.row_stride, n, x.f32() + first, n_tokens,
+                      w.cols, out, y_stride);
+      break;
+    case DType::kBf16:
+      kernels.dot_bf16(reinterpret_cast<const std::uint16_t*>(data), w.row_stride, n, x.f32() + first,
+                       n_tokens, w.cols, out, y_stride);
+      break;
+    case DType::kQ8:
+      kernels.dot_q8(reinterpret_cast<const std::int8_t*>(data), w.row_stride,
+                     reinterpret_cast<const float*>(w.row_scale(begin)), n, x.q8() + first, n_tokens, w.cols,
+                     out, y_stride);
+      break;
+    case DType::kQ4:
+      kernels.dot_q4(reinterpret_cast<const std::uint8_t*>(data), w.row_stride,
+                     reinterpret_cast<const std::uint16_t*>(w.row_scale(begin)), n, x.q8() + first, n_tokens,
+                     w.cols, out, y_stride);
+      break;
+  }
+}
+
+}  // namespace
 
 void dot_rows(const DenseKernels& kernels, const WeightView& w, std::size_t begin, std::size_t end,
               const PreparedRows& x, float* y, std::size_t y_stride) noexcept {
   if (begin >= end) return;
   TERRACE_DCHECK(end <= w.rows && x.width() == w.cols && x.quantized() == is_quantized(w.dtype));
-  const std::size_t n = end - begin;
-  const std::byte* const data = w.row(begin);
-  switch (w.dtype) {
-    case DType::kF32:
-      kernels.dot_f32(reinterpret_cast<const float*>(data), w.row_stride, n, x.f32(), x.size(), w.cols,
-                      y + begin, y_stride);
-      break;
-    case DType::kBf16:
-      kernels.dot_bf16(reinterpret_cast<const std::uint16_t*>(data), w.row_stride, n, x.f32(), x.size(),
-                       w.cols, y + begin, y_stride);
-      break;
-    case DType::kQ8:
-      kernels.dot_q8(reinterpret_cast<const std::int8_t*>(data), w.row_stride,
-                     reinterpret_cast<const float*>(w.row_scale(begin)), n, x.q8(), x.size(), w.cols,
-                     y + begin, y_stride);
-      break;
-    case DType::kQ4:
-      kernels.dot_q4(reinterpret_cast<const std::uint8_t*>(data), w.row_stride,
-                     reinterpret_cast<const std::uint16_t*>(w.row_scale(begin)), n, x.q8(), x.size(), w.cols,
-                     y + begin, y_stride);
-      break;
+  // Rows that were packed for q8 may also meet q4 weights.
+  const bool packed = x.n_packed() > 0 && w.dtype == DType::kQ8;
+  const std::size_t whole = packed ? (end - begin) / kPackRows * kPackRows : 0;
+  if (whole > 0) {
+    kernels.dot_packed_q8(reinterpret_cast<const std::int8_t*>(w.row(begin)), w.row_stride,
+                          reinterpret_cast<const float*>(w.row_scale(begin)), whole, x.packs(), x.q8(),
+                          x.n_packed(), w.cols, y + begin, y_stride);
+    dot_unpacked(kernels, w, begin, begin + whole, x, x.n_packed(), y, y_stride);
   }
+  dot_unpacked(kernels, w, begin + whole, end, x, 0, y, y_stride);
 }
 
 void axpy_rows(const DenseKernels& kernels, const WeightView& w, const float* a, const std::uint32_t* rows,

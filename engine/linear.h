@@ -9,10 +9,16 @@
 
 namespace terrace {
 
-/// Activation rows as the dot kernels of one weight dtype want them: pointers to f32 rows, or quantised rows.
-/// Made once and used by every linear map that reads the same input (q, k and v of one norm, say).
+/// Activation rows as the dot kernels of one weight dtype want them: pointers to f32 rows, or quantised rows;
+/// many quantised ones also packed. Made once and used by every linear map that reads the same input (q, k
+/// and v of one norm, say).
 class PreparedRows {
  public:
+  /// Fewer rows than this at the end, or altogether, are not packed: half of a pack's lanes would be idle.
+  static constexpr std::size_t kMinPacked = 8;
+  /// Longest row of put_product(): it is made on the stack before it is quantised.
+  static constexpr std::size_t kMostProduct = 1024;
+
   /// Quantises `x` into the workspace if `dtype` is q8 or q4; keeps pointers into `x` otherwise.
   /// Lives as long as the surrounding Workspace::Scope and `x`.
   PreparedRows(Exec& exec, const DenseKernels& kernels, DType dtype, ConstRows x);
@@ -22,14 +28,17 @@ class PreparedRows {
   static PreparedRows windows(Exec& exec, const DenseKernels& kernels, DType dtype, ConstRows x,
                               std::size_t n_windows, std::size_t step, std::size_t width);
 
-  /// Rows [begin, begin + n).
-  PreparedRows slice(std::size_t begin, std::size_t n) const noexcept {
-    PreparedRows rows = *this;
-    rows.f32_ = f32_ ? f32_ + begin : nullptr;
-    rows.quantized_ = quantized_ ? quantized_ + begin : nullptr;
-    rows.n_ = n;
-    return rows;
-  }
+  /// `n` rows of `width` that the chunks of a phase make: put_product() for each, then pack().
+  static PreparedRows reserve(Exec& exec, const DenseKernels& kernels, DType dtype, std::size_t n,
+                              std::size_t width);
+  /// Row i becomes a * b, element by element, at most kMostProduct of them. Rows are independent.
+  void put_product(const DenseKernels& kernels, std::size_t i, const float* a, const float* b) const noexcept;
+  /// Packs rows [begin, end), which must be there; both are multiples of 4, or the end of the rows.
+  void pack(const DenseKernels& kernels, std::size_t begin, std::size_t end) const noexcept;
+
+  /// Rows [begin, begin + n). They stay packed if begin is a multiple of kPackRows, and n is or reaches the
+  /// end.
+  PreparedRows slice(std::size_t begin, std::size_t n) const noexcept;
 
   std::size_t size() const noexcept { return n_; }
   std::size_t width() const noexcept { return width_; }
@@ -37,13 +46,23 @@ class PreparedRows {
   const float* const* f32() const noexcept { return f32_; }
   const QuantizedRow* q8() const noexcept { return quantized_; }
 
+  /// The first so many rows are packed; 0 if none are.
+  std::size_t n_packed() const noexcept { return n_packed_; }
+  const std::byte* packs() const noexcept { return packs_; }
+
  private:
   PreparedRows() = default;
+  /// Takes memory for the packs of the rows, if they are to be packed.
+  void reserve_packs(Exec& exec, const DenseKernels& kernels, DType dtype);
 
   const float** f32_ = nullptr;
   QuantizedRow* quantized_ = nullptr;
+  float* own_f32_ = nullptr;       ///< of reserve(): [n, width] ...
+  std::int8_t* own_q8_ = nullptr;  ///< ... or padded rows
+  std::byte* packs_ = nullptr;
   std::size_t n_ = 0;
   std::size_t width_ = 0;
+  std::size_t n_packed_ = 0;
 };
 
 /// Whether two dtypes want the same preparation (f32 and bf16 do; q8 and q4 do).

@@ -82,6 +82,16 @@ struct WeightView {
   WeightView prefix_columns(std::size_t n) const noexcept {
     return {data, scale, rows, n, row_stride, dtype};
   }
+  /// Columns [begin, begin + n) of every row (multiples of 64 for q4).
+  WeightView slice_columns(std::size_t begin, std::size_t n) const noexcept {
+    const std::size_t scales = dtype == DType::kQ4 ? row_scale_bytes(dtype, begin) : 0;
+    return {row(0) + row_bytes(dtype, begin),
+            scale ? row_scale(0) + scales : nullptr,
+            rows,
+            n,
+            row_stride,
+            dtype};
+  }
   /// Bytes read when every element in use is read once.
   std::size_t bytes() const noexcept {
     return rows * (row_bytes(dtype, cols) + row_scale_bytes(dtype, cols));

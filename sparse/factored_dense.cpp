@@ -4,8 +4,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <new>
 
 #include "engine/error.h"
+#include "engine/linear.h"
+#include "engine/prefetch.h"
 
 namespace terrace {
 namespace {
@@ -22,13 +25,15 @@ constexpr std::size_t kRowBlock = 32;
 /// Of one token: fewer modules than this at once leave the kernel's register blocks half empty.
 constexpr std::size_t kModulesPerChunk = 4;
 
+/// A projection up to here fits the L2 cache of one core beside everything else.
+constexpr std::size_t kPrefetchedBytes = std::size_t{1} << 19;
+
 /// A projection up to here may be read by every thread: it stays in the last-level cache meanwhile.
 constexpr std::size_t kSharedBytes = std::size_t{4} << 20;
 
-constexpr bool is_quantized(DType dtype) noexcept { return dtype == DType::kQ8 || dtype == DType::kQ4; }
+static_assert(kPanel <= PreparedRows::kMostProduct);
 
-/// The gated inputs x * gate_s of a few tokens, row t * S + s, panel by panel and ready for the weights'
-/// dtype.
+/// The gated inputs x * gate_s of a few tokens, row t * S + s, panel by panel.
 class GatedRows {
  public:
   GatedRows(Exec& exec, const DenseKernels& kernels, DType dtype, const float* gate, std::size_t n_modules,
@@ -37,15 +42,10 @@ class GatedRows {
         gate_(gate),
         n_modules_(n_modules),
         x_(x),
-        n_(x.n * n_modules),
-        n_panels_((x.width + kPanel - 1) / kPanel) {
-    const std::size_t size = n_panels_ * n_ * kPanel;
-    if (is_quantized(dtype)) {
-      q_ = exec.ws.take<std::int8_t>(size);
-      q8_ = exec.ws.take<QuantizedRow>(n_panels_ * n_);
-    } else {
-      f_ = exec.ws.take<float>(size);
-      f32_ = exec.ws.take<const float*>(n_panels_ * n_);
+        n_panels_((x.width + kPanel - 1) / kPanel),
+        panels_(exec.ws.take<PreparedRows>(n_panels_)) {
+    for (std::size_t p = 0; p < n_panels_; ++p) {
+      new (panels_ + p) PreparedRows(PreparedRows::reserve(exec, kernels, dtype, size(), columns(p)));
     }
   }
 
@@ -54,64 +54,38 @@ class GatedRows {
   void fill(std::size_t begin, std::size_t end) const noexcept {
     for (std::size_t s = begin; s < end; ++s) {
       for (std::size_t p = 0; p < n_panels_; ++p) {
-        const std::size_t column = p * kPanel;
-        const std::size_t n = std::min(kPanel, x_.width - column);
+        if (s + 1 < end) prefetch_bytes(gate_ + (s + 1) * x_.width + p * kPanel, columns(p) * sizeof(float));
         for (std::size_t t = 0; t < x_.n; ++t) {
-          const std::size_t slot = p * n_ + t * n_modules_ + s;
-          alignas(64) float scratch[kPanel];
-          float* const gated = f_ ? f_ + slot * kPanel : scratch;
-          kernels_.multiply_to(x_.row(t) + column, gate_ + s * x_.width + column, gated, n);
-          if (q_) {
-            q8_[slot] = kernels_.quantize(gated, n, q_ + slot * kPanel);
-          } else {
-            f32_[slot] = gated;
-          }
+          panels_[p].put_product(kernels_, t * n_modules_ + s, x_.row(t) + p * kPanel,
+                                 gate_ + s * x_.width + p * kPanel);
         }
       }
     }
   }
+  /// Packs rows [begin, end), multiples of 4 or the last one, on the calling thread.
+  void pack(std::size_t begin, std::size_t end) const noexcept {
+    for (std::size_t p = 0; p < n_panels_; ++p) panels_[p].pack(kernels_, begin, end);
+  }
 
-  std::size_t size() const noexcept { return n_; }
+  std::size_t size() const noexcept { return x_.n * n_modules_; }
   std::size_t n_panels() const noexcept { return n_panels_; }
+  bool packed() const noexcept { return panels_[0].n_packed() > 0; }
 
   /// y[i * w.rows + r] = <row r of w, gated row first + i> over the columns of panel p, i < n.
   void dot(const WeightView& w, std::size_t p, std::size_t first, std::size_t n, float* y) const noexcept {
-    const std::size_t column = p * kPanel;
-    const std::size_t d = std::min(kPanel, w.cols - column);
-    const std::byte* const data = w.row(0) + row_bytes(w.dtype, column);
-    first += p * n_;
-    switch (w.dtype) {
-      case DType::kF32:
-        kernels_.dot_f32(reinterpret_cast<const float*>(data), w.row_stride, w.rows, f32_ + first, n, d, y,
-                         w.rows);
-        break;
-      case DType::kBf16:
-        kernels_.dot_bf16(reinterpret_cast<const std::uint16_t*>(data), w.row_stride, w.rows, f32_ + first, n,
-                          d, y, w.rows);
-        break;
-      case DType::kQ8:
-        kernels_.dot_q8(reinterpret_cast<const std::int8_t*>(data), w.row_stride,
-                        reinterpret_cast<const float*>(w.row_scale(0)), w.rows, q8_ + first, n, d, y, w.rows);
-        break;
-      case DType::kQ4:
-        kernels_.dot_q4(reinterpret_cast<const std::uint8_t*>(data), w.row_stride,
-                        reinterpret_cast<const std::uint16_t*>(w.row_scale(0)) + column / kQ4Group, w.rows,
-                        q8_ + first, n, d, y, w.rows);
-        break;
-    }
+    dot_rows(kernels_, w.slice_columns(p * kPanel, columns(p)), 0, w.rows, panels_[p].slice(first, n), y,
+             w.rows);
   }
 
  private:
+  std::size_t columns(std::size_t p) const noexcept { return std::min(kPanel, x_.width - p * kPanel); }
+
   const DenseKernels& kernels_;
   const float* gate_;
   std::size_t n_modules_;
   ConstRows x_;
-  std::size_t n_;
   std::size_t n_panels_;
-  float* f_ = nullptr;  ///< [panel, n_, kPanel], one of the two
-  std::int8_t* q_ = nullptr;
-  const float** f32_ = nullptr;  ///< [panel, n_]
-  QuantizedRow* q8_ = nullptr;
+  PreparedRows* panels_;
 };
 
 }  // namespace
@@ -172,10 +146,11 @@ void FactoredDense::forward_batch(Exec& exec, ConstRows x, Rows y) const {
     }
   };
 
-  // One token: a chunk gates a few modules and takes them through the whole projection, without a barrier in
-  // between. The projection is small; the threads after the first find it in the shared cache.
+  // One token that is not packed: a chunk gates a few modules and takes them through the whole projection,
+  // without a barrier in between. The projection is small; the threads after the first find it in the shared
+  // cache.
   const std::size_t modules_per_chunk = n_modules_ / exec.team.size();
-  if (x.n == 1 && modules_per_chunk >= kModulesPerChunk && proj_.bytes() <= kSharedBytes) {
+  if (x.n == 1 && !gated.packed() && modules_per_chunk >= kModulesPerChunk && proj_.bytes() <= kSharedBytes) {
     exec.for_range(n_modules_, kModulesPerChunk, d_in() * (sizeof(float) + d_module / 8),
                    [&](std::size_t begin, std::size_t end) {
                      gated.fill(begin, end);
@@ -183,11 +158,24 @@ void FactoredDense::forward_batch(Exec& exec, ConstRows x, Rows y) const {
                    });
     return;
   }
-  exec.for_range(n_modules_, 1, x.n * x.width * sizeof(float),
-                 [&](std::size_t begin, std::size_t end) { gated.fill(begin, end); });
+  exec.for_range(
+      n_modules_, kModulesPerChunk, x.n * x.width * sizeof(float), [&](std::size_t begin, std::size_t end) {
+        gated.fill(begin, end);
+        if (proj_.bytes() <= kPrefetchedBytes) {  // what the next phase reads
+          const WeightView rows =
+              proj_.slice_rows(d_module * begin / n_modules_, d_module * (end - begin) / n_modules_);
+          prefetch_bytes(rows.row(0), rows.bytes());
+        }
+      });
+  // Whole packs: two threads that write the same lines of one would wait for each other.
+  if (gated.packed()) {
+    exec.for_range(gated.size(), kPackRows, x.width * sizeof(float),
+                   [&](std::size_t begin, std::size_t end) { gated.pack(begin, end); });
+  }
   const std::size_t multiply_adds =
       gated.size() * proj_.cols / 8;  // about eight of them in the time of one byte
-  exec.for_range(d_module, 8, std::max(row_bytes(proj_.dtype, proj_.cols), multiply_adds),
+  exec.for_range(d_module, gated.packed() ? kPackRows : 8,
+                 std::max(row_bytes(proj_.dtype, proj_.cols), multiply_adds),
                  [&](std::size_t begin, std::size_t end) { add_panels(begin, end, 0, gated.size()); });
 }
 

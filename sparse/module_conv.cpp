@@ -73,7 +73,7 @@ void LocallyConvDense::forward(Exec& exec, ConstRows x, std::span<float> tail, R
   const Workspace::Scope scope(exec.ws);
   const ModuleHistory history(exec, x, tail, n_modules_, n_steps_, kernel_size_ / 2);
   const PreparedRows windows = history.windows(exec, *kernels_, weight_.dtype, kernel_size_);
-  exec.for_range(n_units(), 8, work_per_unit(x.n),
+  exec.for_range(n_units(), kPackRows, work_per_unit(x.n),
                  [&](std::size_t begin, std::size_t end) { forward_range(windows, begin, end, y); });
 }
 

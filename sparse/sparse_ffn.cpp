@@ -8,6 +8,7 @@
 
 #include "engine/error.h"
 #include "engine/paging.h"
+#include "engine/prefetch.h"
 
 namespace terrace {
 namespace {
@@ -33,13 +34,10 @@ constexpr std::size_t kPrefetchBytes = 4096;
 /// Into the L2 cache: a step's rows are more lines than the first-level cache can wait for at once, and what
 /// does not fit holds up the controller's own loads (Zen 4: 45 ns per row of 1 KiB against 100).
 void prefetch_row(const WeightView& w, std::size_t row, bool from_disk) noexcept {
-  constexpr int kRead = 0;
-  constexpr int kIntoL2 = 2;
   const std::byte* const data = w.row(row);
   if (from_disk) return page_in(data, row_bytes(w.dtype, w.cols));
-  const std::size_t n = std::min(row_bytes(w.dtype, w.cols), kPrefetchBytes);
-  for (std::size_t i = 0; i < n; i += kCacheLine) __builtin_prefetch(data + i, kRead, kIntoL2);
-  if (w.scale) __builtin_prefetch(w.row_scale(row), kRead, kIntoL2);
+  prefetch_bytes(data, std::min(row_bytes(w.dtype, w.cols), kPrefetchBytes));
+  if (w.scale) prefetch_bytes(w.row_scale(row), 1);
 }
 
 }  // namespace

@@ -92,16 +92,18 @@ void SparseQkv::forward(Exec& exec, ConstRows x, float* recurrent, Rows q, Rows 
   // One phase over the units of all three: q's first, then k's, then v's.
   const std::size_t k_begin = q_.n_units();
   const std::size_t v_begin = k_begin + (k_ ? k_.n_units() : 0);
-  exec.for_range(v_begin + v_.n_units(), 8, q_.work_per_unit(x.n), [&](std::size_t begin, std::size_t end) {
-    const auto run = [&](const LocallyConvDense& conv, const PreparedRows& rows, std::size_t first, Rows y) {
-      const std::size_t b = std::max(begin, first);
-      const std::size_t e = std::min(end, first + conv.n_units());
-      if (b < e) conv.forward_range(rows, b - first, e - first, y);
-    };
-    run(q_, q_windows, 0, q);
-    if (k_) run(k_, k_windows, k_begin, k);
-    run(v_, v_windows, v_begin, v);
-  });
+  exec.for_range(v_begin + v_.n_units(), kPackRows, q_.work_per_unit(x.n),
+                 [&](std::size_t begin, std::size_t end) {
+                   const auto run = [&](const LocallyConvDense& conv, const PreparedRows& rows,
+                                        std::size_t first, Rows y) {
+                     const std::size_t b = std::max(begin, first);
+                     const std::size_t e = std::min(end, first + conv.n_units());
+                     if (b < e) conv.forward_range(rows, b - first, e - first, y);
+                   };
+                   run(q_, q_windows, 0, q);
+                   if (k_) run(k_, k_windows, k_begin, k);
+                   run(v_, v_windows, v_begin, v);
+                 });
   if (!k_ && k.data) {
     for (std::size_t t = 0; t < x.n; ++t) std::copy_n(q.row(t), d_out(), k.row(t));
   }

@@ -1,69 +1,74 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "engine/kernels/dense_avx512.h"
-#include "engine/kernels/lanes_avx512vnni.h"
+#include "engine/kernels/dense_avx512vnni.h"
+#include "engine/kernels/dense_packed_avx512.h"
 
 namespace terrace {
 namespace {
 
-struct Avx512Vnni : Avx512Common {
-  // dpbusd multiplies unsigned by signed bytes: w + 128 is unsigned, and 128 times the sum of x is taken off
-  // at the end.
-  struct Q8 {
-    static constexpr std::size_t kBytes = 64;
-    static constexpr std::size_t kRows = 4;
-    static constexpr std::size_t kTokens = 4;
-    static constexpr std::size_t kStreams = 4;
-    static constexpr std::size_t kChains = 4;
-    using Sum = __m512i;
-    using X = __m512i;
-    static Sum zero() noexcept { return _mm512_setzero_si512(); }
-    static X load_x(const std::int8_t* q) noexcept { return load_bytes(q); }
-    static __m512i load_w(const std::int8_t* p) noexcept {
-      return _mm512_xor_si512(load_bytes(p), _mm512_set1_epi8(-128));
-    }
-    static X load_part_x(const std::int8_t* q, std::size_t n) noexcept { return load_part(q, n); }
-    static __m512i load_part_w(const std::int8_t* p, std::size_t n) noexcept {
-      return _mm512_xor_si512(load_part(p, n), _mm512_set1_epi8(-128));
-    }
-    static Sum add(Sum sum, __m512i w, X x) noexcept { return add_products(sum, w, x); }
-    static Sum merge(Sum a, Sum b) noexcept { return _mm512_add_epi32(a, b); }
-    static std::int32_t total(Sum sum, std::int32_t x_sum) noexcept {
-      // Modulo 2^32: the sum with the offset may pass the range of int32, the difference does not.
-      return static_cast<std::int32_t>(static_cast<std::uint32_t>(sum_of_lanes(sum)) -
-                                       128U * static_cast<std::uint32_t>(x_sum));
-    }
-    static void put_four(Sum a, Sum b, Sum c, Sum d, const float* w_scale, const QuantizedRow& x, float* y,
-                         std::size_t step) noexcept {
-      const auto offset = static_cast<std::int32_t>(128U * static_cast<std::uint32_t>(x.sum));
-      const __m128i totals = _mm_sub_epi32(sums_of_lanes(a, b, c, d), _mm_set1_epi32(offset));
-      put_scaled(totals, w_scale, x.scale, y, step);
-    }
-  };
+// Activations are the unsigned side here, x + 128, so that the weights can be broadcast as they are; 128
+// times the sum of a weight row is taken off.
+void pack_q8(const QuantizedRow* x, std::size_t first, std::size_t n, std::size_t d,
+             std::byte* pack) noexcept {
+  pack_rows(x, first, n, d, 0x80, pack);
+}
 
-  // (n - 8) x = n x - 8 x: the nibbles n are unsigned as they are, and -8 x is the same for all rows.
-  struct Q4 {
-    static constexpr std::size_t kRows = 4;
-    static constexpr std::size_t kTokens = 4;
-    static constexpr std::size_t kStreams = 4;
-    using W = __m512i;
-    struct X {
-      __m512i x;
-      __m512i minus_eight;  // -8 x, in sums of four columns
-    };
-    static X load_x(const std::int8_t* q) noexcept {
-      const __m512i x = load_bytes(q);
-      const __m512i eight = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_set1_epi8(8), x);
-      return {x, _mm512_sub_epi32(_mm512_setzero_si512(), eight)};
-    }
-    static W load_w(const std::uint8_t* p) noexcept { return nibbles(p); }
-    static void lanes(W w, const X& x, F* out) noexcept {
-      out[0] = _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(x.minus_eight, w, x.x));
-    }
-    static void scales(const std::uint16_t* p, F* out) noexcept { q4_scales(p, out); }
-  };
-};
+/// 128 times the sum of a row of weights, modulo 2^32.
+std::int32_t weight_offset(const std::int8_t* w, std::size_t d) noexcept {
+  __m512i sum = _mm512_setzero_si512();
+  for (std::size_t c = 0; c < d; c += kPackColumns) {
+    sum = add_products(sum, _mm512_set1_epi8(1), load_bytes(w + c));
+  }
+  return static_cast<std::int32_t>(128U * static_cast<std::uint32_t>(Avx512Common::sum_of_lanes(sum)));
+}
 
-constexpr DenseKernels kTable = make_dense_kernels<Avx512Vnni>(Isa::kAvx512Vnni, "avx512vnni");
+/// Four neighbouring weights in every lane.
+__m512i broadcast_four(const std::int8_t* w) noexcept {
+  std::int32_t four;
+  std::memcpy(&four, w, sizeof four);
+  return _mm512_set1_epi32(four);
+}
+
+void dot_packed_q8(const std::int8_t* w, std::size_t row_stride, const float* w_scale, std::size_t n_rows,
+                   const std::byte* packs, const QuantizedRow* x, std::size_t n_tokens, std::size_t d,
+                   float* y, std::size_t y_stride) noexcept {
+  for (std::size_t row = 0; row < n_rows; row += kPackRows) {
+    const std::int8_t* const block = w + row * row_stride;
+    const std::int8_t* const next = block + kPackRows * row_stride;
+    std::int32_t offset[kPackRows];
+    for (std::size_t r = 0; r < kPackRows; ++r) offset[r] = weight_offset(block + r * row_stride, d);
+    for (std::size_t t = 0; t < n_tokens; t += kPackRows) {
+      const std::byte* pack = packs + t * d;
+      __m512i sums[kPackRows];
+      TERRACE_UNROLL
+      for (std::size_t r = 0; r < kPackRows; ++r) sums[r] = _mm512_setzero_si512();
+      for (std::size_t c = 0; c < d; c += 4, pack += 4 * kPackRows) {
+        const __m512i xs = load_bytes(pack);
+        // A step takes as many bytes of the block as a cache line has: one line of the next block.
+        if (t == 0) __builtin_prefetch(next + kPackRows * c);
+        // Every fourth row has a pointer: sixteen addresses would not fit the general registers.
+        const std::int8_t* w0 = block + c;
+        TERRACE_UNROLL
+        for (std::size_t r = 0; r < kPackRows; r += 4, w0 += 4 * row_stride) {
+          sums[r] = add_products(sums[r], xs, broadcast_four(w0));
+          sums[r + 1] = add_products(sums[r + 1], xs, broadcast_four(w0 + row_stride));
+          sums[r + 2] = add_products(sums[r + 2], xs, broadcast_four(w0 + 2 * row_stride));
+          sums[r + 3] = add_products(sums[r + 3], xs, broadcast_four(w0 + 3 * row_stride));
+        }
+      }
+      store_scaled(sums, offset, w_scale + row, x + t, std::min(kPackRows, n_tokens - t),
+                   y + t * y_stride + row, y_stride);
+    }
+  }
+}
+
+constexpr DenseKernels make_table() noexcept {
+  DenseKernels table = make_dense_kernels<Avx512Vnni>(Isa::kAvx512Vnni, "avx512vnni");
+  table.pack_q8 = pack_q8;
+  table.dot_packed_q8 = dot_packed_q8;
+  return table;
+}
+
+constexpr DenseKernels kTable = make_table();
 constexpr DenseKernels kUnprefetched = make_unprefetched<Avx512Vnni>(kTable);
 
 }  // namespace

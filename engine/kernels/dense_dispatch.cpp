@@ -24,6 +24,10 @@ const DenseKernels& dense_kernels(Isa isa) {
     case Isa::kAvx512Vnni:
       return dense_kernels_avx512vnni(!hardware_prefetches_streams());
 #endif
+#ifdef TERRACE_HAVE_AVX512AMX
+    case Isa::kAvx512Amx:
+      return dense_kernels_avx512amx();
+#endif
 #ifdef TERRACE_HAVE_NEON
     case Isa::kNeon:
       return dense_kernels_neon();

@@ -21,6 +21,13 @@ struct QuantizedRow {
   std::int32_t sum;  ///< sum of q, for kernels that offset the other operand (VNNI, q4)
 };
 
+/// Quantised activation rows that lie side by side in a pack.
+inline constexpr std::size_t kPackRows = 16;
+/// Rows are packed when they are a multiple of so many columns long.
+inline constexpr std::size_t kPackColumns = 64;
+/// Bytes of one pack of rows of d columns.
+constexpr std::size_t pack_bytes(std::size_t d) noexcept { return d * kPackRows; }
+
 struct DenseKernels {
   Isa isa;
   const char* name;
@@ -41,6 +48,18 @@ struct DenseKernels {
   void (*dot_q4)(const std::uint8_t* w, std::size_t row_stride, const std::uint16_t* w_scale,
                  std::size_t n_rows, const QuantizedRow* x, std::size_t n_tokens, std::size_t d, float* y,
                  std::size_t y_stride) noexcept;
+
+  // The products of dot_q8, bit for bit, for many activation rows, which are packed first: what a pack holds
+  // in which order is the table's own business. Null in tables that gain nothing by it.
+  /// Rows [first, first + n) of one pack, first a multiple of 4; the rest of it stays as it is. d is a
+  /// multiple of kPackColumns.
+  void (*pack_q8)(const QuantizedRow* x, std::size_t first, std::size_t n, std::size_t d,
+                  std::byte* pack) noexcept = nullptr;
+  /// n_rows is a multiple of kPackRows; ceil(n_tokens / kPackRows) packs lie behind each other.
+  void (*dot_packed_q8)(const std::int8_t* w, std::size_t row_stride, const float* w_scale,
+                        std::size_t n_rows, const std::byte* packs, const QuantizedRow* x,
+                        std::size_t n_tokens, std::size_t d, float* y,
+                        std::size_t y_stride) noexcept = nullptr;
 
   // y[i] += sum over k, in order, of a[k] * row_k[i], for i in [0, d). `rows[k]` points at element 0 of the
   // range. Each element is one chain of fused multiply-adds over k: the same bits however columns are split.

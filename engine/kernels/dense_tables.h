@@ -13,6 +13,7 @@ const DenseKernels& dense_kernels_avx2() noexcept;
 /// With or without software prefetch in sequential reads; the bits are the same.
 const DenseKernels& dense_kernels_avx512(bool prefetch) noexcept;
 const DenseKernels& dense_kernels_avx512vnni(bool prefetch) noexcept;
+const DenseKernels& dense_kernels_avx512amx() noexcept;
 const DenseKernels& dense_kernels_neon() noexcept;
 const DenseKernels& dense_kernels_neondot() noexcept;
 

@@ -22,6 +22,7 @@ const SparseKernels& sparse_kernels(Isa isa) {
 #endif
 #ifdef TERRACE_HAVE_AVX512VNNI
     case Isa::kAvx512Vnni:
+    case Isa::kAvx512Amx:  // nothing here has the shape of tiles
       return sparse_kernels_avx512vnni();
 #endif
 #ifdef TERRACE_HAVE_NEON

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "engine/kernels/dense_avx512.h"
+#include "engine/kernels/lanes_avx512vnni.h"
+
+// Products of bytes with VNNI: what the tables avx512vnni and avx512amx share.
+
+namespace terrace {
+namespace {
+
+struct Avx512Vnni : Avx512Common {
+  // dpbusd multiplies unsigned by signed bytes: w + 128 is unsigned, and 128 times the sum of x is taken off
+  // at the end.
+  struct Q8 {
+    static constexpr std::size_t kBytes = 64;
+    static constexpr std::size_t kRows = 4;
+    static constexpr std::size_t kTokens = 4;
+    static constexpr std::size_t kStreams = 4;
+    static constexpr std::size_t kChains = 4;
+    using Sum = __m512i;
+    using X = __m512i;
+    static Sum zero() noexcept { return _mm512_setzero_si512(); }
+    static X load_x(const std::int8_t* q) noexcept { return load_bytes(q); }
+    static __m512i load_w(const std::int8_t* p) noexcept {
+      return _mm512_xor_si512(load_bytes(p), _mm512_set1_epi8(-128));
+    }
+    static X load_part_x(const std::int8_t* q, std::size_t n) noexcept { return load_part(q, n); }
+    static __m512i load_part_w(const std::int8_t* p, std::size_t n) noexcept {
+      return _mm512_xor_si512(load_part(p, n), _mm512_set1_epi8(-128));
+    }
+    static Sum add(Sum sum, __m512i w, X x) noexcept { return add_products(sum, w, x); }
+    static Sum merge(Sum a, Sum b) noexcept { return _mm512_add_epi32(a, b); }
+    static std::int32_t total(Sum sum, std::int32_t x_sum) noexcept {
+      // Modulo 2^32: the sum with the offset may pass the range of int32, the difference does not.
+      return static_cast<std::int32_t>(static_cast<std::uint32_t>(sum_of_lanes(sum)) -
+                                       128U * static_cast<std::uint32_t>(x_sum));
+    }
+    static void put_four(Sum a, Sum b, Sum c, Sum d, const float* w_scale, const QuantizedRow& x, float* y,
+                         std::size_t step) noexcept {
+      const auto offset = static_cast<std::int32_t>(128U * static_cast<std::uint32_t>(x.sum));
+      const __m128i totals = _mm_sub_epi32(sums_of_lanes(a, b, c, d), _mm_set1_epi32(offset));
+      put_scaled(totals, w_scale, x.scale, y, step);
+    }
+  };
+
+  // (n - 8) x = n x - 8 x: the nibbles n are unsigned as they are, and -8 x is the same for all rows.
+  struct Q4 {
+    static constexpr std::size_t kRows = 4;
+    static constexpr std::size_t kTokens = 4;
+    static constexpr std::size_t kStreams = 4;
+    using W = __m512i;
+    struct X {
+      __m512i x;
+      __m512i minus_eight;  // -8 x, in sums of four columns
+    };
+    static X load_x(const std::int8_t* q) noexcept {
+      const __m512i x = load_bytes(q);
+      const __m512i eight = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_set1_epi8(8), x);
+      return {x, _mm512_sub_epi32(_mm512_setzero_si512(), eight)};
+    }
+    static W load_w(const std::uint8_t* p) noexcept { return nibbles(p); }
+    static void lanes(W w, const X& x, F* out) noexcept {
+      out[0] = _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(x.minus_eight, w, x.x));
+    }
+    static void scales(const std::uint16_t* p, F* out) noexcept { q4_scales(p, out); }
+  };
+};
+
+}  // namespace
+}  // namespace terrace

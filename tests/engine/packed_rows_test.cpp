@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+// Many activation rows at once: packed or not, all or some of them, the bits are those of one row alone.
+#include <doctest/doctest.h>
+
+#include <string>
+#include <vector>
+
+#include "engine/linear.h"
+#include "tests/support/kernel_tables.h"
+#include "tests/support/layer_runs.h"
+#include "tests/support/random.h"
+#include "tests/support/stored_weight.h"
+#include "tests/support/tolerance.h"
+
+namespace terrace::test {
+namespace {
+
+/// Outputs [T, rows] of rows [begin, end) of w; columns outside stay untouched.
+std::vector<float> dot_all(const DenseKernels& kernels, const WeightView& w, std::size_t begin,
+                           std::size_t end, const PreparedRows& x) {
+  constexpr float kUntouched = -77.0F;
+  const std::size_t stride = w.rows + 3;
+  std::vector<float> y(x.size() * stride, kUntouched);
+  dot_rows(kernels, w, begin, end, x, y.data(), stride);
+  std::vector<float> result;
+  for (std::size_t t = 0; t < x.size(); ++t) {
+    for (std::size_t r = 0; r < stride; ++r) {
+      if (r >= begin && r < end) {
+        result.push_back(y[t * stride + r]);
+      } else {
+        CHECK(y[t * stride + r] == kUntouched);
+      }
+    }
+  }
+  return result;
+}
+
+/// The specification, one row of weights and one of activations at a time.
+std::vector<float> one_by_one(TestExec& exec, const WeightView& w, std::size_t begin, std::size_t end,
+                              ConstRows x) {
+  const DenseKernels& scalar = dense_kernels(Isa::kScalar);
+  std::vector<float> y(x.n * (end - begin));
+  for (std::size_t t = 0; t < x.n; ++t) {
+    const Workspace::Scope scope(exec.get().ws);
+    const PreparedRows row(exec.get(), scalar, w.dtype, x.slice(t, 1));
+    for (std::size_t r = begin; r < end; ++r) {
+      dot_rows(scalar, w.slice_rows(r, 1), 0, 1, row, &y[t * (end - begin) + r - begin], 1);
+    }
+  }
+  return y;
+}
+
+TEST_CASE("dot_rows: any number of rows, tokens and columns gives the bits of the specification") {
+  TestExec exec(2);
+  constexpr std::size_t kRows = 53;
+  for (const DType dtype : kAllDtypes) {
+    for (const std::size_t d : {1, 15, 16, 40, 64, 128, 192, 576, 800, 1024, 1600}) {
+      if (dtype == DType::kQ4 && d % kQ4Columns != 0) continue;
+      const StoredWeight w(dtype, kRows, d, d);
+      for (const std::size_t n : {1, 7, 8, 15, 16, 17, 23, 24, 40}) {
+        const std::vector<float> data = Random(n).floats(n * d, -3.0F, 3.0F);
+        const ConstRows x(data.data(), n, d, d);
+        for (const auto& [begin, end] : {std::pair{0, 53}, {0, 16}, {5, 37}, {48, 53}}) {
+          const std::vector<float> expected =
+              one_by_one(exec, w.view(), static_cast<std::size_t>(begin), static_cast<std::size_t>(end), x);
+          for (const DenseKernels* kernels : available_dense_kernels()) {
+            CAPTURE(std::string(kernels->name));
+            CAPTURE(std::string(dtype_name(dtype)));
+            CAPTURE(d);
+            CAPTURE(n);
+            CAPTURE(begin);
+            const Workspace::Scope scope(exec.get().ws);
+            const PreparedRows rows(exec.get(), *kernels, dtype, x);
+            CHECK(same_bits(dot_all(*kernels, w.view(), static_cast<std::size_t>(begin),
+                                    static_cast<std::size_t>(end), rows),
+                            expected));
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("PreparedRows::slice: a part gives the bits of the whole") {
+  TestExec exec(1);
+  constexpr std::size_t kTokens = 44;
+  constexpr std::size_t kColumns = 192;
+  constexpr std::size_t kRows = 32;
+  const std::vector<float> data = Random(1).floats(kTokens * kColumns);
+  for (const DType dtype : kAllDtypes) {
+    const StoredWeight w(dtype, kRows, kColumns, 2);
+    for (const DenseKernels* kernels : available_dense_kernels()) {
+      const Workspace::Scope scope(exec.get().ws);
+      const PreparedRows rows(exec.get(), *kernels, dtype, {data.data(), kTokens, kColumns, kColumns});
+      const std::vector<float> whole = dot_all(*kernels, w.view(), 0, kRows, rows);
+      for (const auto& [begin, n] :
+           {std::pair{0U, 16U}, {16U, 16U}, {16U, 28U}, {32U, 12U}, {3U, 20U}, {40U, 4U}}) {
+        CAPTURE(std::string(kernels->name));
+        CAPTURE(std::string(dtype_name(dtype)));
+        CAPTURE(begin);
+        const std::vector<float> part(whole.begin() + begin * kRows, whole.begin() + (begin + n) * kRows);
+        CHECK(same_bits(dot_all(*kernels, w.view(), 0, kRows, rows.slice(begin, n)), part));
+      }
+    }
+  }
+}
+
+TEST_CASE("PreparedRows::put_product: rows made one by one are the rows of the product") {
+  TestExec exec(1);
+  constexpr std::size_t kColumns = 320;
+  for (const std::size_t n : {3, 16, 27}) {
+    const std::vector<float> a = Random(3).floats(n * kColumns);
+    const std::vector<float> b = Random(4).floats(n * kColumns);
+    std::vector<float> product(a);
+    for (std::size_t i = 0; i < product.size(); ++i) product[i] *= b[i];
+    for (const DType dtype : kAllDtypes) {
+      const StoredWeight w(dtype, 16, kColumns, 5);
+      for (const DenseKernels* kernels : available_dense_kernels()) {
+        CAPTURE(std::string(kernels->name));
+        CAPTURE(std::string(dtype_name(dtype)));
+        const Workspace::Scope scope(exec.get().ws);
+        const PreparedRows made = PreparedRows::reserve(exec.get(), *kernels, dtype, n, kColumns);
+        for (std::size_t i = 0; i < n; ++i) made.put_product(*kernels, i, &a[i * kColumns], &b[i * kColumns]);
+        for (std::size_t i = 0; i < n; i += 4) made.pack(*kernels, i, std::min(n, i + 4));
+        const PreparedRows given(exec.get(), *kernels, dtype, {product.data(), n, kColumns, kColumns});
+        CHECK(same_bits(dot_all(*kernels, w.view(), 0, 16, made), dot_all(*kernels, w.view(), 0, 16, given)));
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace terrace::test
