@@ -22,6 +22,7 @@ import numpy as np
 from train.documents import SPLITS, read_documents, split_of, unwrap
 from train.errors import TrainError
 from train.vocabulary import END, START, load_vocabulary, train_vocabulary
+from train.warm_start import tokenizer_bytes
 
 # Characters of text that the vocabulary is trained on; more changes the pieces little and costs minutes.
 VOCABULARY_SAMPLE = 24_000_000
@@ -91,8 +92,13 @@ def prepare(out, sources, separators, vocabulary_size, held_out, vocabulary_file
         documents[name] = read_source(paths, separators.get(name, separators[""]), held_out, name in wrapped)
         print(f"{name}: {sum(map(len, documents[name].values()))} documents", file=sys.stderr)
     if vocabulary_file:
-        vocabulary = load_vocabulary(vocabulary_file)
-        (out / "tokenizer.model").write_bytes(Path(vocabulary_file).read_bytes())
+        given = Path(vocabulary_file)
+        inside = given.suffix == ".terrace"
+        try:
+            (out / "tokenizer.model").write_bytes(tokenizer_bytes(given) if inside else given.read_bytes())
+        except OSError as error:
+            raise TrainError(f"--vocabulary {given}: cannot read: {error.strerror}") from error
+        vocabulary = load_vocabulary(out / "tokenizer.model")
     else:
         share = VOCABULARY_SAMPLE // len(sources)
         sample = [doc.text for by_split in documents.values() for doc in _sample(by_split["train"], share)]
@@ -137,7 +143,7 @@ def main(argv=None):
         "--unwrap", action="append", default=[], metavar="NAME", help="join the hard line breaks of this source"
     )
     parser.add_argument("--vocab-size", type=int, default=4096)
-    parser.add_argument("--vocabulary", help="use this SentencePiece model instead of training one")
+    parser.add_argument("--vocabulary", help="SentencePiece file, or model file that holds one, instead of a new one")
     parser.add_argument("--held-out", type=float, default=0.01, help="share of documents for valid and for test")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args(argv)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trains a model.
 
-python3 -m train.run --config train/configs/default.json --out runs/default [--resume] [--minutes 90]
+python3 -m train.run --config train/configs/default.json --out runs/default [--resume | --init m.terrace] [--minutes 90]
 """
 
 import argparse
@@ -22,6 +22,7 @@ def main(argv=None):
     parser.add_argument("--out", required=True, help="folder of the run")
     parser.add_argument("--data", help="folder of train.prepare (default: the configuration's)")
     parser.add_argument("--resume", action="store_true", help="continue from last.pt in --out")
+    parser.add_argument("--init", metavar="MODEL", help="start from the weights of this model file")
     parser.add_argument("--steps", type=int, help="overrides train.steps")
     parser.add_argument("--minutes", type=float, help="overrides train.minutes")
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto")
@@ -42,6 +43,8 @@ def main(argv=None):
         trainer = Trainer(
             config, args.out, vocabulary.byte_lengths(), args.device, args.resume, args.tensorboard, args.workers
         )
+        if args.init:
+            trainer.start_from(args.init)
         state = trainer.run()
     except TrainError as error:
         print(f"train.run: {error}", file=sys.stderr)

@@ -25,6 +25,7 @@ from train.pass_mode import PassMode
 from train.progress import ProgressReport, plot_curves
 from train.settings import widths_of
 from train.tasks import TASKS, cross_entropy_sum
+from train.warm_start import load_weights
 
 
 def pick_device(name):
@@ -72,6 +73,12 @@ class Trainer:
         saved = checkpoint.load_checkpoint(path, self.device)
         checkpoint.check_same_configuration(path, saved["config"], self.config)
         self.state = checkpoint.restore(saved, self.model, self.optimizers)
+
+    def start_from(self, path):
+        """The weights of a model file, for a run that has not begun."""
+        if self.state["step"]:
+            raise TrainError(f"--init {path}: this run goes on from step {self.state['step']}: expected a new folder")
+        load_weights(path, self.model, self.config["model"])
 
     def _width_weights(self):
         weights = self.options["width_probability"] or [1.0] * len(self.widths)
