@@ -37,18 +37,32 @@ inline void scatter_columns(const __m512i (&rows)[4], std::byte* out, std::size_
   }
 }
 
-/// Outputs of one token of 16 weight rows each: sixteen registers of sixteen tokens, transposed.
-inline void store_transposed(const __m512* rows, std::size_t n_rows, std::size_t n_tokens, float* y,
-                             std::size_t y_stride) noexcept {
-  alignas(64) float columns[kPackRows][kPackRows];
-  for (std::size_t r = 0; r < n_rows; r += 4) {
-    const __m512i four[4] = {_mm512_castps_si512(rows[r]), _mm512_castps_si512(rows[r + 1]),
-                             _mm512_castps_si512(rows[r + 2]), _mm512_castps_si512(rows[r + 3])};
-    scatter_columns(four, reinterpret_cast<std::byte*>(&columns[0][r]), sizeof columns[0]);
+/// Transposes a 16 x 16 block in registers.
+inline void transpose(__m512i (&m)[16]) noexcept {
+  __m512i pairs[16];  // blocks of 2 x 2, then of 4 x 4, in each 128 bits
+  TERRACE_UNROLL
+  for (std::size_t i = 0; i < 16; i += 2) {
+    pairs[i] = _mm512_unpacklo_epi32(m[i], m[i + 1]);
+    pairs[i + 1] = _mm512_unpackhi_epi32(m[i], m[i + 1]);
   }
-  const auto mask = static_cast<__mmask16>((1U << n_rows) - 1U);
-  for (std::size_t t = 0; t < n_tokens; ++t) {
-    _mm512_mask_storeu_ps(y + t * y_stride, mask, _mm512_load_ps(columns[t]));
+  TERRACE_UNROLL
+  for (std::size_t i = 0; i < 16; i += 4) {
+    m[i] = _mm512_unpacklo_epi64(pairs[i], pairs[i + 2]);
+    m[i + 1] = _mm512_unpackhi_epi64(pairs[i], pairs[i + 2]);
+    m[i + 2] = _mm512_unpacklo_epi64(pairs[i + 1], pairs[i + 3]);
+    m[i + 3] = _mm512_unpackhi_epi64(pairs[i + 1], pairs[i + 3]);
+  }
+  // m[4 i + k] now has, for rows 4 i to 4 i + 3, columns k, 4 + k, 8 + k and 12 + k.
+  TERRACE_UNROLL
+  for (std::size_t k = 0; k < 4; ++k) {
+    const __m512i low_even = _mm512_shuffle_i32x4(m[k], m[4 + k], 0x88);
+    const __m512i low_odd = _mm512_shuffle_i32x4(m[k], m[4 + k], 0xdd);
+    const __m512i high_even = _mm512_shuffle_i32x4(m[8 + k], m[12 + k], 0x88);
+    const __m512i high_odd = _mm512_shuffle_i32x4(m[8 + k], m[12 + k], 0xdd);
+    m[k] = _mm512_shuffle_i32x4(low_even, high_even, 0x88);
+    m[4 + k] = _mm512_shuffle_i32x4(low_odd, high_odd, 0x88);
+    m[8 + k] = _mm512_shuffle_i32x4(low_even, high_even, 0xdd);
+    m[12 + k] = _mm512_shuffle_i32x4(low_odd, high_odd, 0xdd);
   }
 }
 
@@ -60,13 +74,20 @@ inline void store_scaled(const __m512i* sums, const std::int32_t* offset, const 
   alignas(64) float x_scale[kPackRows] = {};
   for (std::size_t t = 0; t < n_tokens; ++t) x_scale[t] = x[t].scale;
   const __m512 scale = _mm512_load_ps(x_scale);
-  __m512 rows[kPackRows];
+  __m512i rows[kPackRows];
   TERRACE_UNROLL
   for (std::size_t r = 0; r < kPackRows; ++r) {
     const __m512i sum = _mm512_sub_epi32(sums[r], _mm512_set1_epi32(offset[r]));
-    rows[r] = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_mul_ps(_mm512_set1_ps(w_scale[r]), scale));
+    const __m512 scales = _mm512_mul_ps(_mm512_set1_ps(w_scale[r]), scale);
+    rows[r] = _mm512_castps_si512(_mm512_mul_ps(_mm512_cvtepi32_ps(sum), scales));
   }
-  store_transposed(rows, kPackRows, n_tokens, y, y_stride);
+  transpose(rows);
+  if (n_tokens == kPackRows) {
+    TERRACE_UNROLL
+    for (std::size_t t = 0; t < kPackRows; ++t) _mm512_storeu_si512(y + t * y_stride, rows[t]);
+    return;
+  }
+  for (std::size_t t = 0; t < n_tokens; ++t) _mm512_storeu_si512(y + t * y_stride, rows[t]);
 }
 
 /// Rows [first, first + n) of a pack of int8 rows: four neighbouring columns of the sixteen rows are 64
