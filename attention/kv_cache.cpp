@@ -33,8 +33,7 @@ std::size_t KvCache::bytes() const noexcept { return n_pages_in_use() * pages_.p
 void KvCache::append(const Exec& exec, ConstRows k, ConstRows v) noexcept {
   TERRACE_DCHECK(k.n == v.n && k.width == n_heads_ * d_k_ && v.width == n_heads_ * d_v_);
   TERRACE_DCHECK(k.n <= max_length_ - length_);
-  // Keys are transposed: every element of a few keys has a cache line of its own.
-  const std::size_t work = d_k_ * std::max(k.n * sizeof(float), kCacheLine) + k.n * d_v_ * sizeof(float);
+  const std::size_t work = k.n * (d_k_ + d_v_) * sizeof(float);
   exec.for_range(n_heads_, 1, work, [&](std::size_t begin_head, std::size_t end_head) {
     for (std::size_t head = begin_head; head < end_head; ++head) {
       for (std::size_t t = 0; t < k.n;) {
@@ -49,9 +48,17 @@ void KvCache::append(const Exec& exec, ConstRows k, ConstRows v) noexcept {
   length_ += k.n;
 }
 
+void KvCache::turn_open_group(std::size_t n_slots, std::byte* page) const noexcept {
+  if (n_slots % kLanes == 0) return;
+  for (std::size_t head = 0; head < n_heads_; ++head) rows_.turn_group(n_slots, page + head * head_bytes_);
+}
+
 void KvCache::truncate(std::size_t length) {
   if (length >= length_) return;
-  pages_.truncate(length / kPageSlots, length % kPageSlots != 0);
+  const std::size_t page = length / kPageSlots, n_slots = length % kPageSlots;
+  pages_.truncate(page, n_slots != 0);
+  const bool was_open = length / kLanes == length_ / kLanes;
+  if (n_slots != 0 && !was_open) turn_open_group(n_slots, pages_.writable_page(page));
   length_ = length;
 }
 
@@ -78,8 +85,10 @@ void KvCache::save(ByteSink& sink) const {
   for (std::size_t page = 0; page < full; ++page) write_array(sink, pages_.page(page), pages_.page_bytes());
   const std::size_t rest = length_ % kPageSlots;
   if (rest == 0) return;
-  // Slots past the end may hold what was truncated: equal states must give equal bytes.
+  // Slots past the end may hold what was truncated: equal states must give equal bytes. No group is open in a
+  // file.
   std::vector<std::byte> last(pages_.page(full), pages_.page(full) + pages_.page_bytes());
+  turn_open_group(rest, last.data());
   for (std::size_t head = 0; head < n_heads_; ++head) rows_.clear(rest, last.data() + head * head_bytes_);
   write_array(sink, last.data(), last.size());
 }
@@ -98,6 +107,8 @@ void KvCache::load(ByteSource& source) {
   for (std::size_t page = 0; page * kPageSlots < length; ++page) {
     read_array(source, pages_.writable_page(page), pages_.page_bytes());
   }
+  const std::size_t rest = length % kPageSlots;
+  if (rest != 0) turn_open_group(rest, pages_.writable_page(length / kPageSlots));
   length_ = length;
 }
 

@@ -69,6 +69,9 @@ class KvCache {
   }
 
  private:
+  /// Where `n_slots` slots of a page leave a group open: turns it, for all heads (KvRows::turn_group).
+  void turn_open_group(std::size_t n_slots, std::byte* page) const noexcept;
+
   std::size_t n_heads_ = 0, d_k_ = 0, d_v_ = 0;
   KvRows rows_;
   std::size_t max_length_ = 0, length_ = 0;

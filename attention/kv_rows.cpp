@@ -5,6 +5,7 @@
 #include <bit>
 #include <cstring>
 #include <string>
+#include <utility>
 
 #include "engine/error.h"
 #include "engine/isa.h"
@@ -24,13 +25,26 @@ std::uint16_t to_bf16(float x) noexcept {
 void store(float x, float* to) noexcept { *to = x; }
 void store(float x, std::uint16_t* to) noexcept { *to = to_bf16(x); }
 
-/// Key and value of one slot.
+/// Key and value of one slot, which is in the open group.
 template <class T>
 void write_floats(const float* k, const float* v, std::size_t d_k, std::size_t d_v, std::size_t slot, T* keys,
                   T* values) noexcept {
-  for (std::size_t d = 0; d < d_k; ++d) store(k[d], keys + key_index(slot, d, d_k));
+  std::size_t d = 0;
+  for (; d < in_squares(d_k); d += kLanes) {
+    T* const row = keys + open_key_index(slot, d, d_k);
+    for (std::size_t i = 0; i < kLanes; ++i) store(k[d + i], row + i);
+  }
+  for (; d < d_k; ++d) store(k[d], keys + key_index(slot, d, d_k));
   T* const row = values + slot * padded_width(d_v);
-  for (std::size_t d = 0; d < d_v; ++d) store(v[d], row + d);
+  for (d = 0; d < d_v; ++d) store(v[d], row + d);
+}
+
+/// Swaps rows and columns of a square whose rows are `stride` apart.
+template <class T>
+void turn_square(T* square, std::size_t stride) noexcept {
+  for (std::size_t i = 1; i < kLanes; ++i) {
+    for (std::size_t j = 0; j < i; ++j) std::swap(square[i * stride + j], square[j * stride + i]);
+  }
 }
 
 std::size_t element_bytes(KvType type) noexcept {
@@ -80,7 +94,11 @@ void KvRows::write_q8(const float* k, const float* v, std::size_t slot, std::byt
   alignas(kCacheLine) std::int8_t row_bytes[kMostQ8Channels];
   auto* const scales = reinterpret_cast<float*>(to);
   scales[slot] = kernels_->quantize(k, d_k_, row_bytes).scale;
-  for (std::size_t i = 0; i < quads(d_k_); ++i) {
+  std::size_t i = 0;
+  for (; i < in_squares(quads(d_k_)); i += kLanes) {
+    std::memcpy(to + keys_offset() + open_q8_key_index(slot, i, d_k_), row_bytes + i * kQuad, kLanes * kQuad);
+  }
+  for (; i < quads(d_k_); ++i) {
     std::memcpy(to + keys_offset() + q8_key_index(slot, i, d_k_), row_bytes + i * kQuad, kQuad);
   }
   scales[kPageSlots + slot] = kernels_->quantize(v, d_v_, row_bytes).scale;
@@ -106,6 +124,26 @@ void KvRows::write(ConstRows k, ConstRows v, std::size_t head, std::size_t begin
         break;
       case KvType::kQ8:
         write_q8(key, value, slot, to);
+        break;
+    }
+    if (slot % kLanes == kLanes - 1) turn_group(slot, to);
+  }
+}
+
+void KvRows::turn_group(std::size_t slot, std::byte* part) const noexcept {
+  std::byte* const keys = part + keys_offset();
+  const std::size_t first = slot / kLanes * kLanes;
+  const std::size_t end = in_squares(type_ == KvType::kQ8 ? quads(d_k_) : d_k_);
+  for (std::size_t d = 0; d < end; d += kLanes) {
+    switch (type_) {
+      case KvType::kF32:
+        turn_square(reinterpret_cast<float*>(keys) + key_index(first, d, d_k_), kKeyTile);
+        break;
+      case KvType::kBf16:
+        turn_square(reinterpret_cast<std::uint16_t*>(keys) + key_index(first, d, d_k_), kKeyTile);
+        break;
+      case KvType::kQ8:
+        turn_square(reinterpret_cast<std::uint32_t*>(keys + q8_key_index(first, d, d_k_)), kLanes);
         break;
     }
   }

@@ -46,10 +46,12 @@ class KvRows {
   std::size_t slot_bytes() const noexcept;
 
   /// Rows t of [begin, end) of k [T, n_heads * d_k] and v [T, n_heads * d_v], columns of `head`, go to slots
-  /// first_slot + t - begin of the part at `to`.
+  /// first_slot + t - begin of the part at `to`. The slots before are full: the group of first_slot is open.
   void write(ConstRows k, ConstRows v, std::size_t head, std::size_t begin, std::size_t end,
              std::size_t first_slot, std::byte* to) const noexcept;
-  /// Zeros in the slots from `first_slot` on.
+  /// Opens the full group of `slot`, or makes an open one lie like a full one.
+  void turn_group(std::size_t slot, std::byte* part) const noexcept;
+  /// Zeros in the slots from `first_slot` on, whose group is not open.
   void clear(std::size_t first_slot, std::byte* part) const noexcept;
 
  private:

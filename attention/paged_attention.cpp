@@ -163,6 +163,7 @@ void PagedAttention::attend_segment(const KvCache& kv, const Block& block, std::
     task.values = kv.values(page, block.kv_head);
     task.d_k = d_k_;
     task.d_v = d_v_;
+    task.n_slots = std::min(kPageSlots, kv.length() - first_slot);
     task.q = scratch.q + begin;
     task.spans = scratch.spans + begin;
     task.n_rows = end - begin;

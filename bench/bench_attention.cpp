@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Attention of one decoded token over a long context: multi-head against grouped and multi-query, and exact
-// against LSH attention. Caches are rotated so that keys and values come from memory. Shapes of the preset
-// lm1b-24L.
+// against LSH attention. Caches are rotated so that keys and values come from memory. Beside that, what a
+// layer of a decoded token pays for its own key and value: append, and append with attention over a short
+// context. Shapes of the preset lm1b-24L.
 //
 //   bench_attention [--threads=N] [--dtype=f32|bf16|q8] [Google Benchmark's flags]
+#include <chrono>
 #include <cmath>
 #include <memory>
 #include <random>
@@ -28,6 +30,11 @@ constexpr std::size_t kPrefillRows = 128;
 constexpr std::size_t kInputs = 16;
 constexpr std::size_t kHashes = 2;
 constexpr std::size_t kRotations = 64;  // 128 buckets
+/// Layers of a token, one cache each, and the slots that come and go in them.
+constexpr std::size_t kLayers = 24;
+constexpr std::size_t kShortest = 128;
+constexpr std::size_t kLongest = 256;
+constexpr std::size_t kTokens = 16;  // per figure: every place of a group of slots once
 
 ConstRows rows_of(const std::vector<float>& x, std::size_t width) {
   return {x.data(), x.size() / width, width, width};
@@ -58,6 +65,9 @@ class Bench {
       if (type == KvType::kF32) comparison.rivals.push_back(add_lsh_step("lsh" + suffix, n));
       comparisons_.push_back(comparison);
     }
+    const std::string suffix = std::string("/") + kv_type_name(type);
+    comparisons_.push_back(
+        {add_append("append" + suffix, type, false), {add_append("append_and_attend" + suffix, type, true)}});
   }
 
   const std::vector<Comparison>& comparisons() const noexcept { return comparisons_; }
@@ -100,6 +110,55 @@ class Bench {
         ->UseRealTime()
         ->Unit(benchmark::kMicrosecond);
     return {name, n * attention.make_cache(type, 1).bytes_per_slot()};
+  }
+
+  /// One token through the caches of all layers, per layer. What the layers do besides is a pass over more
+  /// memory than the caches hold, untimed.
+  Contender add_append(const std::string& name, KvType type, bool attend) {
+    const CausalAttention attention(kernels_, kHeads, kHeads, kHead, kHead);
+    auto caches = std::make_shared<std::vector<KvCache>>();
+    benchmark::RegisterBenchmark(name.c_str(),
+                                 [=, this](benchmark::State& state) {
+                                   const Exec exec{runtime_.team(), ws_};
+                                   while (caches->size() < kLayers) {
+                                     caches->push_back(attention.make_cache(type, kLongest));
+                                     caches->back().append(exec, rows_of(k_, kWidth).slice(0, kLongest),
+                                                           rows_of(v_, kWidth).slice(0, kLongest));
+                                   }
+                                   const ThreadTeam::Region region(runtime_.team());
+                                   std::vector<float> y(kWidth);
+                                   for (auto _ : state) {
+                                     pass_over_memory();
+                                     const ConstRows row = rows_of(q_, kWidth).slice(next_++ % kInputs, 1);
+                                     const auto start = std::chrono::steady_clock::now();
+                                     for (KvCache& kv : *caches) {
+                                       if (kv.length() == kLongest) kv.truncate(kShortest);
+                                       kv.append(exec, row, row);
+                                       if (attend)
+                                         attention.forward(exec, kv, row, {y.data(), 1, kWidth, kWidth});
+                                     }
+                                     const std::chrono::duration<double> seconds =
+                                         std::chrono::steady_clock::now() - start;
+                                     state.SetIterationTime(seconds.count() / kLayers);
+                                   }
+                                 })
+        ->UseManualTime()
+        ->Iterations(kTokens)
+        ->Unit(benchmark::kMicrosecond);
+    const std::size_t slots = attend ? (kShortest + kLongest) / 2 : 1;
+    return {name, slots * attention.make_cache(type, 1).bytes_per_slot()};
+  }
+
+  void pass_over_memory() {
+    if (other_memory_.empty()) other_memory_.resize(kBytesInRotation / sizeof(float), 1.0F);
+    const std::size_t part = other_memory_.size() / runtime_.n_threads();
+    runtime_.team().run(runtime_.n_threads(), [&](std::uint32_t i) {
+      float sum = 0;
+      for (std::size_t at = i * part; at < (i + 1) * part; at += kCacheLine / sizeof(float)) {
+        sum += other_memory_[at];
+      }
+      benchmark::DoNotOptimize(sum);
+    });
   }
 
   /// Caches of n slots, as many as are in rotation: made when the figure is first wanted.
@@ -181,6 +240,7 @@ class Bench {
   const AttentionKernels& kernels_;
   std::vector<float> q_, k_, v_;
   std::vector<float> rotations_;
+  std::vector<float> other_memory_;
   std::vector<Comparison> comparisons_;
   std::size_t next_ = 0;
 };

@@ -6,6 +6,8 @@
 #include <cstring>
 
 #include "attention/kernels/attention_kernels.h"
+#include "attention/kernels/open_group_impl.h"
+#include "attention/kernels/prefetch.h"
 #include "engine/kernels/lanes.h"
 
 // Body of attend_page: scores of up to four query rows at a time, softmax weights of each row, weighted sum
@@ -48,34 +50,6 @@ inline Groups groups_seen(const PageSpan* spans) noexcept {
   return {begin / kLanes, (end + kLanes - 1) / kLanes};
 }
 
-/// Asks for n_bytes; `locality` as in __builtin_prefetch: 3 for the nearest cache, 2 for the one behind it.
-template <std::size_t n_bytes, int locality = 3>
-inline void prefetch(const char* p) noexcept {
-  TERRACE_UNROLL
-  for (std::size_t line = 0; line < n_bytes; line += 64) __builtin_prefetch(p + line, 0, locality);
-}
-
-/// Where the bytes lie that will be needed after those being read: further on in the page, whose values stand
-/// right behind its keys, then at the start of the page that comes next. Rows after the first find the page
-/// in the cache.
-class Ahead {
- public:
-  Ahead(const PageTask& task, std::size_t row, std::size_t value_row_bytes, std::size_t distance) noexcept
-      : distance_(row == 0 ? distance : 0),
-        end_(static_cast<const char*>(task.values) + kPageSlots * value_row_bytes),
-        beyond_(task.next_page ? static_cast<const char*>(task.next_page) - end_ : 0) {}
-
-  const char* of(const void* p) const noexcept {
-    const char* const ahead = static_cast<const char*>(p) + distance_;
-    return ahead < end_ ? ahead : ahead + beyond_;
-  }
-
- private:
-  std::size_t distance_;
-  const char* end_;
-  std::ptrdiff_t beyond_;
-};
-
 /// scores[row * kPageSlots + slot] = <q_row, key_slot> for G groups of slots of one tile.
 template <class S, class T, std::size_t R, std::size_t G>
 inline void score_groups(const T* keys, std::size_t d_k, const float* const* q, const Ahead& ahead,
@@ -108,22 +82,29 @@ inline void score_groups(const T* keys, std::size_t d_k, const float* const* q, 
   }
 }
 
-/// Scores of groups [first, last) of a page.
+/// Scores of the groups `seen` of a page.
 template <class S, class T, std::size_t R, std::size_t G = kGroups<S, R>>
-inline void score_page(const T* keys, std::size_t d_k, const float* const* q, std::size_t first,
-                       std::size_t last, const Ahead& ahead, float* scores) noexcept {
+inline void score_page(const PageTask& task, std::size_t row, Groups seen, const Ahead& ahead,
+                       float* scores) noexcept {
   constexpr std::size_t groups_per_tile = kKeyTile / kLanes;
-  while (first < last) {
-    const std::size_t in_tile = first % groups_per_tile;
-    const T* tile = keys + first / groups_per_tile * d_k * kKeyTile + in_tile * kLanes;
-    if (in_tile % G == 0 && first + G <= last) {
-      score_groups<S, T, R, G>(tile, d_k, q, ahead, scores + first * kLanes);
-      first += G;
+  const T* const keys = static_cast<const T*>(task.keys);
+  const float* const* const q = task.q + row;
+  const std::size_t full = task.n_slots / kLanes < seen.last ? task.n_slots / kLanes : seen.last;
+  std::size_t group = seen.first;
+  while (group < full) {
+    const std::size_t in_tile = group % groups_per_tile;
+    const T* tile = keys + key_index(group * kLanes, 0, task.d_k);
+    if (in_tile % G == 0 && group + G <= full) {
+      score_groups<S, T, R, G>(tile, task.d_k, q, ahead, scores + group * kLanes);
+      group += G;
     } else {
-      score_groups<S, T, R, 1>(tile, d_k, q, ahead, scores + first * kLanes);
-      ++first;
+      score_groups<S, T, R, 1>(tile, task.d_k, q, ahead, scores + group * kLanes);
+      ++group;
     }
   }
+  if (group == seen.last) return;
+  score_open_group<S, T, R>(keys + key_index(group * kLanes, 0, task.d_k), task.d_k, task.n_slots % kLanes, q,
+                            ahead, scores + group * kLanes);
 }
 
 /// Adds the penalties of `task` to one group of scores of query row `row`.
@@ -247,8 +228,7 @@ inline void attend_rows(const PageTask& task, std::size_t row) noexcept {
   const Groups seen = groups_seen<R>(task.spans + row);
   const Ahead ahead(task, row, width * sizeof(T), kPrefetchBytes);
   alignas(64) float scores[R * kPageSlots];
-  score_page<S, T, R>(static_cast<const T*>(task.keys), task.d_k, task.q + row, seen.first, seen.last, ahead,
-                      scores);
+  score_page<S, T, R>(task, row, seen, ahead, scores);
   float* states = task.states + row * stride;
   for (std::size_t r = 0; r < R; ++r) {
     weigh_row<S>(task, row + r, task.scale, scores + r * kPageSlots, states + r * stride);

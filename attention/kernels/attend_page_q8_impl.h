@@ -7,6 +7,8 @@
 
 #include "attention/kernels/attend_page_impl.h"
 #include "attention/kernels/attention_kernels.h"
+#include "attention/kernels/open_group_impl.h"
+#include "attention/kernels/prefetch.h"
 #include "engine/kernels/lanes.h"
 
 // Body of attend_page_q8 and quantize_query. Sums of products are integers, exact in any order; what comes
@@ -147,14 +149,18 @@ inline void score_q8_page(const PageTask& task, std::size_t row, Groups seen, co
                           float* scores) noexcept {
   const auto* keys = static_cast<const std::int8_t*>(task.keys);
   const std::size_t n_quads = quads(task.d_k);
+  const std::size_t full = task.n_slots / kLanes < seen.last ? task.n_slots / kLanes : seen.last;
   std::size_t group = seen.first;
   const auto score = [&]<std::size_t n>(std::integral_constant<std::size_t, n>) {
     score_q8_groups<S, R, n>(keys + group * n_quads * kQ8GroupBytes, n_quads, task.quantized_q + row,
                              task.key_scale + group * kLanes, ahead, scores + group * kLanes);
     group += n;
   };
-  while (group + G <= seen.last) score(std::integral_constant<std::size_t, G>{});
-  while (group < seen.last) score(std::integral_constant<std::size_t, 1>{});
+  while (group + G <= full) score(std::integral_constant<std::size_t, G>{});
+  while (group < full) score(std::integral_constant<std::size_t, 1>{});
+  if (group == seen.last) return;
+  score_q8_open_group<S, R>(keys + group * n_quads * kQ8GroupBytes, n_quads, task.n_slots % kLanes,
+                            task.quantized_q + row, task.key_scale + group * kLanes, scores + group * kLanes);
 }
 
 /// Makes integers of a row's weights times the values' scales, 0 outside its span; returns their unit.

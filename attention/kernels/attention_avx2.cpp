@@ -18,6 +18,27 @@ struct Avx2 : Avx2Lanes {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(q), _mm_packs_epi16(low, high));
   }
 
+  // Fours of rows become fours of columns in each half of a register; then halves are paired.
+  static void transpose(F* rows) noexcept {
+    __m256 fours[8];
+    TERRACE_UNROLL
+    for (std::size_t i = 0; i < 8; i += 4) {
+      const __m256d a = _mm256_castps_pd(_mm256_unpacklo_ps(rows[i], rows[i + 1]));
+      const __m256d b = _mm256_castps_pd(_mm256_unpackhi_ps(rows[i], rows[i + 1]));
+      const __m256d c = _mm256_castps_pd(_mm256_unpacklo_ps(rows[i + 2], rows[i + 3]));
+      const __m256d d = _mm256_castps_pd(_mm256_unpackhi_ps(rows[i + 2], rows[i + 3]));
+      fours[i] = _mm256_castpd_ps(_mm256_unpacklo_pd(a, c));
+      fours[i + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(a, c));
+      fours[i + 2] = _mm256_castpd_ps(_mm256_unpacklo_pd(b, d));
+      fours[i + 3] = _mm256_castpd_ps(_mm256_unpackhi_pd(b, d));
+    }
+    TERRACE_UNROLL
+    for (std::size_t j = 0; j < 4; ++j) {
+      rows[j] = _mm256_permute2f128_ps(fours[j], fours[4 + j], 0x20);
+      rows[4 + j] = _mm256_permute2f128_ps(fours[j], fours[4 + j], 0x31);
+    }
+  }
+
   // There is an unsigned by signed product only: |x| times k with the sign of x; weights have no sign. It
   // adds up two products in 16 bits, and 2 * 127 * 127 fits.
   struct Q8 {

@@ -45,7 +45,8 @@ struct PageTask {
   const void* values = nullptr;
   std::size_t d_k = 0;
   std::size_t d_v = 0;
-  const float* const* q = nullptr;  ///< n_rows pointers to d_k floats
+  std::size_t n_slots = kPageSlots;  ///< that hold keys; where a group of kLanes is not full, it is open
+  const float* const* q = nullptr;   ///< n_rows pointers to d_k floats
   // q8 pages have these instead of q:
   const QuantizedQuery* quantized_q = nullptr;  ///< [n_rows]
   const float* key_scale = nullptr;             ///< [kPageSlots]

@@ -26,6 +26,7 @@ struct Scalar {
   static F if_less(F a, F b, F yes, F no) noexcept { return a < b ? yes : no; }
   static F if_equal(F a, F b, F yes, F no) noexcept { return a == b ? yes : no; }
   static F abs(F a) noexcept { return __builtin_fabsf(a); }
+  static void transpose(F* /*rows*/) noexcept {}  // one by one
   static F times_power(F p, F n) noexcept { return from_bits(to_bits(p) + (to_bits(n) << 23)); }
 
   static void store_i8(std::int8_t* q, const F* parts) noexcept {

@@ -20,6 +20,12 @@
 //   values  [kPageSlots / kQuad][padded_width(d_v)][kQuad slots]
 // Lanes are slots for keys and channels for values, so that here too no sum runs across lanes. Channels
 // beyond d_k and d_v are 0.
+//
+// The open group: a key of its own would touch a cache line per channel, each for a few bytes. So the keys of
+// the last kLanes slots, while they are not all there, lie the other way round: of every square of kLanes
+// slots by kLanes channels (q8: quads of channels) rows and columns are swapped, in place, and a key touches
+// one line per square. Channels left over after the last whole square are never swapped. When the last slot
+// of the group comes, the squares are turned.
 
 namespace terrace {
 
@@ -35,18 +41,32 @@ inline constexpr std::size_t kKeyTile = 64;
 /// `d` rounded up to whole groups of kLanes; value rows are zero-padded to it.
 constexpr std::size_t padded_width(std::size_t d) noexcept { return (d + kLanes - 1) / kLanes * kLanes; }
 
-/// Index of element `d` of the key in slot `slot` of a page.
+/// Index of element `d` of the key in slot `slot` of a page, outside the open group.
 constexpr std::size_t key_index(std::size_t slot, std::size_t d, std::size_t d_k) noexcept {
   return (slot / kKeyTile * d_k + d) * kKeyTile + slot % kKeyTile;
+}
+
+/// Channels (quads) of a key, `n` in all, that lie in squares.
+constexpr std::size_t in_squares(std::size_t n) noexcept { return n / kLanes * kLanes; }
+
+/// key_index in the open group.
+constexpr std::size_t open_key_index(std::size_t slot, std::size_t d, std::size_t d_k) noexcept {
+  if (d >= in_squares(d_k)) return key_index(slot, d, d_k);
+  return key_index(slot / kLanes * kLanes + d % kLanes, d / kLanes * kLanes + slot % kLanes, d_k);
 }
 
 inline constexpr std::size_t kQuad = 4;
 /// Quads that hold `n` bytes.
 constexpr std::size_t quads(std::size_t n) noexcept { return (n + kQuad - 1) / kQuad; }
 
-/// Index of the quad of channels 4 i .. 4 i + 3 of the q8 key in slot `slot`.
+/// Index of the quad of channels 4 i .. 4 i + 3 of the q8 key in slot `slot`, outside the open group.
 constexpr std::size_t q8_key_index(std::size_t slot, std::size_t i, std::size_t d_k) noexcept {
   return ((slot / kLanes * quads(d_k) + i) * kLanes + slot % kLanes) * kQuad;
+}
+/// q8_key_index in the open group.
+constexpr std::size_t open_q8_key_index(std::size_t slot, std::size_t i, std::size_t d_k) noexcept {
+  if (i >= in_squares(quads(d_k))) return q8_key_index(slot, i, d_k);
+  return q8_key_index(slot / kLanes * kLanes + i % kLanes, i / kLanes * kLanes + slot % kLanes, d_k);
 }
 /// Index of channel `d` of the q8 value in slot `slot`.
 constexpr std::size_t q8_value_index(std::size_t slot, std::size_t d, std::size_t d_v) noexcept {

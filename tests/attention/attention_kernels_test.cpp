@@ -41,6 +41,7 @@ struct Page {
   std::vector<PageSpan> spans;
   std::vector<float> query_position, key_position;
   bool penalties = false;
+  std::size_t n_slots = kPageSlots;
 
   Page(std::size_t d_k_, std::size_t d_v_, std::vector<PageSpan> spans_, std::uint32_t seed)
       : d_k(d_k_),
@@ -81,6 +82,27 @@ struct Page {
     narrow[at] = static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(x) >> 16);
   }
 
+  /// The same page where only `n` slots are there: the group of slot n is open, and what comes behind is NaN.
+  Page cut_off(std::size_t n) const {
+    Page cut = *this;
+    cut.n_slots = n;
+    for (std::size_t s = n / kLanes * kLanes; s < kPageSlots; ++s) {
+      const bool open = s / kLanes == n / kLanes;
+      for (std::size_t d = 0; d < d_k; ++d) {
+        const std::size_t to = open ? open_key_index(s, d, d_k) : key_index(s, d, d_k);
+        put(s < n ? keys[key_index(s, d, d_k)] : kNan, to, cut.keys, cut.keys16);
+      }
+      for (std::size_t i = 0; i < quads(d_k); ++i) {
+        const std::size_t to = open ? open_q8_key_index(s, i, d_k) : q8_key_index(s, i, d_k);
+        for (std::size_t c = 0; c < kQuad; ++c) {
+          cut.keys8[to + c] = s < n ? keys8[q8_key_index(s, i, d_k) + c] : std::int8_t{-128};
+        }
+      }
+      if (s >= n) cut.scales8[s] = cut.scales8[kPageSlots + s] = kNan;
+    }
+    return cut;
+  }
+
   std::vector<float> attend(Isa isa, KvType type) const {
     std::vector<const float*> rows;
     for (std::size_t r = 0; r < spans.size(); ++r) rows.push_back(q.data() + r * d_k);
@@ -88,6 +110,7 @@ struct Page {
     PageTask task;
     task.d_k = d_k;
     task.d_v = d_v;
+    task.n_slots = n_slots;
     task.q = rows.data();
     task.spans = spans.data();
     task.n_rows = spans.size();
@@ -255,6 +278,31 @@ TEST_CASE("attend_page: slots outside a row's span may hold anything") {
     const auto touched8 = page.attend(isa, KvType::kQ8);
     CHECK(touched8[kStateHeader] == expected8[kStateHeader]);
     CHECK_FALSE(std::isfinite(touched8[4 * stride + kStateHeader]));
+  }
+}
+
+TEST_CASE("attend_page: an open group gives the bits of a full one") {
+  for (const Isa isa : available_isas()) {
+    for (const auto& [d_k, d_v] : {std::pair{15, 3}, {64, 64}, {70, 20}, {128, 16}}) {
+      for (std::size_t n = 1; n <= kPageSlots; n += n < 34 ? 1 : 7) {
+        const auto end = static_cast<std::uint16_t>(n), middle = static_cast<std::uint16_t>(n / 2);
+        for (std::size_t n_rows = 1; n_rows <= 5; n_rows += 2) {
+          std::vector<PageSpan> spans(n_rows, {0, end});
+          spans.back() = {static_cast<std::uint16_t>(n - 1), end};
+          spans[n_rows / 2].end = static_cast<std::uint16_t>(n - middle);
+          if (n_rows == 1) spans[0] = {middle, end};
+          const Page full(d_k, d_v, spans, static_cast<std::uint32_t>(n));
+          const Page open = full.cut_off(n);
+          for (const KvType type : kKvTypes) {
+            CAPTURE(isa_name(isa));
+            CAPTURE(n);
+            CAPTURE(d_k);
+            CAPTURE(kv_type_name(type));
+            REQUIRE(same_bits(open.attend(isa, type), full.attend(isa, type)));
+          }
+        }
+      }
+    }
   }
 }
 

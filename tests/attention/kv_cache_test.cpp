@@ -16,21 +16,29 @@ namespace terrace::test {
 namespace {
 
 constexpr std::size_t kHeads = 2, kDk = 3, kDv = 5;
+constexpr std::size_t kWideDk =
+    70;  // whole squares of an open group, and channels beside them, in every type
 
 /// A cache and, beside it, what it should hold.
 struct Checked {
   KvCache cache;
   std::vector<std::vector<float>> rows;  // key, then value, of every slot
 
-  Checked(KvType type, std::size_t max_length) : cache(kHeads, kDk, kDv, type, max_length) {}
+  Checked(KvType type, std::size_t max_length, std::size_t d_k = kDk)
+      : cache(kHeads, d_k, kDv, type, max_length) {}
   Checked(KvCache c, std::vector<std::vector<float>> r) : cache(std::move(c)), rows(std::move(r)) {}
 
+  std::size_t d_k() const { return cache.d_k(); }
   void append(const Exec& exec, std::size_t n, std::uint32_t seed) {
-    const auto k = random_floats(n * kHeads * kDk, seed), v = random_floats(n * kHeads * kDv, seed + 1);
-    cache.append(exec, rows_of(k, kHeads * kDk), rows_of(v, kHeads * kDv));
-    for (std::size_t t = 0; t < n; ++t) {
-      std::vector<float> row(rows_of(k, kHeads * kDk).row(t), rows_of(k, kHeads * kDk).row(t) + kHeads * kDk);
-      row.insert(row.end(), rows_of(v, kHeads * kDv).row(t), rows_of(v, kHeads * kDv).row(t) + kHeads * kDv);
+    const std::size_t k_width = kHeads * d_k(), v_width = kHeads * kDv;
+    const auto k = random_floats(n * k_width, seed), v = random_floats(n * v_width, seed + 1);
+    append(exec, rows_of(k, k_width), rows_of(v, v_width));
+  }
+  void append(const Exec& exec, ConstRows k, ConstRows v) {
+    cache.append(exec, k, v);
+    for (std::size_t t = 0; t < k.n; ++t) {
+      std::vector<float> row(k.row(t), k.row(t) + k.width);
+      row.insert(row.end(), v.row(t), v.row(t) + v.width);
       rows.push_back(std::move(row));
     }
   }
@@ -40,12 +48,13 @@ struct Checked {
   }
   Checked fork() const { return {cache.fork(), rows}; }
 
-  float key(const std::byte* part, const float* scales, std::size_t slot, std::size_t d) const {
+  float key(const std::byte* part, const float* scales, std::size_t slot, std::size_t d, bool open) const {
     if (cache.type() == KvType::kQ8) {
-      const auto q = static_cast<std::int8_t>(part[q8_key_index(slot, d / kQuad, kDk) + d % kQuad]);
-      return static_cast<float>(q) * scales[slot];
+      const std::size_t at =
+          open ? open_q8_key_index(slot, d / kQuad, d_k()) : q8_key_index(slot, d / kQuad, d_k());
+      return static_cast<float>(static_cast<std::int8_t>(part[at + d % kQuad])) * scales[slot];
     }
-    return stored(part, key_index(slot, d, kDk));
+    return stored(part, open ? open_key_index(slot, d, d_k()) : key_index(slot, d, d_k()));
   }
   float value(const std::byte* part, const float* scales, std::size_t slot, std::size_t d) const {
     if (cache.type() == KvType::kQ8) {
@@ -62,14 +71,15 @@ struct Checked {
   bool holds() const {
     if (cache.length() != rows.size()) return false;
     for (std::size_t s = 0; s < rows.size(); ++s) {
-      const auto middle = rows[s].begin() + kHeads * kDk;
-      const auto k = kept_as(cache.type(), {rows[s].begin(), middle}, kDk);
+      const auto middle = rows[s].begin() + static_cast<std::ptrdiff_t>(kHeads * d_k());
+      const auto k = kept_as(cache.type(), {rows[s].begin(), middle}, d_k());
       const auto v = kept_as(cache.type(), {middle, rows[s].end()}, kDv);
       for (std::size_t h = 0; h < kHeads; ++h) {
         const std::size_t page = s / kPageSlots, slot = s % kPageSlots;
         const float* scales = cache.type() == KvType::kQ8 ? cache.scales(page, h) : nullptr;
-        for (std::size_t d = 0; d < kDk; ++d) {
-          if (key(cache.keys(page, h), scales, slot, d) != k[h * kDk + d]) return false;
+        const bool open = s >= rows.size() / kLanes * kLanes;
+        for (std::size_t d = 0; d < d_k(); ++d) {
+          if (key(cache.keys(page, h), scales, slot, d, open) != k[h * d_k() + d]) return false;
         }
         for (std::size_t d = 0; d < kDv; ++d) {
           if (value(cache.values(page, h), scales, slot, d) != v[h * kDv + d]) return false;
@@ -100,6 +110,91 @@ TEST_CASE("a cache holds what was appended, in calls of any size") {
   }
 }
 
+TEST_CASE("a cache holds what was appended and saves the same bytes, wherever the calls are cut") {
+  TestExec exec(2);
+  constexpr std::size_t kLength = 150;
+  for (const KvType type : kKvTypes) {
+    for (const std::size_t d_k : {kDk, kWideDk}) {
+      const auto k = random_floats(kLength * kHeads * d_k, 1), v = random_floats(kLength * kHeads * kDv, 2);
+      const ConstRows keys = rows_of(k, kHeads * d_k), values = rows_of(v, kHeads * kDv);
+      Checked one_by_one(type, kLength, d_k);
+      std::vector<std::vector<std::byte>> expected{one_by_one.saved()};
+      for (std::size_t t = 0; t < kLength; ++t) {
+        one_by_one.append(exec.get(), keys.slice(t, 1), values.slice(t, 1));
+        REQUIRE(one_by_one.holds());
+        expected.push_back(one_by_one.saved());
+      }
+      for (std::size_t first = 0; first < 40; ++first) {
+        for (const std::size_t second : {1UL, 2UL, 15UL, 16UL, 17UL, 33UL, kLength - first}) {
+          Checked cut(type, kLength, d_k);
+          cut.append(exec.get(), keys.slice(0, first), values.slice(0, first));
+          cut.append(exec.get(), keys.slice(first, second), values.slice(first, second));
+          REQUIRE(cut.holds());
+          REQUIRE(cut.saved() == expected[first + second]);
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("truncated at any slot, a cache is one that never went further") {
+  TestExec exec(1);
+  constexpr std::size_t kLength = 150;
+  for (const KvType type : kKvTypes) {
+    const auto k = random_floats(kLength * kHeads * kWideDk, 1), v = random_floats(kLength * kHeads * kDv, 2);
+    const ConstRows keys = rows_of(k, kHeads * kWideDk), values = rows_of(v, kHeads * kDv);
+    Checked full(type, kLength, kWideDk), shorter(type, kLength, kWideDk);
+    full.append(exec.get(), keys, values);
+    for (std::size_t n = 0; n <= kLength; ++n) {
+      if (n > 0) shorter.append(exec.get(), keys.slice(n - 1, 1), values.slice(n - 1, 1));
+      Checked cut = full.fork();
+      const Checked sibling = full.fork();
+      cut.truncate(n);
+      REQUIRE(cut.holds());
+      REQUIRE(cut.saved() == shorter.saved());
+      cut.truncate(n - n % 4);  // on, perhaps inside the open group
+      REQUIRE(cut.holds());
+      Checked child = cut.fork();
+      child.append(exec.get(), std::min<std::size_t>(21, kLength - cut.rows.size()), 3);
+      REQUIRE(child.holds());
+      cut.append(exec.get(), std::min<std::size_t>(5, kLength - cut.rows.size()), 5);
+      REQUIRE(cut.holds());
+      REQUIRE(sibling.holds());
+      REQUIRE(full.holds());
+    }
+  }
+}
+
+TEST_CASE("no group is open in a saved state") {
+  TestExec exec(1);
+  for (const KvType type : kKvTypes) {
+    for (const std::size_t n : {5UL, 16UL, 77UL, 128UL}) {
+      Checked checked(type, 128, kWideDk);
+      checked.append(exec.get(), n, 1);
+      const auto bytes = checked.saved();
+      const KvRows rows(type, kWideDk, kDv);
+      constexpr std::size_t kHeader = 6 * sizeof(std::uint64_t);
+      REQUIRE(bytes.size() == kHeader + kHeads * rows.bytes());
+      for (std::size_t h = 0; h < kHeads; ++h) {
+        std::vector<std::byte> part(
+            bytes.begin() + static_cast<std::ptrdiff_t>(kHeader + h * rows.bytes()),
+            bytes.begin() + static_cast<std::ptrdiff_t>(kHeader + (h + 1) * rows.bytes()));
+        const auto* scales = reinterpret_cast<const float*>(part.data());
+        bool same = true;
+        for (std::size_t s = 0; s < n; ++s) {
+          const auto k =
+              kept_as(type, {checked.rows[s].begin(), checked.rows[s].end() - kHeads * kDv}, kWideDk);
+          for (std::size_t d = 0; d < kWideDk; ++d) {
+            const float found = checked.key(part.data() + rows.keys_offset(), scales, s, d, false);
+            same = same && found == k[h * kWideDk + d];
+          }
+        }
+        CHECK(same);
+      }
+    }
+  }
+}
+
 TEST_CASE("bf16 rounds to nearest even and keeps NaN and infinity") {
   TestExec exec(1);
   KvCache cache(1, 1, 1, KvType::kBf16, 8);
@@ -121,8 +216,9 @@ TEST_CASE("fork and truncate in any order leave every cache with its own content
   std::mt19937 random(7);
   for (const KvType type : kKvTypes) {
     for (int round = 0; round < 20; ++round) {
+      const std::size_t d_k = round % 5 == 0 ? kWideDk : kDk;
       std::vector<std::unique_ptr<Checked>> all;
-      all.push_back(std::make_unique<Checked>(type, 640));
+      all.push_back(std::make_unique<Checked>(type, 640, d_k));
       for (std::uint32_t step = 0; step < 40; ++step) {
         Checked& one = *all[random() % all.size()];
         switch (random() % 5) {
@@ -169,15 +265,15 @@ TEST_CASE("a fork shares the full pages") {
 TEST_CASE("a state comes back as it was saved, and equal states are equal bytes") {
   TestExec exec(1);
   for (const KvType type : kKvTypes) {
-    for (const std::size_t n : {0UL, 1UL, 128UL, 333UL}) {
-      Checked checked(type, 400), longer(type, 400);
+    for (const std::size_t n : {0UL, 1UL, 128UL, 333UL, 336UL}) {
+      Checked checked(type, 400, kWideDk), longer(type, 400, kWideDk);
       checked.append(exec.get(), n, 3);
       longer.append(exec.get(), n, 3);
       longer.append(exec.get(), 60, 9);
       longer.truncate(n);
       const auto bytes = checked.saved();
       CHECK(longer.saved() == bytes);
-      Checked loaded(type, 400);
+      Checked loaded(type, 400, kWideDk);
       loaded.append(exec.get(), 77, 5);
       MemorySource source(bytes);
       loaded.cache.load(source);

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+
+#include "attention/kernels/attention_kernels.h"
+#include "engine/kernels/lanes.h"
+
+// What the bodies of attend_page ask the caches for.
+
+namespace terrace {
+namespace {
+
+/// Asks for n_bytes; `locality` as in __builtin_prefetch: 3 for the nearest cache, 2 for the one behind it.
+template <std::size_t n_bytes, int locality = 3>
+inline void prefetch(const char* p) noexcept {
+  TERRACE_UNROLL
+  for (std::size_t line = 0; line < n_bytes; line += 64) __builtin_prefetch(p + line, 0, locality);
+}
+
+/// Where the bytes lie that will be needed after those being read: further on in the page, whose values stand
+/// right behind its keys, then at the start of the page that comes next. Rows after the first find the page
+/// in the cache.
+class Ahead {
+ public:
+  Ahead(const PageTask& task, std::size_t row, std::size_t value_row_bytes, std::size_t distance) noexcept
+      : distance_(row == 0 ? distance : 0),
+        end_(static_cast<const char*>(task.values) + kPageSlots * value_row_bytes),
+        beyond_(task.next_page ? static_cast<const char*>(task.next_page) - end_ : 0) {}
+
+  const char* of(const void* p) const noexcept {
+    const char* const ahead = static_cast<const char*>(p) + distance_;
+    return ahead < end_ ? ahead : ahead + beyond_;
+  }
+
+ private:
+  std::size_t distance_;
+  const char* end_;
+  std::ptrdiff_t beyond_;
+};
+
+}  // namespace
+}  // namespace terrace
