@@ -20,7 +20,7 @@ struct Exec {
 
   /// Below this many bytes of weights (or multiply-adds of activations) a phase stays on the leader: a
   /// fork-join costs about 0.35 us, which is 10 KiB of memory traffic on one core.
-  static constexpr std::size_t kMinWorkPerChunk = 16 * 1024;
+  static constexpr std::size_t kMinWorkPerChunk = std::size_t{16} * 1024;
 
   /// Splits [0, n) into contiguous ranges of at least `grain` items, a multiple of `align` (the last one may
   /// be shorter), and runs fn(begin, end) on each. Results must not depend on the split. `work_per_item` in

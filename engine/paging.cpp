@@ -55,9 +55,10 @@ std::uint64_t available_memory_bytes() { return std::min(system_memory_bytes(), 
 
 void page_in(const void* data, std::size_t bytes) noexcept {
   static const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
-  const auto begin = reinterpret_cast<std::uintptr_t>(data) / page * page;
-  const std::uintptr_t end = reinterpret_cast<std::uintptr_t>(data) + bytes;
-  if (bytes > 0) static_cast<void>(::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_WILLNEED));
+  const std::size_t before = reinterpret_cast<std::uintptr_t>(data) % page;  // of the first page
+  // The kernel's interface takes a pointer to mutable bytes; advice changes none of them.
+  auto* const begin = static_cast<std::byte*>(const_cast<void*>(data)) - before;
+  if (bytes > 0) static_cast<void>(::madvise(begin, before + bytes, MADV_WILLNEED));
 }
 
 }  // namespace terrace

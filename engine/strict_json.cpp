@@ -32,7 +32,7 @@ nlohmann::json parse_strict_json(std::string_view text, std::string_view what) {
         if (event == Event::object_start) keys.emplace_back();
         break;
       case Event::key: {
-        const std::string& key = parsed.get_ref<const std::string&>();
+        const auto& key = parsed.get_ref<const std::string&>();
         TERRACE_CHECK(keys.back().insert(key).second, kBadFile,
                       std::string(what) + ": key " + quote_text(key) + " appears twice in one JSON object");
         break;

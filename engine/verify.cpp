@@ -35,10 +35,10 @@ void count_bad(std::span<const std::byte> piece, std::uint64_t base, IsBad is_ba
   bad.count += count;
 }
 
-constexpr auto is_nonfinite_f32 = [](std::uint32_t bits) { return (bits & 0x7f800000U) == 0x7f800000U; };
-constexpr auto is_nonfinite_bf16 = [](std::uint16_t bits) { return (bits & 0x7f80U) == 0x7f80U; };
-constexpr auto is_minus_128 = [](std::int8_t value) { return value == -128; };
-constexpr auto is_nonzero = [](std::uint8_t value) { return value != 0; };
+constexpr auto kIsNonfiniteF32 = [](std::uint32_t bits) { return (bits & 0x7f800000U) == 0x7f800000U; };
+constexpr auto kIsNonfiniteBf16 = [](std::uint16_t bits) { return (bits & 0x7f80U) == 0x7f80U; };
+constexpr auto kIsMinus128 = [](std::int8_t value) { return value == -128; };
+constexpr auto kIsNonzero = [](std::uint8_t value) { return value != 0; };
 
 /// What the bad elements of a tensor are; nullptr for a tensor in which every bit pattern is a value.
 const char* bad_kind(const TensorInfo& tensor, bool padding) noexcept {
@@ -57,13 +57,13 @@ const char* bad_kind(const TensorInfo& tensor, bool padding) noexcept {
 void scan(const TensorInfo& tensor, bool padding, std::span<const std::byte> piece, std::uint64_t begin,
           BadElements& bad) {
   if (padding) {
-    count_bad<std::uint8_t>(piece, begin, is_nonzero, bad);
+    count_bad<std::uint8_t>(piece, begin, kIsNonzero, bad);
   } else if (tensor.type == StoredType::kF32) {
-    count_bad<std::uint32_t>(piece, begin / 4, is_nonfinite_f32, bad);
+    count_bad<std::uint32_t>(piece, begin / 4, kIsNonfiniteF32, bad);
   } else if (tensor.type == StoredType::kBf16) {
-    count_bad<std::uint16_t>(piece, begin / 2, is_nonfinite_bf16, bad);
+    count_bad<std::uint16_t>(piece, begin / 2, kIsNonfiniteBf16, bad);
   } else if (tensor.type == StoredType::kI8) {
-    count_bad<std::int8_t>(piece, begin, is_minus_128, bad);
+    count_bad<std::int8_t>(piece, begin, kIsMinus128, bad);
   }
 }
 

@@ -70,6 +70,7 @@ WeightWriter::WeightWriter(const std::string& path, const std::vector<TensorSpec
     header_.metadata["format_version"] = kModelFormatVersion;
     header_.tensors = lay_out(tensors);
     std::vector<std::pair<std::string, std::uint64_t>> placeholders;
+    placeholders.reserve(tensors.size());
     for (const TensorSpec& spec : tensors) placeholders.emplace_back(spec.name, 0);
     header_.metadata[std::string(kChecksums)] = checksums_text(placeholders);
 

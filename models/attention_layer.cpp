@@ -28,7 +28,14 @@ AttentionLayer::Layer AttentionLayer::build_layer(const LayerBuilder& build, con
 
 AttentionLayer::AttentionLayer(const LayerBuilder& build, const std::string& name,
                                const AttentionConfig& config, std::size_t d_model, bool causal)
-    : causal_(causal), layer_(build_layer(build, name, config, d_model, causal)) {}
+    : causal_(causal),
+      layer_(build_layer(build, name, config, d_model, causal)),
+      encode_passes_(std::visit(
+          [](const auto& layer) -> std::size_t {
+            if constexpr (requires { layer.kEncodePasses; }) return layer.kEncodePasses;
+            return 0;
+          },
+          layer_)) {}
 
 void AttentionLayer::forward(StepContext& context, ConstRows x, Rows y) const {
   const ProfileZone zone(context.exec.profile, Zone::kProjections);
@@ -43,15 +50,6 @@ void AttentionLayer::encode(EncodeContext& context, const Norm& norm, ConstRows 
         } else {
           throw Error(ErrorCode::kInternal, "this attention has no whole-sequence form");
         }
-      },
-      layer_);
-}
-
-std::size_t AttentionLayer::encode_passes() const noexcept {
-  return std::visit(
-      [](const auto& layer) -> std::size_t {
-        if constexpr (requires { layer.kEncodePasses; }) return layer.kEncodePasses;
-        return 0;
       },
       layer_);
 }

@@ -30,7 +30,7 @@ class AttentionLayer {
   /// differs from forward() (steps_equal_evaluation() false).
   void encode(EncodeContext& context, const Norm& norm, ConstRows x, Rows sum) const;
   /// Passes over the rows that encode() makes, as told to its tick.
-  std::size_t encode_passes() const noexcept;
+  std::size_t encode_passes() const noexcept { return encode_passes_; }
 
   bool steps_equal_evaluation() const noexcept;
   /// Sequences of encode() must be a multiple of this long.
@@ -43,6 +43,7 @@ class AttentionLayer {
                            std::size_t d_model, bool causal);
   bool causal_;
   Layer layer_;
+  std::size_t encode_passes_;
 };
 
 }  // namespace terrace

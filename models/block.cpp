@@ -96,7 +96,7 @@ void Block::forward(StepContext& context, Streams& streams, std::size_t width, c
 }
 
 void Block::attention_whole(EncodeContext& context, const AttentionSublayer& sublayer, Streams& streams,
-                            StackState& state) const {
+                            StackState& state) {
   if (!steps_are_whole(sublayer.attention)) {
     sublayer.attention.encode(context, sublayer.norm, streams.input(), streams.x1);
     return;

@@ -61,8 +61,8 @@ class Block {
 
  private:
   void forward_parallel(StepContext& context, Rows x, std::size_t width) const;
-  void attention_whole(EncodeContext& context, const AttentionSublayer& sublayer, Streams& streams,
-                       StackState& state) const;
+  static void attention_whole(EncodeContext& context, const AttentionSublayer& sublayer, Streams& streams,
+                              StackState& state);
 
   bool parallel_;
   bool last_swap_;

@@ -181,7 +181,7 @@ AttentionConfig attention_of(const ModelConfig& config, const StackConfig& stack
 /// Parses the JSON of docs/model-file.md and validates it. Unknown keys are an error, so that a file that
 /// needs a newer engine is refused. Throws Error{kBadConfig} naming the key, what was expected and what was
 /// found.
-ModelConfig parse_config(std::string_view json);
+ModelConfig parse_config(std::string_view text);
 
 /// The JSON text of a configuration; parse_config(config_to_json(c)) describes the same model.
 std::string config_to_json(const ModelConfig& config);

@@ -54,7 +54,7 @@ void evaluate_whole(const Model& model, Runtime& runtime, std::span<const TokenI
   const Network& net = model.network();
   const ThreadTeam::Region region(runtime.team());
   const std::size_t multiple = net.decoder().length_multiple();
-  const bool joined = config.family == Family::kTerraformer;
+  const bool joined = document != nullptr && config.family == Family::kTerraformer;
   const std::size_t n_encoder = joined ? length_of(document->padded()) : 0;
   const std::size_t n_rows = (n_encoder + ids.size() + multiple - 1) / multiple * multiple;
   const std::size_t n_decoder = n_rows - n_encoder;
@@ -110,25 +110,26 @@ bool steps_equal_evaluation(const Model& model) noexcept {
   return model.network().decoder().steps_equal_evaluation() && (!encoder || encoder->length_multiple() == 1);
 }
 
-void evaluate(const Model& model, Runtime& runtime, std::span<const TokenId> ids, const EncoderInput* input,
+void evaluate(const Model& model, Runtime& runtime, std::span<const TokenId> ids,
+              const EncoderInput* document,
               const std::function<void(std::size_t, std::span<const float>)>& sink) {
   const ModelConfig& config = model.config();
-  TERRACE_CHECK(model.has_encoder() == (input != nullptr), kBadArgument,
+  TERRACE_CHECK(model.has_encoder() == (document != nullptr), kBadArgument,
                 model.has_encoder() ? "this model needs the encoder's input" : "this model has no encoder");
   check_ids(ids, config.vocab_size);
   if (ids.empty()) return;
   if (!steps_equal_evaluation(model)) {
-    std::optional<Document> document;
-    if (input) {
+    std::optional<Document> padded;
+    if (document) {
       const std::size_t multiple = model.network().encoder()->length_multiple();
-      document.emplace(config, *input, multiple, Document::Padding::kKeep);
+      padded.emplace(config, *document, multiple, Document::Padding::kKeep);
     }
-    return evaluate_whole(model, runtime, ids, document ? &*document : nullptr, sink);
+    return evaluate_whole(model, runtime, ids, padded ? &*padded : nullptr, sink);
   }
   const std::shared_ptr<const Model> borrowed(std::shared_ptr<const Model>(), &model);
   Session session(borrowed, runtime,
-                  {.max_context = ids.size(), .max_encoder_tokens = input ? length_of(*input) : 0});
-  if (input) session.encode(*input);
+                  {.max_context = ids.size(), .max_encoder_tokens = document ? length_of(*document) : 0});
+  if (document) session.encode(*document);
   session.prefill(ids, {}, sink);
 }
 

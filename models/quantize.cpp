@@ -183,11 +183,11 @@ class Quantizer {
         data_.data(), scale_.empty() ? nullptr : scale_.data(), rows.rows, rows.cols, rows.cols, dtype};
     const auto n_chunks =
         static_cast<std::uint32_t>(std::min<std::size_t>(rows.rows, kChunksPerThread * team_.size()));
-    f32_.resize(2 * n_chunks * rows.cols);
+    f32_.resize(std::size_t{2} * n_chunks * rows.cols);
     std::atomic<bool> finite{true};
     const ThreadTeam::Region region(team_);
     team_.run(n_chunks, [&](std::uint32_t chunk) {
-      const std::span<float> row(f32_.data() + 2 * chunk * rows.cols, rows.cols);
+      const std::span<float> row(f32_.data() + std::size_t{2} * chunk * rows.cols, rows.cols);
       float* const read_back = row.data() + rows.cols;
       for (std::size_t r = rows.rows * chunk / n_chunks; r < rows.rows * (chunk + 1) / n_chunks; ++r) {
         widen_row(kernels_, rows, r, row.data());

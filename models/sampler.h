@@ -92,7 +92,7 @@ class Sampler {
   void run_chain(std::span<const float> logits, std::span<const TokenId> context);
   void collect(std::span<const float> logits);
   void run(SamplerStep step, std::span<const TokenId> context);
-  void apply_penalties(std::span<const TokenId> context);
+  void apply_penalties(std::span<const TokenId> window);
   void keep_top_k();
   void keep_top_p();
   void keep_min_p();

@@ -300,16 +300,16 @@ Session Session::fork() const {
   return Session(std::move(copy));
 }
 
-void Session::set_width(std::span<const std::uint32_t> wanted, bool allow_untrained) {
+void Session::set_width(std::span<const std::uint32_t> widths, bool allow_untrained) {
   Impl& s = *impl_;
   const std::span<const Block> blocks = s.network().decoder().blocks();
   TERRACE_CHECK(
-      wanted.size() == 1 || wanted.size() == blocks.size(), kBadArgument,
-      fmt::format("one width or one per block ({}) is needed, found {}", blocks.size(), wanted.size()));
+      widths.size() == 1 || widths.size() == blocks.size(), kBadArgument,
+      fmt::format("one width or one per block ({}) is needed, found {}", blocks.size(), widths.size()));
   const std::vector<std::uint32_t>& trained = s.model->config().decoder.ff.widths;
-  std::vector<std::uint32_t> widths;
+  std::vector<std::uint32_t> per_block;
   for (std::size_t i = 0; i < blocks.size(); ++i) {
-    const std::uint32_t width = wanted[wanted.size() == 1 ? 0 : i];
+    const std::uint32_t width = widths[widths.size() == 1 ? 0 : i];
     const FeedForwardLayer& ff = blocks[i].ff();
     TERRACE_CHECK(
         ff.takes_width(width), kBadArgument,
@@ -322,9 +322,9 @@ void Session::set_width(std::span<const std::uint32_t> wanted, bool allow_untrai
         fmt::format(
             "block {}: the model was not trained at a width of {} units; trained widths: {}", i, width,
             trained.empty() ? fmt::format("{}", ff.d_ff()) : fmt::format("{}", fmt::join(trained, ", "))));
-    widths.push_back(width);
+    per_block.push_back(width);
   }
-  s.widths = std::move(widths);
+  s.widths = std::move(per_block);
 }
 
 void Session::set_profile(Profile* profile) noexcept { impl_->profile = profile; }

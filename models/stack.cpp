@@ -76,7 +76,7 @@ std::size_t Stack::encode_passes() const noexcept {
   return passes;
 }
 
-void Stack::forget(Exec& exec, const Linear& dense, Streams& streams) const {
+void Stack::forget(Exec& exec, const Linear& dense, Streams& streams) {
   const Workspace::Scope scope(exec.ws);
   const Rows mean = take_rows(exec, streams.x1.n, streams.x1.width);
   mean_of_streams(exec, streams, mean);

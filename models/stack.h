@@ -41,7 +41,7 @@ class Stack {
     StackStep::Kind kind;
     std::size_t index;  ///< of the block, or of the forgetting layer
   };
-  void forget(Exec& exec, const Linear& dense, Streams& streams) const;
+  static void forget(Exec& exec, const Linear& dense, Streams& streams);
 
   std::vector<Block> blocks_;
   std::vector<Linear> forget_;  ///< empty maps where forget_dense is false

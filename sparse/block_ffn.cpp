@@ -48,11 +48,11 @@ void BlockFfn::forward(Exec& exec, ConstRows x, Rows y, std::uint32_t* experts) 
   const std::size_t n_units = d_ff() / n_experts();
   const Rows logits{ws.take<float>(x.n * n_experts()), x.n, n_experts(), n_experts()};
   router_.forward(exec, x, logits);
-  float* const no_bias = ws.take<float>(n_experts());
+  auto* const no_bias = ws.take<float>(n_experts());
   std::fill_n(no_bias, n_experts(), 0.0F);
   const PreparedRows prepared(exec, *kernels_, units_.dtype, x);
-  float* const h = ws.take<float>(n_units);
-  std::uint32_t* const rows = ws.take<std::uint32_t>(n_units);
+  auto* const h = ws.take<float>(n_units);
+  auto* const rows = ws.take<std::uint32_t>(n_units);
 
   for (std::size_t t = 0; t < x.n; ++t) {
     const float* const z = logits.row(t);
