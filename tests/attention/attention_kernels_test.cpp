@@ -297,7 +297,7 @@ TEST_CASE("attend_page: an open group gives the bits of a full one") {
             CAPTURE(isa_name(isa));
             CAPTURE(n);
             CAPTURE(d_k);
-            CAPTURE(kv_type_name(type));
+            CAPTURE(static_cast<int>(type));
             REQUIRE(same_bits(open.attend(isa, type), full.attend(isa, type)));
           }
         }
