@@ -2,7 +2,9 @@
 // Many activation rows at once: packed or not, all or some of them, the bits are those of one row alone.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/linear.h"
@@ -23,15 +25,14 @@ std::vector<float> dot_all(const DenseKernels& kernels, const WeightView& w, std
   std::vector<float> y(x.size() * stride, kUntouched);
   dot_rows(kernels, w, begin, end, x, y.data(), stride);
   std::vector<float> result;
+  bool touched = false;
   for (std::size_t t = 0; t < x.size(); ++t) {
-    for (std::size_t r = 0; r < stride; ++r) {
-      if (r >= begin && r < end) {
-        result.push_back(y[t * stride + r]);
-      } else {
-        CHECK(y[t * stride + r] == kUntouched);
-      }
-    }
+    const float* const row = y.data() + t * stride;
+    result.insert(result.end(), row + begin, row + end);
+    touched |= std::any_of(row, row + begin, [](float v) { return v != kUntouched; });
+    touched |= std::any_of(row + end, row + stride, [](float v) { return v != kUntouched; });
   }
+  CHECK_FALSE(touched);
   return result;
 }
 
