@@ -34,12 +34,10 @@ void PreparedRows::reserve_packs(Exec& exec, const DenseKernels& kernels, DType 
 }
 
 void PreparedRows::pack(const DenseKernels& kernels, std::size_t begin, std::size_t end) const noexcept {
-  end = std::min(end, n_packed_);
-  while (begin < end) {
-    const std::size_t first = begin % kPackRows;
-    const std::size_t n = std::min(end - begin, kPackRows - first);
-    kernels.pack_q8(quantized_ + begin, first, n, width_, packs_ + begin / kPackRows * pack_bytes(width_));
-    begin += n;
+  TERRACE_DCHECK(begin % kPackRows == 0);
+  for (; begin < std::min(end, n_packed_); begin += kPackRows) {
+    kernels.pack_q8(quantized_ + begin, std::min(kPackRows, n_packed_ - begin), width_,
+                    packs_ + begin / kPackRows * pack_bytes(width_));
   }
 }
 
@@ -90,19 +88,11 @@ PreparedRows PreparedRows::windows(Exec& exec, const DenseKernels& kernels, DTyp
   PreparedRows result;
   result.n_ = x.n * n_windows;
   result.width_ = width;
-  result.reserve_packs(exec, kernels, dtype);
-  const auto pack_all = [&] {
-    const std::size_t n_packs = (result.n_packed_ + kPackRows - 1) / kPackRows;
-    exec.for_range(n_packs, 1, kPackRows * width, [&](std::size_t begin, std::size_t end) {
-      result.pack(kernels, begin * kPackRows, end * kPackRows);
-    });
-  };
   if (!is_quantized(dtype)) {
     result.f32_ = exec.ws.take<const float*>(result.n_);
     for (std::size_t t = 0; t < x.n; ++t) {
       for (std::size_t i = 0; i < n_windows; ++i) result.f32_[t * n_windows + i] = x.row(t) + i * step;
     }
-    pack_all();
     return result;
   }
   const std::size_t row = padded(x.width);
@@ -121,7 +111,9 @@ PreparedRows PreparedRows::windows(Exec& exec, const DenseKernels& kernels, DTyp
       }
     }
   });
-  pack_all();
+  result.reserve_packs(exec, kernels, dtype);
+  exec.for_range(result.n_packed_, kPackRows, width,
+                 [&](std::size_t begin, std::size_t end) { result.pack(kernels, begin, end); });
   return result;
 }
 

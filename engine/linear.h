@@ -33,7 +33,7 @@ class PreparedRows {
                               std::size_t width);
   /// Row i becomes a * b, element by element, at most kMostProduct of them. Rows are independent.
   void put_product(const DenseKernels& kernels, std::size_t i, const float* a, const float* b) const noexcept;
-  /// Packs rows [begin, end), which must be there; both are multiples of 4, or the end of the rows.
+  /// Packs rows [begin, end), which must be there; both are multiples of kPackRows, or the end of the rows.
   void pack(const DenseKernels& kernels, std::size_t begin, std::size_t end) const noexcept;
 
   /// Rows [begin, begin + n). They stay packed if begin is a multiple of kPackRows, and n is or reaches the

@@ -62,7 +62,7 @@ class GatedRows {
       }
     }
   }
-  /// Packs rows [begin, end), multiples of 4 or the last one, on the calling thread.
+  /// Packs rows [begin, end), whole packs, on the calling thread.
   void pack(std::size_t begin, std::size_t end) const noexcept {
     for (std::size_t p = 0; p < n_panels_; ++p) panels_[p].pack(kernels_, begin, end);
   }

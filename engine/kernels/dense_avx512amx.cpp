@@ -35,9 +35,8 @@ class TileRegisters {
   TileRegisters& operator=(const TileRegisters&) = delete;
 };
 
-void pack_q8(const QuantizedRow* x, std::size_t first, std::size_t n, std::size_t d,
-             std::byte* pack) noexcept {
-  pack_rows(x, first, n, d, 0, pack);
+void pack_q8(const QuantizedRow* x, std::size_t n, std::size_t d, std::byte* pack) noexcept {
+  pack_rows(x, n, d, 0, pack);
 }
 
 /// Sums of a tile: [weight row][activation row].

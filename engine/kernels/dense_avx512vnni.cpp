@@ -7,9 +7,8 @@ namespace {
 
 // Activations are the unsigned side here, x + 128, so that the weights can be broadcast as they are; 128
 // times the sum of a weight row is taken off.
-void pack_q8(const QuantizedRow* x, std::size_t first, std::size_t n, std::size_t d,
-             std::byte* pack) noexcept {
-  pack_rows(x, first, n, d, 0x80, pack);
+void pack_q8(const QuantizedRow* x, std::size_t n, std::size_t d, std::byte* pack) noexcept {
+  pack_rows(x, n, d, 0x80, pack);
 }
 
 /// 128 times the sum of a row of weights, modulo 2^32.

@@ -51,10 +51,8 @@ struct DenseKernels {
 
   // The products of dot_q8, bit for bit, for many activation rows, which are packed first: what a pack holds
   // in which order is the table's own business. Null in tables that gain nothing by it.
-  /// Rows [first, first + n) of one pack, first a multiple of 4; the rest of it stays as it is. d is a
-  /// multiple of kPackColumns.
-  void (*pack_q8)(const QuantizedRow* x, std::size_t first, std::size_t n, std::size_t d,
-                  std::byte* pack) noexcept = nullptr;
+  /// One pack of n <= kPackRows rows. d is a multiple of kPackColumns.
+  void (*pack_q8)(const QuantizedRow* x, std::size_t n, std::size_t d, std::byte* pack) noexcept = nullptr;
   /// n_rows is a multiple of kPackRows; ceil(n_tokens / kPackRows) packs lie behind each other.
   void (*dot_packed_q8)(const std::int8_t* w, std::size_t row_stride, const float* w_scale,
                         std::size_t n_rows, const std::byte* packs, const QuantizedRow* x,

@@ -37,35 +37,6 @@ inline void scatter_columns(const __m512i (&rows)[4], std::byte* out, std::size_
   }
 }
 
-/// Transposes a 16 x 16 block in registers.
-inline void transpose(__m512i (&m)[16]) noexcept {
-  __m512i pairs[16];  // blocks of 2 x 2, then of 4 x 4, in each 128 bits
-  TERRACE_UNROLL
-  for (std::size_t i = 0; i < 16; i += 2) {
-    pairs[i] = _mm512_unpacklo_epi32(m[i], m[i + 1]);
-    pairs[i + 1] = _mm512_unpackhi_epi32(m[i], m[i + 1]);
-  }
-  TERRACE_UNROLL
-  for (std::size_t i = 0; i < 16; i += 4) {
-    m[i] = _mm512_unpacklo_epi64(pairs[i], pairs[i + 2]);
-    m[i + 1] = _mm512_unpackhi_epi64(pairs[i], pairs[i + 2]);
-    m[i + 2] = _mm512_unpacklo_epi64(pairs[i + 1], pairs[i + 3]);
-    m[i + 3] = _mm512_unpackhi_epi64(pairs[i + 1], pairs[i + 3]);
-  }
-  // m[4 i + k] now has, for rows 4 i to 4 i + 3, columns k, 4 + k, 8 + k and 12 + k.
-  TERRACE_UNROLL
-  for (std::size_t k = 0; k < 4; ++k) {
-    const __m512i low_even = _mm512_shuffle_i32x4(m[k], m[4 + k], 0x88);
-    const __m512i low_odd = _mm512_shuffle_i32x4(m[k], m[4 + k], 0xdd);
-    const __m512i high_even = _mm512_shuffle_i32x4(m[8 + k], m[12 + k], 0x88);
-    const __m512i high_odd = _mm512_shuffle_i32x4(m[8 + k], m[12 + k], 0xdd);
-    m[k] = _mm512_shuffle_i32x4(low_even, high_even, 0x88);
-    m[4 + k] = _mm512_shuffle_i32x4(low_odd, high_odd, 0x88);
-    m[8 + k] = _mm512_shuffle_i32x4(low_even, high_even, 0xdd);
-    m[12 + k] = _mm512_shuffle_i32x4(low_odd, high_odd, 0xdd);
-  }
-}
-
 /// The outputs of sixteen weight rows for one pack, from exact integer sums [row][activation row]:
 ///   y = float(sum - offset[row]) * (w_scale[row] * x.scale)
 inline void store_scaled(const __m512i* sums, const std::int32_t* offset, const float* w_scale,
@@ -74,25 +45,25 @@ inline void store_scaled(const __m512i* sums, const std::int32_t* offset, const 
   alignas(64) float x_scale[kPackRows] = {};
   for (std::size_t t = 0; t < n_tokens; ++t) x_scale[t] = x[t].scale;
   const __m512 scale = _mm512_load_ps(x_scale);
-  __m512i rows[kPackRows];
+  Avx512Lanes::F rows[kPackRows];
   TERRACE_UNROLL
   for (std::size_t r = 0; r < kPackRows; ++r) {
     const __m512i sum = _mm512_sub_epi32(sums[r], _mm512_set1_epi32(offset[r]));
     const __m512 scales = _mm512_mul_ps(_mm512_set1_ps(w_scale[r]), scale);
-    rows[r] = _mm512_castps_si512(_mm512_mul_ps(_mm512_cvtepi32_ps(sum), scales));
+    rows[r] = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), scales);
   }
-  transpose(rows);
+  Avx512Lanes::transpose(rows);
   if (n_tokens == kPackRows) {
     TERRACE_UNROLL
-    for (std::size_t t = 0; t < kPackRows; ++t) _mm512_storeu_si512(y + t * y_stride, rows[t]);
+    for (std::size_t t = 0; t < kPackRows; ++t) Avx512Lanes::store(y + t * y_stride, rows[t]);
     return;
   }
-  for (std::size_t t = 0; t < n_tokens; ++t) _mm512_storeu_si512(y + t * y_stride, rows[t]);
+  for (std::size_t t = 0; t < n_tokens; ++t) Avx512Lanes::store(y + t * y_stride, rows[t]);
 }
 
-/// Rows [first, first + n) of a pack of int8 rows: four neighbouring columns of the sixteen rows are 64
-/// bytes. `flip` is 0x80 where the kernel wants them unsigned, x + 128, else 0.
-inline void pack_rows(const QuantizedRow* x, std::size_t first, std::size_t n, std::size_t d, int flip,
+/// A pack of n int8 rows: four neighbouring columns of the sixteen rows are 64 bytes. `flip` is 0x80 where
+/// the kernel wants them unsigned, x + 128, else 0.
+inline void pack_rows(const QuantizedRow* x, std::size_t n, std::size_t d, int flip,
                       std::byte* pack) noexcept {
   const __m512i flips = _mm512_set1_epi8(static_cast<char>(flip));
   for (std::size_t r = 0; r < n; r += 4) {
@@ -101,7 +72,7 @@ inline void pack_rows(const QuantizedRow* x, std::size_t first, std::size_t n, s
       for (std::size_t k = 0; k < 4; ++k) {
         rows[k] = r + k < n ? _mm512_xor_si512(load_bytes(x[r + k].q + c), flips) : _mm512_setzero_si512();
       }
-      scatter_columns(rows, pack + (c / 4 * kPackRows + first + r) * sizeof(std::int32_t),
+      scatter_columns(rows, pack + (c / 4 * kPackRows + r) * sizeof(std::int32_t),
                       kPackRows * sizeof(std::int32_t));
     }
   }

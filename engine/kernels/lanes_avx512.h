@@ -33,6 +33,33 @@ struct Avx512Lanes : XsimdLanes<xsimd::avx512bw> {
     const __m512i exponent = _mm512_slli_epi32(_mm512_castps_si512(n), 23);
     return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p), exponent));
   }
+  // Fours of rows become fours of columns in every quarter of a register; then quarters are gathered.
+  static void transpose(F* rows) noexcept {
+    __m512 fours[16];
+    TERRACE_UNROLL
+    for (std::size_t i = 0; i < 16; i += 4) {
+      const __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(rows[i], rows[i + 1]));
+      const __m512d b = _mm512_castps_pd(_mm512_unpackhi_ps(rows[i], rows[i + 1]));
+      const __m512d c = _mm512_castps_pd(_mm512_unpacklo_ps(rows[i + 2], rows[i + 3]));
+      const __m512d d = _mm512_castps_pd(_mm512_unpackhi_ps(rows[i + 2], rows[i + 3]));
+      fours[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
+      fours[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
+      fours[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
+      fours[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
+    }
+    TERRACE_UNROLL
+    for (std::size_t j = 0; j < 4; ++j) {
+      const __m512 a = _mm512_shuffle_f32x4(fours[j], fours[4 + j], 0x44);
+      const __m512 b = _mm512_shuffle_f32x4(fours[j], fours[4 + j], 0xee);
+      const __m512 c = _mm512_shuffle_f32x4(fours[8 + j], fours[12 + j], 0x44);
+      const __m512 d = _mm512_shuffle_f32x4(fours[8 + j], fours[12 + j], 0xee);
+      rows[j] = _mm512_shuffle_f32x4(a, c, 0x88);
+      rows[4 + j] = _mm512_shuffle_f32x4(a, c, 0xdd);
+      rows[8 + j] = _mm512_shuffle_f32x4(b, d, 0x88);
+      rows[12 + j] = _mm512_shuffle_f32x4(b, d, 0xdd);
+    }
+  }
+
   static float fold(const F* parts) noexcept {
     const __m512 all = parts[0];
     const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps(all, 1));

@@ -122,7 +122,7 @@ TEST_CASE("PreparedRows::put_product: rows made one by one are the rows of the p
         const Workspace::Scope scope(exec.get().ws);
         const PreparedRows made = PreparedRows::reserve(exec.get(), *kernels, dtype, n, kColumns);
         for (std::size_t i = 0; i < n; ++i) made.put_product(*kernels, i, &a[i * kColumns], &b[i * kColumns]);
-        for (std::size_t i = 0; i < n; i += 4) made.pack(*kernels, i, std::min(n, i + 4));
+        for (std::size_t i = 0; i < n; i += kPackRows) made.pack(*kernels, i, std::min(n, i + kPackRows));
         const PreparedRows given(exec.get(), *kernels, dtype, {product.data(), n, kColumns, kColumns});
         CHECK(same_bits(dot_all(*kernels, w.view(), 0, 16, made), dot_all(*kernels, w.view(), 0, 16, given)));
       }
