@@ -9,4 +9,10 @@ void CausalAttention::forward(const Exec& exec, const KvCache& kv, ConstRows q, 
   core_.run(exec, kv, VisibleSlots::causal(kv.length() - q.n), q, y);
 }
 
+void CausalAttention::step(const Exec& exec, KvCache& kv, ConstRows q, ConstRows k, ConstRows v,
+                           Rows y) const {
+  const ProfileZone zone(exec.profile, Zone::kAttention);
+  core_.append_and_run(exec, kv, k, v, VisibleSlots::causal(kv.length()), q, y);
+}
+
 }  // namespace terrace

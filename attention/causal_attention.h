@@ -50,6 +50,8 @@ class CausalAttention {
 
   /// q and y must not overlap. Needs 1 <= q.n <= kv.length().
   void forward(const Exec& exec, const KvCache& kv, ConstRows q, Rows y) const;
+  /// kv.append(exec, k, v), then forward(): same bits, a phase less where it can.
+  void step(const Exec& exec, KvCache& kv, ConstRows q, ConstRows k, ConstRows v, Rows y) const;
 
   /// Workspace that forward takes for up to `max_rows` rows and `max_length` slots on `n_threads` threads.
   std::size_t workspace_bytes(std::size_t max_rows, std::size_t max_length,

@@ -31,23 +31,30 @@ KvCache::KvCache(std::size_t n_heads, std::size_t d_k, std::size_t d_v, KvType t
 std::size_t KvCache::bytes() const noexcept { return n_pages_in_use() * pages_.page_bytes(); }
 
 void KvCache::append(const Exec& exec, ConstRows k, ConstRows v) noexcept {
-  TERRACE_DCHECK(k.n == v.n && k.width == n_heads_ * d_k_ && v.width == n_heads_ * d_v_);
-  TERRACE_DCHECK(k.n <= max_length_ - length_);
+  grow(k.n);
   // The lines of a slot are scattered and rarely in a cache: each takes the time of several that stream.
   constexpr std::size_t kScattered = 4;
   const std::size_t work = kScattered * k.n * (d_k_ + d_v_) * sizeof(float);
   exec.for_range(n_heads_, 1, work, [&](std::size_t begin_head, std::size_t end_head) {
-    for (std::size_t head = begin_head; head < end_head; ++head) {
-      for (std::size_t t = 0; t < k.n;) {
-        const std::size_t page = (length_ + t) / kPageSlots;
-        const std::size_t slot = (length_ + t) % kPageSlots;
-        const std::size_t end = std::min(k.n, t + kPageSlots - slot);
-        rows_.write(k, v, head, t, end, slot, pages_.writable_page(page) + head * head_bytes_);
-        t = end;
-      }
-    }
+    for (std::size_t head = begin_head; head < end_head; ++head) write_head(head, k, v);
   });
-  length_ += k.n;
+}
+
+void KvCache::grow(std::size_t n) noexcept {
+  TERRACE_DCHECK(n <= max_length_ - length_);
+  length_ += n;
+}
+
+void KvCache::write_head(std::size_t head, ConstRows k, ConstRows v) noexcept {
+  TERRACE_DCHECK(k.n == v.n && k.width == n_heads_ * d_k_ && v.width == n_heads_ * d_v_);
+  const std::size_t first = length_ - k.n;
+  for (std::size_t t = 0; t < k.n;) {
+    const std::size_t page = (first + t) / kPageSlots;
+    const std::size_t slot = (first + t) % kPageSlots;
+    const std::size_t end = std::min(k.n, t + kPageSlots - slot);
+    rows_.write(k, v, head, t, end, slot, pages_.writable_page(page) + head * head_bytes_);
+    t = end;
+  }
 }
 
 void KvCache::turn_open_group(std::size_t n_slots, std::byte* page) const noexcept {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -41,6 +42,11 @@ class KvCache {
 
   /// Appends k.n rows: k [T, n_heads * d_k], v [T, n_heads * d_v]. Needs length() + T <= max_length().
   void append(const Exec& exec, ConstRows k, ConstRows v) noexcept;
+  /// The two halves of append(), for a phase that goes on with a head where its rows were written: grow() by n
+  /// slots first, then the rows of every head, on any threads. What was grown must be written before it is
+  /// read.
+  void grow(std::size_t n) noexcept;
+  void write_head(std::size_t head, ConstRows k, ConstRows v) noexcept;
   /// Forgets all slots from `length` on (no effect when there are none). Throws Error{kOutOfMemory} when a
   /// page shared with a fork must be copied first; the cache is then unchanged.
   void truncate(std::size_t length);
@@ -62,6 +68,10 @@ class KvCache {
   }
   const std::byte* values(std::size_t page, std::size_t head) const noexcept {
     return part(page, head) + rows_.values_offset();
+  }
+  /// Asks for what a pass over the slots in use reads of a head in a page.
+  void prefetch(std::size_t page, std::size_t head) const noexcept {
+    rows_.prefetch(std::min(kPageSlots, length_ - page * kPageSlots), part(page, head));
   }
   /// q8: scales of the page's keys, then of its values, kPageSlots each.
   const float* scales(std::size_t page, std::size_t head) const noexcept {

@@ -11,6 +11,7 @@
 #include "engine/isa.h"
 #include "engine/kernels/dense_kernels.h"
 #include "engine/memory.h"
+#include "engine/prefetch.h"
 
 namespace terrace {
 namespace {
@@ -147,6 +148,23 @@ void KvRows::turn_group(std::size_t slot, std::byte* part) const noexcept {
         break;
     }
   }
+}
+
+void KvRows::prefetch(std::size_t n_slots, const std::byte* part) const noexcept {
+  const std::byte* const keys = part + keys_offset();
+  const std::size_t element = element_bytes(type_);
+  const std::size_t in_groups = (n_slots + kLanes - 1) / kLanes * kLanes;
+  if (type_ == KvType::kQ8) {
+    prefetch_bytes(part, in_groups * sizeof(float));
+    prefetch_bytes(part + kPageSlots * sizeof(float), in_groups * sizeof(float));
+    prefetch_bytes(keys, q8_key_index(in_groups, 0, d_k_));
+  } else {
+    for (std::size_t slot = 0; slot < in_groups; slot += kKeyTile) {
+      const std::size_t row = std::min(kKeyTile, in_groups - slot) * element;
+      for (std::size_t d = 0; d < d_k_; ++d) prefetch_bytes(keys + key_index(slot, d, d_k_) * element, row);
+    }
+  }
+  prefetch_bytes(part + values_offset(), in_groups * padded_width(d_v_) * element);
 }
 
 void KvRows::clear(std::size_t first_slot, std::byte* part) const noexcept {

@@ -51,6 +51,8 @@ class KvRows {
              std::size_t first_slot, std::byte* to) const noexcept;
   /// Opens the full group of `slot`, or makes an open one lie like a full one.
   void turn_group(std::size_t slot, std::byte* part) const noexcept;
+  /// Asks for the keys and values of the first `n_slots` slots.
+  void prefetch(std::size_t n_slots, const std::byte* part) const noexcept;
   /// Zeros in the slots from `first_slot` on, whose group is not open.
   void clear(std::size_t first_slot, std::byte* part) const noexcept;
 

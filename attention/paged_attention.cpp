@@ -20,6 +20,10 @@ constexpr std::size_t most_chunks(std::size_t n_threads) noexcept {
   return n_threads == 1 ? 1 : 2 * kFewBlocks * n_threads;
 }
 
+/// What a block costs beside its keys and values, in bytes read: gathering its queries, the exponentials, the
+/// last division.
+constexpr std::size_t kBlockWork = 8192;
+
 constexpr std::size_t ceil_div(std::size_t a, std::size_t b) noexcept { return (a + b - 1) / b; }
 constexpr std::size_t whole_lines(std::size_t bytes) noexcept {
   return ceil_div(bytes, kCacheLine) * kCacheLine;
@@ -51,6 +55,11 @@ struct PagedAttention::Plan {
   std::size_t n_segments;
   std::size_t n_chunks;
   bool by_segment;  // chunks are (block, segments); the states wait for a second phase
+};
+
+struct PagedAttention::NewRows {
+  KvCache& kv;
+  ConstRows k, v;
 };
 
 PagedAttention::PagedAttention(const AttentionKernels& kernels, std::size_t n_heads, std::size_t n_kv_heads,
@@ -105,7 +114,7 @@ PagedAttention::Scratch PagedAttention::scratch_at(std::byte* memory) const noex
   return scratch;
 }
 
-PagedAttention::Plan PagedAttention::plan(const Exec& exec, const VisibleSlots& visible,
+PagedAttention::Plan PagedAttention::plan(const Exec& exec, const KvCache& kv, const VisibleSlots& visible,
                                           std::size_t n_rows) const noexcept {
   const std::size_t n_threads = exec.team.size();
   const std::size_t begin = visible.of(0).begin;
@@ -115,11 +124,17 @@ PagedAttention::Plan PagedAttention::plan(const Exec& exec, const VisibleSlots& 
   plan.block_rows = std::min(n_rows, block_tokens()) * group_;
   plan.first_segment = begin / kSegmentSlots;
   plan.n_segments = ceil_div(end, kSegmentSlots) - plan.first_segment;
-  const std::size_t work = n_rows * n_heads() * (end - begin) * (d_k_ + d_v_);
-  const std::size_t wanted =
-      std::clamp<std::size_t>(work / Exec::kMinWorkPerChunk, 1, most_chunks(n_threads));
+  const std::size_t work = std::max(n_rows * n_heads() * (end - begin) * (d_k_ + d_v_),
+                                    (end - begin) * kv.bytes_per_slot() + plan.n_blocks * kBlockWork);
+  const std::size_t chunks = work / Exec::kMinWorkPerChunk;
+  // As many for every thread, where blocks are equal.
+  const std::size_t wanted = chunks < 2 ? 1
+                                        : std::min(ceil_div(chunks, n_threads) * n_threads,
+                                                   most_chunks(n_threads));
   plan.by_segment = plan.n_blocks < std::min(wanted, kFewBlocks * n_threads) && plan.n_segments > 1;
   plan.n_chunks = std::min(plan.by_segment ? plan.n_blocks * plan.n_segments : plan.n_blocks, wanted);
+  // Heads of one page take the time of a few cache misses each: a thread that knows its next one asks for it.
+  if (plan.n_blocks == n_kv_heads_ && end <= kPageSlots) plan.n_chunks = std::min(plan.n_chunks, n_threads);
   return plan;
 }
 
@@ -212,12 +227,16 @@ void PagedAttention::attend_block(const KvCache& kv, const Block& block, const S
 }
 
 void PagedAttention::attend_in_one_phase(const Exec& exec, const KvCache& kv, const VisibleSlots& visible,
-                                         const Plan& plan, std::byte* memory, ConstRows q, Rows y) const {
+                                         const Plan& plan, std::byte* memory, ConstRows q, Rows y,
+                                         const NewRows* rows) const {
   // Later blocks see more slots: dealing them out in turn keeps the chunks equal.
   exec.team.run(static_cast<std::uint32_t>(plan.n_chunks), [&](std::uint32_t chunk) {
     Scratch scratch = scratch_at(memory + chunk * scratch_bytes());
+    const bool one_page = kv.n_pages_in_use() == 1;
     for (std::size_t i = chunk; i < plan.n_blocks; i += plan.n_chunks) {
+      if (one_page && i + plan.n_chunks < n_kv_heads_) kv.prefetch(0, i + plan.n_chunks);
       const Block work = block(i, q.n);
+      if (rows) rows->kv.write_head(work.kv_head, rows->k, rows->v);
       prepare(kv, work, visible, q, scratch);
       attend_block(kv, work, scratch, y);
     }
@@ -256,19 +275,36 @@ void PagedAttention::attend_in_two_phases(const Exec& exec, const KvCache& kv, c
   });
 }
 
-void PagedAttention::run(const Exec& exec, const KvCache& kv, const VisibleSlots& visible, ConstRows q,
-                         Rows y) const {
+void PagedAttention::attend(const Exec& exec, const KvCache& kv, const VisibleSlots& visible,
+                            const Plan& plan, ConstRows q, Rows y, const NewRows* rows) const {
   TERRACE_DCHECK(kv.n_heads() == n_kv_heads_ && kv.d_k() == d_k_ && kv.d_v() == d_v_);
   TERRACE_DCHECK(q.width == n_heads() * d_k_ && y.width == n_heads() * d_v_ && q.n == y.n);
-  if (q.n == 0) return;
   const Workspace::Scope scope(exec.ws);
-  const Plan cut = plan(exec, visible, q.n);
-  std::byte* const memory = exec.ws.take<std::byte>(cut.n_chunks * scratch_bytes());
-  if (cut.by_segment) {
-    attend_in_two_phases(exec, kv, visible, cut, memory, q, y);
+  std::byte* const memory = exec.ws.take<std::byte>(plan.n_chunks * scratch_bytes());
+  if (plan.by_segment) {
+    attend_in_two_phases(exec, kv, visible, plan, memory, q, y);
   } else {
-    attend_in_one_phase(exec, kv, visible, cut, memory, q, y);
+    attend_in_one_phase(exec, kv, visible, plan, memory, q, y, rows);
   }
+}
+
+void PagedAttention::run(const Exec& exec, const KvCache& kv, const VisibleSlots& visible, ConstRows q,
+                         Rows y) const {
+  if (q.n > 0) attend(exec, kv, visible, plan(exec, kv, visible, q.n), q, y, nullptr);
+}
+
+void PagedAttention::append_and_run(const Exec& exec, KvCache& kv, ConstRows k, ConstRows v,
+                                    const VisibleSlots& visible, ConstRows q, Rows y) const {
+  if (q.n == 0) return;
+  const Plan cut = plan(exec, kv, visible, q.n);
+  const bool head_is_block = !cut.by_segment && cut.n_blocks == n_kv_heads_;
+  if (!head_is_block) {
+    kv.append(exec, k, v);
+    return attend(exec, kv, visible, cut, q, y, nullptr);
+  }
+  kv.grow(k.n);
+  const NewRows rows{kv, k, v};
+  attend(exec, kv, visible, cut, q, y, &rows);
 }
 
 std::size_t PagedAttention::workspace_bytes(std::size_t max_rows, std::size_t max_length,

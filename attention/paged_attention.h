@@ -65,6 +65,10 @@ class PagedAttention {
 
   /// q [T, n_heads * d_k] -> y [T, n_heads * d_v]; every row sees at least one slot.
   void run(const Exec& exec, const KvCache& kv, const VisibleSlots& visible, ConstRows q, Rows y) const;
+  /// kv.append(exec, k, v), then run(): same bits. Where a KV head is one block its rows are written by the
+  /// thread that goes on to attend to them: a phase less, and their lines need not travel.
+  void append_and_run(const Exec& exec, KvCache& kv, ConstRows k, ConstRows v, const VisibleSlots& visible,
+                      ConstRows q, Rows y) const;
 
   /// Workspace that run takes for up to `max_rows` rows and `max_length` slots.
   std::size_t workspace_bytes(std::size_t max_rows, std::size_t max_length,
@@ -74,8 +78,10 @@ class PagedAttention {
   struct Block;    // rows of one KV head that are worked on together
   struct Scratch;  // memory of one chunk
   struct Plan;     // how the work is cut
+  struct NewRows;  // keys and values that are not in the cache yet
 
-  Plan plan(const Exec& exec, const VisibleSlots& visible, std::size_t n_rows) const noexcept;
+  Plan plan(const Exec& exec, const KvCache& kv, const VisibleSlots& visible,
+            std::size_t n_rows) const noexcept;
   std::size_t scratch_bytes() const noexcept;
   std::size_t block_tokens() const noexcept;
   Block block(std::size_t index, std::size_t n_rows) const noexcept;
@@ -86,8 +92,10 @@ class PagedAttention {
   void attend_segment(const KvCache& kv, const Block& block, std::size_t segment, const Scratch& scratch,
                       float* states) const noexcept;
   void attend_block(const KvCache& kv, const Block& block, const Scratch& scratch, Rows y) const noexcept;
+  void attend(const Exec& exec, const KvCache& kv, const VisibleSlots& visible, const Plan& plan, ConstRows q,
+              Rows y, const NewRows* rows) const;
   void attend_in_one_phase(const Exec& exec, const KvCache& kv, const VisibleSlots& visible, const Plan& plan,
-                           std::byte* memory, ConstRows q, Rows y) const;
+                           std::byte* memory, ConstRows q, Rows y, const NewRows* rows) const;
   void attend_in_two_phases(const Exec& exec, const KvCache& kv, const VisibleSlots& visible,
                             const Plan& plan, std::byte* memory, ConstRows q, Rows y) const;
 

@@ -119,11 +119,9 @@ void SelfAttention::step(const Exec& exec, KvCache& kv, ConstRows q, ConstRows k
           write_shared_key(*kernels_, q.row(t) + h, d_k, keys.row(t) + h);
       }
     });
-    kv.append(exec, keys, v);
-  } else {
-    kv.append(exec, k, v);
+    k = keys;
   }
-  core_.run(exec, kv, VisibleSlots::causal(kv.length() - q.n, config_.share_qk, window_), q, y);
+  core_.append_and_run(exec, kv, k, v, VisibleSlots::causal(kv.length(), config_.share_qk, window_), q, y);
 }
 
 std::size_t SelfAttention::workspace_bytes(std::size_t max_rows, std::size_t max_length,

@@ -31,14 +31,14 @@ struct SparseLayer {
         q(dtype, s.d / s.n_modules, 3 * kSteps * s.d / s.n_modules, seed + 1),
         k(dtype, s.d / s.n_modules, 3 * kSteps * s.d / s.n_modules, seed + 2),
         v(dtype, s.d / s.n_modules, kSteps * s.d / s.n_modules, seed + 3),
-        gate(random_floats(s.n_modules * s.d, seed + 4)),
+        gate(dtype, s.n_modules, s.d, seed + 4),
         bias(s.d, 0.1F) {}
 
   SparseQkv layer(const DenseKernels& kernels, RecurrentLayout& layout) const {
     const auto conv = [&](const RandomWeight& w, std::size_t kernel_size) {
       return LocallyConvDense(kernels, w.view(), bias.data(), n_modules, kernel_size, kSteps);
     };
-    return {FactoredDense(kernels, gate.data(), proj.view(), bias.data(), n_modules),
+    return {FactoredDense(kernels, gate.view(), proj.view(), bias.data()),
             conv(q, 3),
             conv(k, 3),
             conv(v, 1),
@@ -51,7 +51,7 @@ struct SparseLayer {
   RandomWeight q;
   RandomWeight k;
   RandomWeight v;
-  std::vector<float> gate;
+  RandomWeight gate;
   std::vector<float> bias;
 };
 

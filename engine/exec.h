@@ -29,15 +29,32 @@ struct Exec {
   void for_range(std::size_t n, std::size_t align, std::size_t work_per_item, F&& fn) const noexcept {
     const std::size_t grain =
         std::max<std::size_t>(1, kMinWorkPerChunk / std::max<std::size_t>(1, work_per_item));
-    // A few chunks per thread let a thread that lost its core for a moment be overtaken.
-    const std::size_t wanted = team.size() == 1 ? 1 : std::size_t{4} * team.size();
-    std::size_t per_chunk = std::max(grain, (n + wanted - 1) / wanted);
+    std::size_t per_chunk = std::max(grain, (n + most_chunks() - 1) / most_chunks());
     per_chunk = (per_chunk + align - 1) / align * align;
     const auto n_chunks = static_cast<std::uint32_t>((n + per_chunk - 1) / per_chunk);
     team.run(n_chunks, [&](std::uint32_t chunk) {
       const std::size_t begin = chunk * per_chunk;
       fn(begin, std::min(n, begin + per_chunk));
     });
+  }
+
+  /// Chunks of about equal work for n items, where a phase cuts them itself.
+  std::uint32_t chunks_of(std::size_t n, std::size_t work_per_item) const noexcept {
+    return bounded_chunks(n, work_per_item, most_chunks());
+  }
+  /// The same when every thread takes one chunk, the leader the first: for short phases that follow each other
+  /// on the same data, which then stays in the cache of the core that has it, and for what a thread does once
+  /// for all its items. Nobody overtakes a thread that loses its core.
+  std::uint32_t one_chunk_each(std::size_t n, std::size_t work_per_item) const noexcept {
+    return bounded_chunks(n, work_per_item, team.size());
+  }
+
+ private:
+  /// A few chunks per thread let a thread that lost its core for a moment be overtaken.
+  std::size_t most_chunks() const noexcept { return team.size() == 1 ? 1 : std::size_t{4} * team.size(); }
+  static std::uint32_t bounded_chunks(std::size_t n, std::size_t work_per_item, std::size_t most) noexcept {
+    const std::size_t chunks = std::min(n, n * work_per_item / kMinWorkPerChunk);
+    return static_cast<std::uint32_t>(std::clamp<std::size_t>(chunks, 1, most));
   }
 };
 

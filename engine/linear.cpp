@@ -2,121 +2,11 @@
 #include "engine/linear.h"
 
 #include <algorithm>
-#include <numeric>
 
 #include "engine/dtype.h"
 #include "engine/error.h"
 
 namespace terrace {
-namespace {
-
-constexpr std::size_t kAlign =
-    64;  // of a quantised row: kernels may count on padding with zeros to this length
-
-constexpr std::size_t padded(std::size_t n) noexcept { return (n + kAlign - 1) / kAlign * kAlign; }
-
-constexpr bool is_quantized(DType dtype) noexcept { return dtype == DType::kQ8 || dtype == DType::kQ4; }
-
-std::int32_t sum_of(const std::int8_t* q, std::size_t n) noexcept {
-  return std::accumulate(q, q + n, std::int32_t{0});
-}
-
-}  // namespace
-
-PreparedRows::PreparedRows(Exec& exec, const DenseKernels& kernels, DType dtype, ConstRows x)
-    : PreparedRows(windows(exec, kernels, dtype, x, 1, 0, x.width)) {}
-
-void PreparedRows::reserve_packs(Exec& exec, const DenseKernels& kernels, DType dtype) {
-  if (dtype != DType::kQ8 || !kernels.pack_q8 || width_ % kPackColumns != 0) return;
-  const std::size_t rest = n_ % kPackRows;
-  n_packed_ = rest >= kMinPacked ? n_ : n_ - rest;
-  packs_ = exec.ws.take<std::byte>((n_packed_ + kPackRows - 1) / kPackRows * pack_bytes(width_));
-}
-
-void PreparedRows::pack(const DenseKernels& kernels, std::size_t begin, std::size_t end) const noexcept {
-  TERRACE_DCHECK(begin % kPackRows == 0);
-  for (; begin < std::min(end, n_packed_); begin += kPackRows) {
-    kernels.pack_q8(quantized_ + begin, std::min(kPackRows, n_packed_ - begin), width_,
-                    packs_ + begin / kPackRows * pack_bytes(width_));
-  }
-}
-
-PreparedRows PreparedRows::slice(std::size_t begin, std::size_t n) const noexcept {
-  PreparedRows rows = *this;
-  rows.f32_ = f32_ ? f32_ + begin : nullptr;
-  rows.quantized_ = quantized_ ? quantized_ + begin : nullptr;
-  rows.n_ = n;
-  const bool whole = begin % kPackRows == 0 && (n % kPackRows == 0 || begin + n == n_);
-  rows.n_packed_ = whole && begin < n_packed_ ? std::min(n, n_packed_ - begin) : 0;
-  if (rows.n_packed_ > 0) rows.packs_ = packs_ + begin / kPackRows * pack_bytes(width_);
-  return rows;
-}
-
-PreparedRows PreparedRows::reserve(Exec& exec, const DenseKernels& kernels, DType dtype, std::size_t n,
-                                   std::size_t width) {
-  PreparedRows result;
-  result.n_ = n;
-  result.width_ = width;
-  if (is_quantized(dtype)) {
-    result.quantized_ = exec.ws.take<QuantizedRow>(n);
-    result.own_q8_ = exec.ws.take<std::int8_t>(n * padded(width));
-  } else {
-    result.f32_ = exec.ws.take<const float*>(n);
-    result.own_f32_ = exec.ws.take<float>(n * padded(width));
-  }
-  result.reserve_packs(exec, kernels, dtype);
-  return result;
-}
-
-void PreparedRows::put_product(const DenseKernels& kernels, std::size_t i, const float* a,
-                               const float* b) const noexcept {
-  if (own_f32_) {
-    float* const row = own_f32_ + i * padded(width_);
-    kernels.multiply_to(a, b, row, width_);
-    f32_[i] = row;
-    return;
-  }
-  alignas(kCacheLine) float product[kMostProduct];
-  TERRACE_DCHECK(width_ <= kMostProduct);
-  kernels.multiply_to(a, b, product, width_);
-  quantized_[i] = kernels.quantize(product, width_, own_q8_ + i * padded(width_));
-}
-
-PreparedRows PreparedRows::windows(Exec& exec, const DenseKernels& kernels, DType dtype, ConstRows x,
-                                   std::size_t n_windows, std::size_t step, std::size_t width) {
-  TERRACE_DCHECK(n_windows == 0 || (n_windows - 1) * step + width <= x.width);
-  PreparedRows result;
-  result.n_ = x.n * n_windows;
-  result.width_ = width;
-  if (!is_quantized(dtype)) {
-    result.f32_ = exec.ws.take<const float*>(result.n_);
-    for (std::size_t t = 0; t < x.n; ++t) {
-      for (std::size_t i = 0; i < n_windows; ++i) result.f32_[t * n_windows + i] = x.row(t) + i * step;
-    }
-    return result;
-  }
-  const std::size_t row = padded(x.width);
-  auto* const q = exec.ws.take<std::int8_t>(x.n * row);
-  result.quantized_ = exec.ws.take<QuantizedRow>(result.n_);
-  QuantizedRow* const out = result.quantized_;
-  exec.for_range(x.n, 1, 4 * x.width, [&](std::size_t begin, std::size_t end) {
-    for (std::size_t t = begin; t < end; ++t) {
-      const QuantizedRow whole = kernels.quantize(x.row(t), x.width, q + t * row);
-      std::int32_t sum = n_windows == 1 && width == x.width ? whole.sum : sum_of(whole.q, width);
-      for (std::size_t i = 0; i < n_windows; ++i) {
-        const std::int8_t* const window = whole.q + i * step;
-        out[t * n_windows + i] = {window, whole.scale, sum};
-        // The next window has lost `step` values in front and won as many behind.
-        if (i + 1 < n_windows) sum += sum_of(window + width, step) - sum_of(window, step);
-      }
-    }
-  });
-  result.reserve_packs(exec, kernels, dtype);
-  exec.for_range(result.n_packed_, kPackRows, width,
-                 [&](std::size_t begin, std::size_t end) { result.pack(kernels, begin, end); });
-  return result;
-}
-
 namespace {
 
 /// Rows [begin, end) of `w` for activation rows [first, x.size()), which need not be packed.
@@ -200,6 +90,27 @@ void axpy_rows(const DenseKernels& kernels, const WeightView& w, const float* a,
       kernels.axpy_q4(a, pointers.operator()<std::uint8_t>(), scales, n, y + begin, d);
       break;
     }
+  }
+}
+
+void multiply_row(const DenseKernels& kernels, const WeightView& w, std::size_t r, const float* x,
+                  float* y) noexcept {
+  const std::byte* const data = w.row(r);
+  switch (w.dtype) {
+    case DType::kF32:
+      kernels.multiply_to(x, reinterpret_cast<const float*>(data), y, w.cols);
+      break;
+    case DType::kBf16:
+      kernels.multiply_bf16(x, reinterpret_cast<const std::uint16_t*>(data), y, w.cols);
+      break;
+    case DType::kQ8:
+      kernels.multiply_q8(x, reinterpret_cast<const std::int8_t*>(data),
+                          *reinterpret_cast<const float*>(w.row_scale(r)), y, w.cols);
+      break;
+    case DType::kQ4:
+      widen_row(kernels, w, r, y);
+      kernels.multiply(y, x, w.cols);
+      break;
   }
 }
 

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <cstddef>
 
+#include "engine/error.h"
 #include "engine/memory.h"
+#include "engine/tensor.h"
 
 namespace terrace {
 
@@ -15,5 +19,41 @@ inline void prefetch_bytes(const void* data, std::size_t n) noexcept {
   const auto* const p = static_cast<const char*>(data);
   for (std::size_t i = 0; i < n; i += kCacheLine) __builtin_prefetch(p + i, kRead, kIntoL2);
 }
+
+/// Small weights that phases to come read, for a phase that is bound by arithmetic to ask for meanwhile. Seen
+/// as one run of bytes: a thread asks for the share that it will read, a little at a time, because a core
+/// waits for few lines at once.
+class UpcomingWeights {
+ public:
+  /// More than this together does not stay in an L2 cache beside everything else: the list is then empty.
+  static constexpr std::size_t kMostBytes = std::size_t{1} << 19;
+  static constexpr std::size_t kMostWeights = 4;
+
+  void add(const WeightView& w) noexcept {
+    TERRACE_DCHECK(n_ < kMostWeights);
+    weights_[n_++] = {w.row(0), w.rows * row_bytes(w.dtype, w.row_stride)};
+    bytes_ += weights_[n_ - 1].size;
+  }
+
+  std::size_t bytes() const noexcept { return bytes_ <= kMostBytes ? bytes_ : 0; }
+
+  /// Asks for bytes [begin, end) of the run.
+  void prefetch(std::size_t begin, std::size_t end) const noexcept {
+    std::size_t before = 0;
+    for (std::size_t i = 0; i < n_; before += weights_[i++].size) {
+      const std::size_t from = std::max(begin, before), to = std::min(end, before + weights_[i].size);
+      if (from < to) prefetch_bytes(weights_[i].data + (from - before), to - from);
+    }
+  }
+
+ private:
+  struct Span {
+    const std::byte* data;
+    std::size_t size;
+  };
+  std::array<Span, kMostWeights> weights_{};
+  std::size_t n_ = 0;
+  std::size_t bytes_ = 0;
+};
 
 }  // namespace terrace

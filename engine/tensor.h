@@ -36,6 +36,9 @@ constexpr const char* dtype_name(DType dtype) noexcept {
   return "?";
 }
 
+/// Whether weights of `dtype` meet quantised activations.
+constexpr bool is_quantized(DType dtype) noexcept { return dtype == DType::kQ8 || dtype == DType::kQ4; }
+
 /// Bytes that `n` columns of one row take, scales not counted.
 constexpr std::size_t row_bytes(DType dtype, std::size_t n) noexcept {
   switch (dtype) {

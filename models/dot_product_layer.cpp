@@ -58,9 +58,8 @@ void DotProductLayer::forward(StepContext& context, ConstRows x, Rows y) const {
     rotary_->apply(exec, k, context.position);
   }
   KvCache& cache = context.state.kv(kv_index_);
-  cache.append(exec, k, v);
   const Rows attended = take_rows(exec, x.n, out_.d_in());
-  causal_.forward(exec, cache, q, attended);
+  causal_.step(exec, cache, q, k, v, attended);
   out_.forward(exec, attended, y);
 }
 

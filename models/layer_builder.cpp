@@ -13,9 +13,9 @@ Linear LayerBuilder::linear(const std::string& name, std::size_t d_in, std::size
 
 FactoredDense LayerBuilder::factored(const std::string& name, std::size_t d_in, std::size_t d_out,
                                      std::size_t n_modules) const {
-  const float* gate = binder.f32(name + ".gate", {n_modules, d_in});
+  const WeightView gate = binder.weight(name + ".gate", {n_modules, d_in});
   const WeightView proj = binder.weight(name + ".proj", {d_out / n_modules, d_in});
-  return {kernels, gate, proj, binder.f32_if_present(name + ".bias", {d_out}), n_modules};
+  return {kernels, gate, proj, binder.f32_if_present(name + ".bias", {d_out})};
 }
 
 LocallyConvDense LayerBuilder::conv(const std::string& name, std::size_t d_in, std::size_t d_out,
@@ -44,11 +44,11 @@ Projection LayerBuilder::projection(const std::string& name, const ProjectionCon
           LowRankDense(linear(name + ".down", d_in, p.rank), linear(name + ".up", p.rank, d_out)));
     case Kind::kMultModular: {
       const std::size_t width = d_out / n_modules;
-      const float* gate = binder.f32(name + ".gate", {n_modules, d_in});
+      const WeightView gate = binder.weight(name + ".gate", {n_modules, d_in});
       const WeightView shared = binder.weight(name + ".shared", {width, d_in});
       const WeightView modules = binder.weight(name + ".modules", {n_modules, width, width});
       const float* bias = binder.f32_if_present(name + ".bias", {d_out});
-      return Projection(MultModularDense(kernels, gate, shared, modules, bias, n_modules));
+      return Projection(MultModularDense(kernels, gate, shared, modules, bias));
     }
     case Kind::kLocal: {
       if (n_modules == 1) return Projection(linear(name, d_in, d_out));

@@ -123,8 +123,7 @@ void LshLayer::forward(StepContext& context, ConstRows x, Rows y) const {
   if (context.position < std_length_) {
     const std::size_t n = std::min(x.n, std_length_ - context.position);
     KvCache& cache = context.state.kv(kv_index_);
-    cache.append(exec, qk.slice(0, n), v.slice(0, n));
-    standard_.forward(exec, cache, qk.slice(0, n), attended.slice(0, n));
+    standard_.step(exec, cache, qk.slice(0, n), qk.slice(0, n), v.slice(0, n), attended.slice(0, n));
   }
   if (maps_.out) maps_.out.forward(exec, attended, y);
 }
@@ -136,8 +135,8 @@ void LshLayer::encode_standard(EncodeContext& context, ConstRows qk, ConstRows v
       causal_ ? standard_.make_cache(KvType::kF32, n_keys) : standard_full_.make_cache(KvType::kF32, n_keys);
   if (causal_) {
     context.for_blocks(qk.n, [&](std::size_t begin, std::size_t count) {
-      cache.append(exec, qk.slice(begin, count), v.slice(begin, count));
-      standard_.forward(exec, cache, qk.slice(begin, count), attended.slice(begin, count));
+      const ConstRows queries = qk.slice(begin, count);
+      standard_.step(exec, cache, queries, queries, v.slice(begin, count), attended.slice(begin, count));
     });
   } else {
     for (std::size_t begin = 0; begin < n_keys; begin += EncodeContext::kRowsPerBlock) {

@@ -65,13 +65,12 @@ void MultiplicativeConvLayer::forward(StepContext& context, ConstRows x, Rows y)
   const Rows v = take_rows(exec, x.n, x.width);
   qkv_.forward(exec, x, recurrent, q, k, v);
   KvCache& cache = context.state.kv(kv_index_);
-  cache.append(exec, k, v);
   if (!out_) {
-    causal_.forward(exec, cache, q, y);
+    causal_.step(exec, cache, q, k, v, y);
     return;
   }
   const Rows attended = take_rows(exec, x.n, x.width);
-  causal_.forward(exec, cache, q, attended);
+  causal_.step(exec, cache, q, k, v, attended);
   out_->forward(exec, attended, recurrent, y);
 }
 

@@ -84,6 +84,11 @@ class PlanBuilder {
     add(name, std::move(shape), kind, /*is_weight=*/false, elements, uses, initial);
   }
 
+  /// Gates of a multiplicative layer, of size 1.
+  void gate(const std::string& name, std::uint64_t s, std::uint64_t in, LayerKind kind) {
+    add(name, {s, in}, kind, /*is_weight=*/true, s * in, 1, {0, {kUnitStd, kUnitStd}});
+  }
+
   void bias(const std::string& name, Shape shape, LayerKind kind) {
     f32(name, std::move(shape), kind, {0, {kBiasStd, kBiasStd}});
   }
@@ -116,7 +121,7 @@ class PlanBuilder {
 
   void mult(const std::string& name, std::uint64_t in, std::uint64_t out, std::uint64_t s, LayerKind kind,
             float gain) {
-    f32(name + ".gate", {s, in}, kind, {0, {kUnitStd, kUnitStd}}, 1);
+    gate(name + ".gate", s, in, kind);
     weight(name + ".proj", {out / s, in}, kind, gain, s);
     bias(name + ".bias", {out}, kind);
   }
@@ -142,7 +147,7 @@ class PlanBuilder {
         dense(name + ".down", in, p.rank, kind, 1);
         return dense(name + ".up", p.rank, out, kind, gain);
       case ProjectionConfig::Kind::kMultModular:
-        f32(name + ".gate", {s, in}, kind, {0, {kUnitStd, kUnitStd}}, 1);
+        gate(name + ".gate", s, in, kind);
         weight(name + ".shared", {out / s, in}, kind, 1, s);
         weight(name + ".modules", {s, out / s, out / s}, kind, gain);
         return bias(name + ".bias", {out}, kind);

@@ -5,6 +5,8 @@
 
 #include "engine/exec.h"
 #include "engine/kernels/dense_kernels.h"
+#include "engine/prefetch.h"
+#include "engine/prepared_rows.h"
 #include "engine/tensor.h"
 
 namespace terrace {
@@ -25,28 +27,31 @@ class FactoredDense {
   static constexpr std::size_t kPanel = 1024;
 
   FactoredDense() = default;
-  /// gate [n_modules, proj.cols], proj [M, d_in], bias [n_modules * M] or null.
-  /// Throws Error{kBadArgument} if a size is 0.
-  FactoredDense(const DenseKernels& kernels, const float* gate, const WeightView& proj, const float* bias,
-                std::size_t n_modules);
+  /// gate [S, d_in], proj [M, d_in], bias [S * M] or null. Throws Error{kBadArgument} if the shapes disagree.
+  FactoredDense(const DenseKernels& kernels, const WeightView& gate, const WeightView& proj,
+                const float* bias);
 
   std::size_t d_in() const noexcept { return proj_.cols; }
-  std::size_t d_out() const noexcept { return n_modules_ * proj_.rows; }
-  std::size_t n_modules() const noexcept { return n_modules_; }
+  std::size_t d_out() const noexcept { return n_modules() * proj_.rows; }
+  std::size_t n_modules() const noexcept { return gate_.rows; }
   std::size_t bytes_per_token() const noexcept;
-  explicit operator bool() const noexcept { return n_modules_ != 0; }
+  explicit operator bool() const noexcept { return static_cast<bool>(proj_); }
 
-  /// y = layer(x); two phases per block of tokens. x and y must not overlap.
-  void forward(Exec& exec, ConstRows x, Rows y) const;
+  /// y = layer(x); two phases per block of tokens. x and y must not overlap. Of one token's gates, thread i of
+  /// n also asks for the i-th of n parts of `upcoming`.
+  void forward(Exec& exec, ConstRows x, Rows y, const UpcomingWeights& upcoming = {}) const;
 
  private:
-  void forward_batch(Exec& exec, ConstRows x, Rows y) const;
+  void forward_batch(Exec& exec, ConstRows x, Rows y, const UpcomingWeights& upcoming) const;
+  /// Rows [row, row + n_rows) of the projection for gated rows, of which the first is row `first` of the
+  /// batch, over the columns of panel p: put into y by the first panel, added by the others.
+  void add_panel(std::size_t p, const PreparedRows& gated, std::size_t first, std::size_t row,
+                 std::size_t n_rows, Rows y) const noexcept;
 
   const DenseKernels* kernels_ = nullptr;
-  const float* gate_ = nullptr;
+  WeightView gate_;
   WeightView proj_;
   const float* bias_ = nullptr;
-  std::size_t n_modules_ = 0;
 };
 
 }  // namespace terrace

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "engine/error.h"
 
@@ -44,12 +45,9 @@ ModuleHistory::ModuleHistory(Exec& exec, ConstRows x, std::span<float> tail, std
   }
 }
 
-PreparedRows ModuleHistory::windows(Exec& exec, const DenseKernels& kernels, DType dtype,
-                                    std::size_t kernel_size) const {
+PreparedRows ModuleHistory::windows(Exec& exec, const PreparedRows& prepared, std::size_t kernel_size) const {
   TERRACE_DCHECK(kernel_size % 2 == 1 && kernel_size <= 2 * reach_ + 1);
-  const std::size_t unseen = (reach_ - kernel_size / 2) * run_;
-  const ConstRows seen(rows_.data + unseen, rows_.n, rows_.width - 2 * unseen, rows_.stride);
-  return PreparedRows::windows(exec, kernels, dtype, seen, n_modules_, run_, kernel_size * run_);
+  return prepared.windows(exec, run_, reach_ - kernel_size / 2, n_modules_, kernel_size);
 }
 
 LocallyConvDense::LocallyConvDense(const DenseKernels& kernels, const WeightView& weight, const float* bias,
@@ -72,9 +70,10 @@ LocallyConvDense::LocallyConvDense(const DenseKernels& kernels, const WeightView
 void LocallyConvDense::forward(Exec& exec, ConstRows x, std::span<float> tail, Rows y) const {
   const Workspace::Scope scope(exec.ws);
   const ModuleHistory history(exec, x, tail, n_modules_, n_steps_, kernel_size_ / 2);
-  const PreparedRows windows = history.windows(exec, *kernels_, weight_.dtype, kernel_size_);
-  exec.for_range(n_units(), kPackRows, work_per_unit(x.n),
-                 [&](std::size_t begin, std::size_t end) { forward_range(windows, begin, end, y); });
+  PreparedRows windows =
+      history.windows(exec, history.prepare(exec, *kernels_, weight_.dtype), kernel_size_);
+  const ConvolutionTask task{this, &windows, y};
+  run_convolutions(exec, {&task, 1});
 }
 
 void LocallyConvDense::forward_range(const PreparedRows& windows, std::size_t begin, std::size_t end,
@@ -95,6 +94,87 @@ void LocallyConvDense::forward_range(const PreparedRows& windows, std::size_t be
       kernels_->add(y.row(t) + s * n_units() + begin, bias_ + begin, end - begin);
     }
   }
+}
+
+namespace {
+
+/// Units of a kernel call: whole rows of packs.
+constexpr std::size_t kUnitBlock = kPackRows;
+
+constexpr std::size_t ceil_div(std::size_t a, std::size_t b) noexcept { return (a + b - 1) / b; }
+
+/// The unit blocks of all tasks, one after the other, cut into chunks of about the same number of columns.
+class ConvolutionCut {
+ public:
+  explicit ConvolutionCut(std::span<const ConvolutionTask> tasks) noexcept : tasks_(tasks) {
+    for (const ConvolutionTask& task : tasks) {
+      n_blocks_ += blocks_of(task);
+      columns_ += blocks_of(task) * columns_of(task);
+    }
+  }
+
+  std::size_t n_blocks() const noexcept { return n_blocks_; }
+  std::size_t columns() const noexcept { return columns_; }
+
+  /// Calls fn(task, first unit, end) for the units of chunk `chunk` of `n_chunks`.
+  template <class F>
+  void for_units(std::size_t chunk, std::size_t n_chunks, F&& fn) const {
+    std::size_t before = 0;  // columns of the tasks before
+    for (const ConvolutionTask& task : tasks_) {
+      // The first block that begins at or after a chunk's share of the columns.
+      const auto first_block = [&](std::size_t of_chunk) {
+        const std::size_t share = of_chunk * columns_;
+        if (share <= before * n_chunks) return std::size_t{0};
+        return std::min(blocks_of(task), ceil_div(share - before * n_chunks, columns_of(task) * n_chunks));
+      };
+      const std::size_t begin = first_block(chunk), end = first_block(chunk + 1);
+      if (begin < end) fn(task, begin * kUnitBlock, std::min(task.conv->n_units(), end * kUnitBlock));
+      before += blocks_of(task) * columns_of(task);
+    }
+  }
+
+ private:
+  static std::size_t blocks_of(const ConvolutionTask& task) noexcept {
+    return ceil_div(task.conv->n_units(), kUnitBlock);
+  }
+  static std::size_t columns_of(const ConvolutionTask& task) noexcept { return task.conv->weight().cols; }
+
+  std::span<const ConvolutionTask> tasks_;
+  std::size_t n_blocks_ = 0;
+  std::size_t columns_ = 0;
+};
+
+}  // namespace
+
+void run_convolutions(Exec& exec, std::span<const ConvolutionTask> tasks) {
+  const Workspace::Scope scope(exec.ws);
+  const ConvolutionCut cut(tasks);
+  const std::size_t n_windows = tasks.front().windows->size();
+  const bool each_packs = n_windows <= kPackRows;
+  std::size_t own_bytes = 0;  // of the packs of one task
+  for (const ConvolutionTask& task : tasks) {
+    const DType dtype = task.conv->weight().dtype;
+    own_bytes = std::max(own_bytes, task.windows->packs_bytes(task.conv->kernels(), dtype));
+    if (!each_packs && task.windows->n_packed() == 0) task.windows->pack(exec, task.conv->kernels(), dtype);
+  }
+  // Four bytes a column, or a multiply-add per window: about eight of them in the time of a byte.
+  const std::size_t work_per_block =
+      kUnitBlock * cut.columns() / cut.n_blocks() * std::max<std::size_t>(4, n_windows / 8);
+  const std::uint32_t n_chunks = each_packs
+                                     ? exec.one_chunk_each(cut.n_blocks(), work_per_block)
+                                     : exec.chunks_of(cut.n_blocks(), work_per_block);
+  std::byte* const packs = each_packs ? exec.ws.take<std::byte>(n_chunks * own_bytes) : nullptr;
+  exec.team.run(n_chunks, [&](std::uint32_t chunk) {
+    const PreparedRows* packed = nullptr;  // whose copy `own` is
+    std::optional<PreparedRows> own;
+    cut.for_units(chunk, n_chunks, [&](const ConvolutionTask& task, std::size_t begin, std::size_t end) {
+      if (each_packs && packed != task.windows) {
+        packed = task.windows;
+        own = packed->packed_into(task.conv->kernels(), task.conv->weight().dtype, packs + chunk * own_bytes);
+      }
+      task.conv->forward_range(each_packs ? *own : *task.windows, begin, end, task.y);
+    });
+  });
 }
 
 }  // namespace terrace

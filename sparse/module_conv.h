@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <span>
 
@@ -20,9 +19,12 @@ class ModuleHistory {
   ModuleHistory(Exec& exec, ConstRows x, std::span<float> tail, std::size_t n_modules, std::size_t n_steps,
                 std::size_t reach);
 
-  /// The S windows of each row for a kernel that sees `kernel_size` <= 2 * reach + 1 modules, ready for
-  /// weights of `dtype`.
-  PreparedRows windows(Exec& exec, const DenseKernels& kernels, DType dtype, std::size_t kernel_size) const;
+  /// The rows, ready for weights of `dtype`, for windows() to cut.
+  PreparedRows prepare(Exec& exec, const DenseKernels& kernels, DType dtype) const {
+    return PreparedRows::unpacked(exec, kernels, dtype, rows_);
+  }
+  /// The S windows of each of the prepared rows for a kernel that sees `kernel_size` <= 2 * reach + 1 modules.
+  PreparedRows windows(Exec& exec, const PreparedRows& prepared, std::size_t kernel_size) const;
 
   std::size_t n_rows() const noexcept { return rows_.n; }
 
@@ -61,16 +63,12 @@ class LocallyConvDense {
   std::size_t bytes_per_token() const noexcept { return weight_.bytes(); }
   /// Floats of state: the rows before the current one.
   std::size_t tail_size() const noexcept { return (n_steps_ - 1) * d_in(); }
-  /// Work of one unit over all modules of `n` rows, as Exec::for_range counts it.
-  std::size_t work_per_unit(std::size_t n) const noexcept {
-    return weight_.cols * std::max<std::size_t>(4, n * n_modules_ / 8);
-  }
   explicit operator bool() const noexcept { return static_cast<bool>(weight_); }
 
   /// y = layer(tail, x), then the tail moves on. One phase. x and y must not overlap.
   void forward(Exec& exec, ConstRows x, std::span<float> tail, Rows y) const;
 
-  /// Units [begin, end) of every module on the calling thread; for phases that fuse several convolutions.
+  /// Units [begin, end) of every module on the calling thread.
   /// `windows` are those of a ModuleHistory, for this layer's dtype and kernel size.
   void forward_range(const PreparedRows& windows, std::size_t begin, std::size_t end, Rows y) const noexcept;
 
@@ -82,5 +80,16 @@ class LocallyConvDense {
   std::size_t kernel_size_ = 1;
   std::size_t n_steps_ = 1;
 };
+
+/// One convolution of run_convolutions(). `windows` (see LocallyConvDense::forward_range) may be shared.
+struct ConvolutionTask {
+  const LocallyConvDense* conv = nullptr;
+  PreparedRows* windows = nullptr;
+  Rows y;
+};
+
+/// Runs convolutions that have equally many windows in one phase. Many windows are packed first; those of one
+/// token every thread packs for itself.
+void run_convolutions(Exec& exec, std::span<const ConvolutionTask> tasks);
 
 }  // namespace terrace

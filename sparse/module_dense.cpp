@@ -60,9 +60,9 @@ void LocallyConnectedDense::forward(Exec& exec, ConstRows x, Rows y) const {
                  });
 }
 
-MultModularDense::MultModularDense(const DenseKernels& kernels, const float* gate, const WeightView& shared,
-                                   const WeightView& modules, const float* bias, std::size_t n_modules)
-    : factored_(kernels, gate, shared, nullptr, n_modules), modules_(kernels, modules, bias, n_modules, 1) {
+MultModularDense::MultModularDense(const DenseKernels& kernels, const WeightView& gate,
+                                   const WeightView& shared, const WeightView& modules, const float* bias)
+    : factored_(kernels, gate, shared, nullptr), modules_(kernels, modules, bias, gate.rows, 1) {
   TERRACE_CHECK(
       modules_.d_in() == factored_.d_out(), kBadArgument,
       fmt::format("multiplicative modular layer: the module maps read {} channels, the shared projection "

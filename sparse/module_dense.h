@@ -47,8 +47,8 @@ class MultModularDense {
  public:
   MultModularDense() = default;
   /// gate [S, d_in], shared [M, d_in], modules [S*M, M], bias [S*M] or null. Throws Error{kBadArgument}.
-  MultModularDense(const DenseKernels& kernels, const float* gate, const WeightView& shared,
-                   const WeightView& modules, const float* bias, std::size_t n_modules);
+  MultModularDense(const DenseKernels& kernels, const WeightView& gate, const WeightView& shared,
+                   const WeightView& modules, const float* bias);
 
   std::size_t d_in() const noexcept { return factored_.d_in(); }
   std::size_t d_out() const noexcept { return modules_.d_out(); }

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <span>
 
 #include "engine/error.h"
@@ -71,39 +72,36 @@ void SparseQkv::forward(Exec& exec, ConstRows x, float* recurrent, Rows q, Rows 
   const Workspace::Scope scope(exec.ws);
   const std::size_t n_modules = shared_.n_modules();
   const Rows m{exec.ws.take<float>(x.n * d_out()), x.n, d_out(), d_out()};
-  shared_.forward(exec, x, m);
+  UpcomingWeights upcoming;
+  upcoming.add(q_.weight());
+  if (k_) upcoming.add(k_.weight());
+  upcoming.add(v_.weight());
+  shared_.forward(exec, x, m, upcoming);
 
   const std::size_t reach = std::max(q_.kernel_size(), std::max(k_.kernel_size(), v_.kernel_size())) / 2;
   const ModuleHistory history(exec, m, state_of(recurrent, tail_), n_modules, q_.n_steps(), reach);
-  const auto windows = [&](const ModuleHistory& h, const LocallyConvDense& conv) {
-    return h.windows(exec, conv.kernels(), conv.weight().dtype, conv.kernel_size());
+  const DType dtype = q_.weight().dtype;
+  const PreparedRows rows = history.prepare(exec, q_.kernels(), dtype);
+  const auto windows_of_m = [&](const LocallyConvDense& conv) {
+    const bool same = same_preparation(conv.weight().dtype, dtype);
+    return history.windows(exec, same ? rows : history.prepare(exec, conv.kernels(), conv.weight().dtype),
+                           conv.kernel_size());
   };
-  const PreparedRows q_windows = windows(history, q_);
-  const bool k_shares =
-      k_ && k_.kernel_size() == q_.kernel_size() && same_preparation(k_.weight().dtype, q_.weight().dtype);
-  const PreparedRows k_windows = !k_ || k_shares ? q_windows : windows(history, k_);
-  const PreparedRows v_windows = v_concat_ == VConcat::kNone
-                                     ? windows(history, v_)
-                                     : windows(ModuleHistory(exec, join(exec, m, x, v_concat_, n_modules),
-                                                             state_of(recurrent, joined_tail_), n_modules,
-                                                             v_.n_steps(), v_.kernel_size() / 2),
-                                               v_);
-
-  // One phase over the units of all three: q's first, then k's, then v's.
-  const std::size_t k_begin = q_.n_units();
-  const std::size_t v_begin = k_begin + (k_ ? k_.n_units() : 0);
-  exec.for_range(v_begin + v_.n_units(), kPackRows, q_.work_per_unit(x.n),
-                 [&](std::size_t begin, std::size_t end) {
-                   const auto run = [&](const LocallyConvDense& conv, const PreparedRows& rows,
-                                        std::size_t first, Rows y) {
-                     const std::size_t b = std::max(begin, first);
-                     const std::size_t e = std::min(end, first + conv.n_units());
-                     if (b < e) conv.forward_range(rows, b - first, e - first, y);
-                   };
-                   run(q_, q_windows, 0, q);
-                   if (k_) run(k_, k_windows, k_begin, k);
-                   run(v_, v_windows, v_begin, v);
-                 });
+  const auto windows_of_join = [&] {
+    const ModuleHistory joined(exec, join(exec, m, x, v_concat_, n_modules), state_of(recurrent, joined_tail_),
+                               n_modules, v_.n_steps(), v_.kernel_size() / 2);
+    return joined.windows(exec, joined.prepare(exec, v_.kernels(), v_.weight().dtype), v_.kernel_size());
+  };
+  PreparedRows q_windows = windows_of_m(q_);
+  const bool k_shares = k_ && k_.kernel_size() == q_.kernel_size() && k_.weight().dtype == dtype;
+  PreparedRows k_windows = !k_ || k_shares ? q_windows : windows_of_m(k_);
+  PreparedRows v_windows = v_concat_ == VConcat::kNone ? windows_of_m(v_) : windows_of_join();
+  std::array<ConvolutionTask, 3> tasks;
+  std::size_t n_tasks = 0;
+  tasks[n_tasks++] = {&q_, &q_windows, q};
+  if (k_) tasks[n_tasks++] = {&k_, k_shares ? &q_windows : &k_windows, k};
+  tasks[n_tasks++] = {&v_, &v_windows, v};
+  run_convolutions(exec, std::span(tasks).first(n_tasks));
   if (!k_ && k.data) {
     for (std::size_t t = 0; t < x.n; ++t) std::copy_n(q.row(t), d_out(), k.row(t));
   }
@@ -131,7 +129,9 @@ void SparseAttentionOutput::forward(Exec& exec, ConstRows x, float* recurrent, R
   if (!mult_) return conv_.forward(exec, x, state_of(recurrent, tail_), y);
   const Workspace::Scope scope(exec.ws);
   const Rows m{exec.ws.take<float>(x.n * mult_.d_out()), x.n, mult_.d_out(), mult_.d_out()};
-  mult_.forward(exec, x, m);
+  UpcomingWeights upcoming;
+  upcoming.add(conv_.weight());
+  mult_.forward(exec, x, m, upcoming);
   conv_.forward(exec, m, state_of(recurrent, tail_), y);
 }
 

@@ -22,7 +22,7 @@ from train.errors import TrainError
 
 DTYPES = ("f32", "bf16", "q8")
 # Tensors that may have any dtype (W in docs/model-file.md); all others stay f32.
-WEIGHT = re.compile(r"(\.embedding|\.weight|\.proj|\.controller\.(down|up)|\.units|\.router)$")
+WEIGHT = re.compile(r"(\.embedding|\.weight|\.proj|\.gate|\.controller\.(down|up)|\.units|\.router)$")
 ALWAYS_F32 = re.compile(r"\.(position|forget|join|predictor|sru)\b")
 
 

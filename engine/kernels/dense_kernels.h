@@ -71,12 +71,16 @@ struct DenseKernels {
   void (*axpy_q4)(const float* a, const std::uint8_t* const* rows, const std::uint16_t* const* scales,
                   std::size_t n, float* y, std::size_t d) noexcept;
 
-  /// q = round-to-nearest-even(x / scale), scale = max|x| / 127 (scale 0 and q = 0 for an all-zero row); q is
-  /// padded with zeros to a multiple of 64. NaN counts as 0 for the maximum and is stored as 0. Returns scale
-  /// and sum.
+  /// q = round-to-nearest-even(x * (1 / scale)), scale = max|x| / 127 (scale 0 and q = 0 for an all-zero row);
+  /// q is padded with zeros to a multiple of 64. NaN counts as 0 for the maximum and is stored as 0. Returns
+  /// scale and sum.
   QuantizedRow (*quantize)(const float* x, std::size_t d, std::int8_t* q) noexcept;
 
-  /// Widens one weight row to f32 (embedding lookup): y[i] = w[i] (times scale).
+  // y[i] = x[i] * w[i] with a row of weights; q8: x[i] * (scale * w[i]).
+  void (*multiply_bf16)(const float* x, const std::uint16_t* w, float* y, std::size_t d) noexcept;
+  void (*multiply_q8)(const float* x, const std::int8_t* w, float scale, float* y, std::size_t d) noexcept;
+
+  /// Widens one weight row to f32 (embedding lookup): y[i] = w[i].
   void (*widen_bf16)(const std::uint16_t* w, std::size_t d, float* y) noexcept;
 
   /// y = (x - mean) / sqrt(var + eps) * scale + bias (layer norm; bias may be null),

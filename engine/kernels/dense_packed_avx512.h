@@ -16,27 +16,6 @@
 namespace terrace {
 namespace {
 
-/// A 4 x 16 block of dwords becomes 16 runs of four: run j holds dword j of all four rows, and goes to
-/// out + j * step bytes.
-inline void scatter_columns(const __m512i (&rows)[4], std::byte* out, std::size_t step) noexcept {
-  const __m512i ab_low = _mm512_unpacklo_epi32(rows[0], rows[1]);
-  const __m512i ab_high = _mm512_unpackhi_epi32(rows[0], rows[1]);
-  const __m512i cd_low = _mm512_unpacklo_epi32(rows[2], rows[3]);
-  const __m512i cd_high = _mm512_unpackhi_epi32(rows[2], rows[3]);
-  const __m512i columns[4] = {// of column 4 i + k in the i-th 128 bits of the k-th
-                              _mm512_unpacklo_epi64(ab_low, cd_low), _mm512_unpackhi_epi64(ab_low, cd_low),
-                              _mm512_unpacklo_epi64(ab_high, cd_high),
-                              _mm512_unpackhi_epi64(ab_high, cd_high)};
-  TERRACE_UNROLL
-  for (std::size_t k = 0; k < 4; ++k) {
-    const auto to = [&](std::size_t i) { return reinterpret_cast<__m128i*>(out + (4 * i + k) * step); };
-    _mm_store_si128(to(0), _mm512_castsi512_si128(columns[k]));
-    _mm_store_si128(to(1), _mm512_extracti32x4_epi32(columns[k], 1));
-    _mm_store_si128(to(2), _mm512_extracti32x4_epi32(columns[k], 2));
-    _mm_store_si128(to(3), _mm512_extracti32x4_epi32(columns[k], 3));
-  }
-}
-
 /// The outputs of sixteen weight rows for one pack, from exact integer sums [row][activation row]:
 ///   y = float(sum - offset[row]) * (w_scale[row] * x.scale)
 inline void store_scaled(const __m512i* sums, const std::int32_t* offset, const float* w_scale,
@@ -66,14 +45,22 @@ inline void store_scaled(const __m512i* sums, const std::int32_t* offset, const 
 inline void pack_rows(const QuantizedRow* x, std::size_t n, std::size_t d, int flip,
                       std::byte* pack) noexcept {
   const __m512i flips = _mm512_set1_epi8(static_cast<char>(flip));
-  for (std::size_t r = 0; r < n; r += 4) {
-    for (std::size_t c = 0; c < d; c += kPackColumns) {
-      __m512i rows[4];
-      for (std::size_t k = 0; k < 4; ++k) {
-        rows[k] = r + k < n ? _mm512_xor_si512(load_bytes(x[r + k].q + c), flips) : _mm512_setzero_si512();
-      }
-      scatter_columns(rows, pack + (c / 4 * kPackRows + r) * sizeof(std::int32_t),
-                      kPackRows * sizeof(std::int32_t));
+  const std::int8_t* q[kPackRows];
+  for (std::size_t r = 0; r < kPackRows; ++r) q[r] = x[r < n ? r : 0].q;
+  for (std::size_t c = 0; c < d; c += kPackColumns, pack += kPackColumns * kPackRows) {
+    Avx512Lanes::F rows[kPackRows];
+    TERRACE_UNROLL
+    for (std::size_t r = 0; r < kPackRows; ++r) {
+      rows[r] = _mm512_castsi512_ps(_mm512_xor_si512(load_bytes(q[r] + c), flips));
+    }
+    TERRACE_UNROLL
+    for (std::size_t r = 0; r < kPackRows; ++r) {
+      if (r >= n) rows[r] = Avx512Lanes::set(0.0F);
+    }
+    Avx512Lanes::transpose(rows);
+    TERRACE_UNROLL
+    for (std::size_t k = 0; k < kPackRows; ++k) {
+      _mm512_store_ps(pack + k * kPackRows * sizeof(std::int32_t), rows[k]);
     }
   }
 }

@@ -98,17 +98,22 @@ inline float largest_magnitude(const float* x, std::size_t d) noexcept {
   return S::fold_max(rest);
 }
 
-/// x / scale rounded to int8, for n <= kQuantizedAtOnce values. A division takes as long as all the rest
-/// together; x * (1 / scale) is at most 127 * 3 * 2^-24 = 2.3e-5 off it, so that unless some product lies
-/// that near to the middle between two integers, all round to the same ones.
-constexpr std::size_t kQuantizedAtOnce = 16 * kLanes;
-
+/// q = x / scale rounded to int8, by way of 1 / scale.
 template <class S>
-inline void quantize_block(const float* x, std::size_t n, float scale, std::int8_t* q) noexcept {
+inline void quantize_values(const float* x, std::size_t n, float scale, std::int8_t* q) noexcept {
   using F = typename S::F;
   // Adding 1.5 * 2^23 leaves no bits for a fraction: rounds to nearest, ties to even.
   const auto round = [](F v) { return S::sub(S::add(v, S::set(12582912.0F)), S::set(12582912.0F)); };
-  const auto for_groups = [&](auto group) {
+  const F inverse = S::set(1.0F / scale);
+  const auto for_groups = [&](auto value) {
+    const auto group = [&](const float* from, std::int8_t* to) {
+      F rounded[kParts<S>];
+      TERRACE_UNROLL
+      for (std::size_t p = 0; p < kParts<S>; ++p) {
+        rounded[p] = round(value(S::mul(S::load(from + p * S::kWidth), inverse)));
+      }
+      S::store_i8(to, rounded);
+    };
     std::size_t i = 0;
     for (; i + kLanes <= n; i += kLanes) group(x + i, q + i);
     if (i == n) return;
@@ -116,34 +121,11 @@ inline void quantize_block(const float* x, std::size_t n, float scale, std::int8
     group(PartialGroup<float>(x + i, n - i).lanes, tail);
     std::memcpy(q + i, tail, n - i);
   };
-  if (scale > 1e-30F && scale < 1e30F) {
-    const F inverse = S::set(1.0F / scale);
-    F unsure[kParts<S>];
-    TERRACE_UNROLL
-    for (std::size_t p = 0; p < kParts<S>; ++p) unsure[p] = S::set(0.0F);
-    for_groups([&](const float* from, std::int8_t* to) {
-      F rounded[kParts<S>];
-      TERRACE_UNROLL
-      for (std::size_t p = 0; p < kParts<S>; ++p) {
-        const F product = S::mul(S::load(from + p * S::kWidth), inverse);
-        rounded[p] = round(product);
-        const F distance = S::abs(S::sub(product, rounded[p]));
-        unsure[p] = S::max(unsure[p], S::if_less(distance, S::set(0.49997F), S::set(0.0F), S::set(1.0F)));
-      }
-      S::store_i8(to, rounded);
-    });
-    if (S::fold_max(unsure) == 0.0F) return;
-  }
-  for_groups([&](const float* from, std::int8_t* to) {
-    F rounded[kParts<S>];
-    TERRACE_UNROLL
-    for (std::size_t p = 0; p < kParts<S>; ++p) {
-      const F scaled = S::div(S::load(from + p * S::kWidth), S::set(scale));
-      // At most 127, but for a denormal scale, which is coarse, and 0 / 0 or inf / inf, which become 0.
-      const F bounded = S::max(S::min(scaled, S::set(127.0F)), S::set(-127.0F));
-      rounded[p] = round(S::if_less(S::abs(scaled), S::set(1e30F), bounded, S::set(0.0F)));
-    }
-    S::store_i8(to, rounded);
+  const bool all_bounded = scale > 1e-30F && scale < 1e30F;  // but NaN, which no maximum shows
+  if (all_bounded) return for_groups([](F v) { return S::if_less(S::abs(v), S::set(128.0F), v, S::set(0.0F)); });
+  for_groups([](F v) {
+    const F bounded = S::max(S::min(v, S::set(127.0F)), S::set(-127.0F));
+    return S::if_less(S::abs(v), S::set(1e30F), bounded, S::set(0.0F));
   });
 }
 
@@ -156,9 +138,7 @@ QuantizedRow quantize(const float* x, std::size_t d, std::int8_t* q) noexcept {
     return {q, scale, 0};
   }
   std::memset(q + d, 0, padded - d);
-  for (std::size_t i = 0; i < d; i += kQuantizedAtOnce) {
-    quantize_block<S>(x + i, std::min(kQuantizedAtOnce, d - i), scale, q + i);
-  }
+  quantize_values<S>(x, d, scale, q);
   return {q, scale, sum_i8<S>(q, padded)};
 }
 

@@ -137,16 +137,26 @@ QuantizedRow quantize(const float* x, std::size_t d, std::int8_t* q) noexcept {
   float max = 0.0F;
   for (std::size_t i = 0; i < d; ++i) max = std::fabs(x[i]) > max ? std::fabs(x[i]) : max;  // false for NaN
   const float scale = max / kLargest;
+  const float inverse = 1.0F / scale;
   std::int32_t sum = 0;
   for (std::size_t i = 0; i < d; ++i) {
-    const float scaled = x[i] / scale;
-    // Not a number: x is, or 0 / 0, or inf / inf. Beyond 127: the scale of a denormal row is coarse.
-    const float clamped = std::isnan(scaled) ? 0.0F : std::clamp(scaled, -kLargest, kLargest);
+    const float scaled = x[i] * inverse;
+    // No number: x is none, or 0 * inf. Infinite: 1 / scale is. Beyond 127: the scale of a denormal row is
+    // coarse.
+    const float clamped = std::fabs(scaled) < 1e30F ? std::clamp(scaled, -kLargest, kLargest) : 0.0F;
     q[i] = scale > 0.0F ? static_cast<std::int8_t>(std::nearbyint(clamped)) : std::int8_t{0};
     sum += q[i];
   }
   std::memset(q + d, 0, (64 - d % 64) % 64);
   return {q, scale, sum};
+}
+
+void multiply_bf16(const float* x, const std::uint16_t* w, float* y, std::size_t d) noexcept {
+  for (std::size_t i = 0; i < d; ++i) y[i] = x[i] * bf16_to_f32(w[i]);
+}
+
+void multiply_q8(const float* x, const std::int8_t* w, float scale, float* y, std::size_t d) noexcept {
+  for (std::size_t i = 0; i < d; ++i) y[i] = x[i] * (scale * static_cast<float>(w[i]));
 }
 
 void widen_bf16(const std::uint16_t* w, std::size_t d, float* y) noexcept {
@@ -226,6 +236,8 @@ constexpr DenseKernels kTable = {
     .axpy_q8 = axpy_q8,
     .axpy_q4 = axpy_q4,
     .quantize = quantize,
+    .multiply_bf16 = multiply_bf16,
+    .multiply_q8 = multiply_q8,
     .widen_bf16 = widen_bf16,
     .norm = norm,
     .relu = relu,

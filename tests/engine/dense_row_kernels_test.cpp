@@ -184,6 +184,33 @@ TEST_CASE("multiply, add, multiply_to, relu: the bits of the specification, noth
   }
 }
 
+TEST_CASE("multiply_bf16, multiply_q8: the bits of the specification, nothing behind the end") {
+  Random random(5);
+  for (std::size_t n = 1; n <= kLongest; ++n) {
+    const std::vector<float> x = random.floats(n);
+    std::vector<std::uint16_t> bf16(n);
+    std::vector<std::int8_t> q8(n);
+    for (std::size_t i = 0; i < n; ++i) {
+      bf16[i] = f32_to_bf16(random.floats(1)[0]);
+      q8[i] = static_cast<std::int8_t>(127.0F * random.floats(1)[0]);
+    }
+    constexpr float kScale = 0.013F, kUntouched = 77.0F;
+    for (const DenseKernels* kernels : available_dense_kernels()) {
+      CAPTURE(std::string(kernels->name));
+      CAPTURE(n);
+      std::vector<float> of_bf16(n + 1, kUntouched), of_q8(n + 1, kUntouched);
+      kernels->multiply_bf16(x.data(), bf16.data(), of_bf16.data(), n);
+      kernels->multiply_q8(x.data(), q8.data(), kScale, of_q8.data(), n);
+      for (std::size_t i = 0; i < n; ++i) {
+        CHECK(of_bf16[i] == x[i] * bf16_to_f32(bf16[i]));
+        CHECK(of_q8[i] == x[i] * (kScale * static_cast<float>(q8[i])));
+      }
+      CHECK(of_bf16[n] == kUntouched);
+      CHECK(of_q8[n] == kUntouched);
+    }
+  }
+}
+
 TEST_CASE("relu keeps NaN") {
   for (const DenseKernels* kernels : available_dense_kernels()) {
     CAPTURE(std::string(kernels->name));

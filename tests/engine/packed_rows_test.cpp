@@ -111,18 +111,20 @@ TEST_CASE("PreparedRows::put_product: rows made one by one are the rows of the p
   constexpr std::size_t kColumns = 320;
   for (const std::size_t n : {3, 16, 27}) {
     const std::vector<float> a = Random(3).floats(n * kColumns);
-    const std::vector<float> b = Random(4).floats(n * kColumns);
-    std::vector<float> product(a);
-    for (std::size_t i = 0; i < product.size(); ++i) product[i] *= b[i];
     for (const DType dtype : kAllDtypes) {
-      const StoredWeight w(dtype, 16, kColumns, 5);
+      const StoredWeight w(dtype, 16, kColumns, 5), b(dtype, n, kColumns, 4);
       for (const DenseKernels* kernels : available_dense_kernels()) {
         CAPTURE(std::string(kernels->name));
         CAPTURE(std::string(dtype_name(dtype)));
         const Workspace::Scope scope(exec.get().ws);
-        const PreparedRows made = PreparedRows::reserve(exec.get(), *kernels, dtype, n, kColumns);
-        for (std::size_t i = 0; i < n; ++i) made.put_product(*kernels, i, &a[i * kColumns], &b[i * kColumns]);
-        for (std::size_t i = 0; i < n; i += kPackRows) made.pack(*kernels, i, std::min(n, i + kPackRows));
+        PreparedRows made = PreparedRows::reserve(exec.get(), dtype, n, kColumns);
+        std::vector<float> product(n * kColumns);
+        for (std::size_t i = 0; i < n; ++i) {
+          made.put_product(*kernels, i, &a[i * kColumns], b.view(), i);
+          widen_row(*kernels, b.view(), i, &product[i * kColumns]);
+          kernels->multiply(&product[i * kColumns], &a[i * kColumns], kColumns);
+        }
+        made.pack(exec.get(), *kernels, dtype);
         const PreparedRows given(exec.get(), *kernels, dtype, {product.data(), n, kColumns, kColumns});
         CHECK(same_bits(dot_all(*kernels, w.view(), 0, 16, made), dot_all(*kernels, w.view(), 0, 16, given)));
       }

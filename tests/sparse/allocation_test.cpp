@@ -56,15 +56,16 @@ TEST_CASE("sparse layers: a forward call allocates nothing, for one token or sev
     const StoredWeight high(dtype, kD, kD / kModules, 12);
     const StoredWeight units(dtype, 2 * kD, kD, 13);
     const StoredWeight router(dtype, 8, kD, 14);
+    const StoredWeight gate(dtype, kModules, kD, 16);
     const StoredWeight cell(DType::kF32, 3 * kD / kModules, kD / kModules, 15);
     const float* const f = floats.data();
 
-    const FactoredDense factored(kernels, f, proj.view(), f, kModules);
+    const FactoredDense factored(kernels, gate.view(), proj.view(), f);
     const LocallyConvDense conv(kernels, taps.view(), f, kModules, 3, 3);
     const LocallyConvDense join(kernels, narrow_taps.view(), f, kModules, 1, 3);
     for (const Projection& projection :
          {Projection(Linear(kernels, square.view(), f)), Projection(factored),
-          Projection(MultModularDense(kernels, f, proj.view(), modules.view(), f, kModules)),
+          Projection(MultModularDense(kernels, gate.view(), proj.view(), modules.view(), f)),
           Projection(LocallyConnectedDense(kernels, local.view(), f, kModules, 3)),
           Projection(LowRankDense(Linear(kernels, low.view(), f), Linear(kernels, high.view(), f)))}) {
       check("projection", [&](ConstRows in, const auto& out) { projection.forward(exec.get(), in, out(0)); });

@@ -22,9 +22,9 @@ constexpr Shape kShapes[] = {{64, 4, 16}, {512, 1, 40}, {576, 16, 33}, {1216, 3,
 struct Case {
   Case(const DenseKernels& kernels, DType dtype, const Shape& shape)
       : proj(dtype, shape.d_module, shape.d_in, 1, 0.3F),
-        gate(random_floats(shape.n_modules * shape.d_in, 2)),
+        gate(dtype, shape.n_modules, shape.d_in, 2),
         bias(random_floats(shape.n_modules * shape.d_module, 3)),
-        layer(kernels, gate.data(), proj.view(), bias.data(), shape.n_modules) {}
+        layer(kernels, gate.view(), proj.view(), bias.data()) {}
 
   LayerUnderTest under_test() const {
     return {[this](Exec& exec, ConstRows x, float*, Rows y) { layer.forward(exec, x, y); }, layer.d_in(),
@@ -32,7 +32,7 @@ struct Case {
   }
 
   StoredWeight proj;
-  std::vector<float> gate;
+  StoredWeight gate;
   std::vector<float> bias;
   FactoredDense layer;
 };
@@ -48,8 +48,7 @@ TEST_CASE("FactoredDense: every ISA and dtype agrees with the formula in double"
         const Case c(*kernels, dtype, shape);
         const std::size_t n = 3;
         const auto x = random_floats(n * shape.d_in, 4);
-        const Matrix expected = naive_factored(
-            Matrix(n, shape.d_in, x), Matrix(shape.n_modules, shape.d_in, c.gate), c.proj.values(), c.bias);
+        const Matrix expected = naive_factored(Matrix(n, shape.d_in, x), c.gate.values(), c.proj.values(), c.bias);
         CHECK(relative_difference(run_layer(exec.get(), c.under_test(), x, {n}), expected) <
               tolerance(dtype));
       }
@@ -80,7 +79,7 @@ TEST_CASE("FactoredDense: more tokens than one batch of gated rows") {
 TEST_CASE("FactoredDense: one module with a gate of ones is a dense layer") {
   const StoredWeight proj(DType::kF32, 24, 100, 7);
   const std::vector<float> gate(100, 1.0F);
-  const FactoredDense layer(dense_kernels(isa_from_environment()), gate.data(), proj.view(), nullptr, 1);
+  const FactoredDense layer(dense_kernels(isa_from_environment()), f32_view(gate, 1), proj.view(), nullptr);
   const auto x = random_floats(2 * 100, 8);
   std::vector<float> y(2 * 24);
   TestExec exec(1);
@@ -107,7 +106,7 @@ TEST_CASE("FactoredDense: any permutation can be expressed exactly") {
     }
   }
   const WeightView view{proj.data(), nullptr, kWidth, kD, kD, DType::kF32};
-  const FactoredDense layer(dense_kernels(isa_from_environment()), gate.data(), view, nullptr, kModules);
+  const FactoredDense layer(dense_kernels(isa_from_environment()), f32_view(gate, kModules), view, nullptr);
   const auto x = random_floats(kD, 9);
   std::vector<float> y(kD);
   TestExec exec(1);
@@ -119,10 +118,11 @@ TEST_CASE("FactoredDense: missing weights are refused") {
   const StoredWeight proj(DType::kF32, 4, 8, 1);
   const std::vector<float> gate(8);
   const DenseKernels& kernels = dense_kernels(isa_from_environment());
-  expect_error(ErrorCode::kBadArgument, "0 modules",
-               [&] { FactoredDense(kernels, gate.data(), proj.view(), nullptr, 0); });
-  expect_error(ErrorCode::kBadArgument, "gate",
-               [&] { FactoredDense(kernels, nullptr, proj.view(), nullptr, 1); });
+  expect_error(ErrorCode::kBadArgument, "found [0, 8]",
+               [&] { FactoredDense(kernels, f32_view(gate, 1).slice_rows(0, 0), proj.view(), nullptr); });
+  expect_error(ErrorCode::kBadArgument, "gate", [&] { FactoredDense(kernels, {}, proj.view(), nullptr); });
+  expect_error(ErrorCode::kBadArgument, "found [2, 4] and [4, 8]",
+               [&] { FactoredDense(kernels, f32_view(gate, 2), proj.view(), nullptr); });
 }
 
 }  // namespace

@@ -40,15 +40,15 @@ TEST_CASE("Projection: every kind, dtype and ISA agrees with its formula in doub
       check_projection(Projection(Linear(*kernels, dense.view(), bias.data())), dtype, x,
                        naive_linear(in, dense.values(), bias_of(72)));
 
-      const auto gate = random_floats(4 * d, 4);
-      const Matrix gates(4, d, gate);
+      const StoredWeight gate(dtype, 4, d, 4);
+      const Matrix gates = gate.values();
       const StoredWeight shared(dtype, 64, d, 5, 0.2F);
-      check_projection(Projection(FactoredDense(*kernels, gate.data(), shared.view(), bias.data(), 4)), dtype,
+      check_projection(Projection(FactoredDense(*kernels, gate.view(), shared.view(), bias.data())), dtype,
                        x, naive_factored(in, gates, shared.values(), bias_of(256)));
 
       const StoredWeight modules(dtype, 256, 64, 6, 0.2F);
       check_projection(
-          Projection(MultModularDense(*kernels, gate.data(), shared.view(), modules.view(), bias.data(), 4)),
+          Projection(MultModularDense(*kernels, gate.view(), shared.view(), modules.view(), bias.data())),
           dtype, x,
           naive_local(naive_factored(in, gates, shared.values(), {}), modules.values(), bias_of(256), 4, 1));
 
@@ -98,7 +98,7 @@ TEST_CASE("Projection: maps that cannot be one are refused") {
                [&] { LowRankDense(map, map); });
   const std::vector<float> gate(4 * 72);
   expect_error(ErrorCode::kBadArgument, "shared projection gives 32",
-               [&] { MultModularDense(kernels, gate.data(), weight.view(), weight.view(), nullptr, 4); });
+               [&] { MultModularDense(kernels, f32_view(gate, 4), weight.view(), weight.view(), nullptr); });
 }
 
 }  // namespace

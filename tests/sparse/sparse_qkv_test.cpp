@@ -26,7 +26,7 @@ struct Case {
   Case(const DenseKernels& kernels, const Options& o)
       : options(o),
         width(o.n_modules * o.d_module),
-        gate(random_floats(o.n_modules * o.d_in, 1)),
+        gate(o.dtype, o.n_modules, o.d_in, 1),
         shared_bias(random_floats(width, 2)),
         proj(o.dtype, o.d_module, o.d_in, 3, 0.2F),
         q(o.dtype, o.d_module, taps(3) * o.d_module, 4, 0.2F),
@@ -38,7 +38,7 @@ struct Case {
     const auto conv = [&](const StoredWeight& w, const Vector& b, std::size_t kernel_size) {
       return LocallyConvDense(kernels, w.view(), b.data(), o.n_modules, kernel_size, o.n_steps);
     };
-    layer.emplace(FactoredDense(kernels, gate.data(), proj.view(), shared_bias.data(), o.n_modules),
+    layer.emplace(FactoredDense(kernels, gate.view(), proj.view(), shared_bias.data()),
                   conv(q, q_bias, 3), o.share_qk ? LocallyConvDense() : conv(k, k_bias, 3),
                   conv(v, v_bias, 1), o.v_concat, layout);
   }
@@ -58,7 +58,7 @@ struct Case {
 
   Matrix expected(const Matrix& x) const {
     const Options& o = options;
-    const Matrix m = naive_factored(x, Matrix(o.n_modules, o.d_in, gate), proj.values(), shared_bias);
+    const Matrix m = naive_factored(x, gate.values(), proj.values(), shared_bias);
     Matrix join = m;
     if (o.v_concat != VConcat::kNone) {
       join = Matrix(x.rows, 2 * width);
@@ -86,7 +86,7 @@ struct Case {
 
   Options options;
   std::size_t width;
-  std::vector<float> gate;
+  StoredWeight gate;
   Vector shared_bias;
   StoredWeight proj;
   StoredWeight q;
@@ -180,7 +180,7 @@ TEST_CASE("SparseQkv: parts that do not fit each other are refused") {
   const StoredWeight wide(DType::kF32, 8, 3 * 3 * 16, 3);
   const StoredWeight values(DType::kF32, 8, 3 * 8, 4);
   const std::vector<float> gate(4 * 32);
-  const FactoredDense shared(kernels, gate.data(), proj.view(), nullptr, 4);
+  const FactoredDense shared(kernels, f32_view(gate, 4), proj.view(), nullptr);
   const LocallyConvDense q(kernels, narrow.view(), nullptr, 4, 3, 3);
   const LocallyConvDense too_wide(kernels, wide.view(), nullptr, 4, 3, 3);
   const LocallyConvDense v(kernels, values.view(), nullptr, 4, 1, 3);
@@ -202,7 +202,7 @@ TEST_CASE("SparseAttentionOutput: multiplicative layer, convolution, or both") {
     const StoredWeight taps(dtype, 64, 9 * 64, 2, 0.2F);
     const auto gate = random_floats(4 * d, 3);
     const auto bias = random_floats(d, 4);
-    const FactoredDense mult(kernels, gate.data(), proj.view(), bias.data(), 4);
+    const FactoredDense mult(kernels, f32_view(gate, 4), proj.view(), bias.data());
     const LocallyConvDense conv(kernels, taps.view(), bias.data(), 4, 3, 3);
     const auto x = random_floats(4 * d, 5);
     const Matrix in(4, d, x);

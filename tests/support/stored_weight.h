@@ -37,6 +37,12 @@ class StoredWeight {
   std::vector<std::uint16_t> q4_scale_;
 };
 
+/// Given f32 values, `rows` equal rows of them, as a weight.
+inline WeightView f32_view(const std::vector<float>& values, std::size_t rows) noexcept {
+  const std::size_t cols = values.size() / rows;
+  return {values.data(), nullptr, rows, cols, cols, DType::kF32};
+}
+
 /// Every dtype of a weight.
 inline constexpr DType kAllDtypes[] = {DType::kF32, DType::kBf16, DType::kQ8, DType::kQ4};
 

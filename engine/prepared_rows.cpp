@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/prepared_rows.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "engine/error.h"
+#include "engine/linear.h"
+
+namespace terrace {
+namespace {
+
+constexpr std::size_t kAlign =
+    64;  // of a quantised row: kernels may count on padding with zeros to this length
+
+constexpr std::size_t padded(std::size_t n) noexcept { return (n + kAlign - 1) / kAlign * kAlign; }
+
+std::int32_t sum_of(const std::int8_t* q, std::size_t n) noexcept {
+  return std::accumulate(q, q + n, std::int32_t{0});
+}
+
+}  // namespace
+
+PreparedRows::PreparedRows(Exec& exec, const DenseKernels& kernels, DType dtype, ConstRows x)
+    : PreparedRows(unpacked(exec, kernels, dtype, x)) {
+  pack(exec, kernels, dtype);
+}
+
+PreparedRows PreparedRows::unpacked(Exec& exec, const DenseKernels& kernels, DType dtype, ConstRows x) {
+  PreparedRows result;
+  result.n_ = x.n;
+  result.width_ = x.width;
+  if (!is_quantized(dtype)) {
+    result.f32_ = exec.ws.take<const float*>(x.n);
+    for (std::size_t t = 0; t < x.n; ++t) result.f32_[t] = x.row(t);
+    return result;
+  }
+  const std::size_t row = padded(x.width);
+  auto* const q = exec.ws.take<std::int8_t>(x.n * row);
+  result.quantized_ = exec.ws.take<QuantizedRow>(x.n);
+  exec.for_range(x.n, 1, 4 * x.width, [&](std::size_t begin, std::size_t end) {
+    for (std::size_t t = begin; t < end; ++t) {
+      result.quantized_[t] = kernels.quantize(x.row(t), x.width, q + t * row);
+    }
+  });
+  return result;
+}
+
+PreparedRows PreparedRows::windows(Exec& exec, std::size_t run, std::size_t first, std::size_t n_windows,
+                                   std::size_t n_runs) const {
+  TERRACE_DCHECK((first + n_windows + n_runs - 1) * run <= width_);
+  PreparedRows result;
+  result.n_ = n_ * n_windows;
+  result.width_ = n_runs * run;
+  if (!quantized()) {
+    result.f32_ = exec.ws.take<const float*>(result.n_);
+    for (std::size_t t = 0; t < n_; ++t) {
+      for (std::size_t i = 0; i < n_windows; ++i) {
+        result.f32_[t * n_windows + i] = f32_[t] + (first + i) * run;
+      }
+    }
+    return result;
+  }
+  result.quantized_ = exec.ws.take<QuantizedRow>(result.n_);
+  QuantizedRow* const out = result.quantized_;
+  exec.for_range(n_, 1, width_, [&](std::size_t begin, std::size_t end) {
+    for (std::size_t t = begin; t < end; ++t) {
+      const QuantizedRow row = quantized_[t];
+      std::int32_t sum = sum_of(row.q + first * run, (n_runs - 1) * run);
+      for (std::size_t i = 0; i < n_windows; ++i) {
+        const std::int8_t* const window = row.q + (first + i) * run;
+        sum += sum_of(window + (n_runs - 1) * run, run);  // the run that this window sees first
+        out[t * n_windows + i] = {window, row.scale, sum};
+        if (i + 1 < n_windows) sum -= sum_of(window, run);
+      }
+    }
+  });
+  return result;
+}
+
+std::size_t PreparedRows::n_to_pack(const DenseKernels& kernels, DType dtype) const noexcept {
+  if (dtype != DType::kQ8 || !kernels.pack_q8 || width_ % kPackColumns != 0) return 0;
+  const std::size_t rest = n_ % kPackRows;
+  return rest >= kMinPacked ? n_ : n_ - rest;
+}
+
+std::size_t PreparedRows::packs_bytes(const DenseKernels& kernels, DType dtype) const noexcept {
+  return (n_to_pack(kernels, dtype) + kPackRows - 1) / kPackRows * pack_bytes(width_);
+}
+
+void PreparedRows::pack_rows(const DenseKernels& kernels, std::size_t begin, std::size_t end,
+                             std::byte* packs) const noexcept {
+  TERRACE_DCHECK(begin % kPackRows == 0);
+  for (; begin < end; begin += kPackRows) {
+    kernels.pack_q8(quantized_ + begin, std::min(kPackRows, end - begin), width_,
+                    packs + begin / kPackRows * pack_bytes(width_));
+  }
+}
+
+void PreparedRows::pack(Exec& exec, const DenseKernels& kernels, DType dtype) {
+  n_packed_ = n_to_pack(kernels, dtype);
+  if (n_packed_ == 0) return;
+  auto* const packs = exec.ws.take<std::byte>(packs_bytes(kernels, dtype));
+  packs_ = packs;
+  // Whole packs: two threads that write the same lines of one would wait for each other.
+  exec.for_range(n_packed_, kPackRows, width_, [&](std::size_t begin, std::size_t end) {
+    pack_rows(kernels, begin, end, packs);
+  });
+}
+
+PreparedRows PreparedRows::packed_into(const DenseKernels& kernels, DType dtype,
+                                       std::byte* packs) const noexcept {
+  PreparedRows copy = *this;
+  copy.n_packed_ = n_to_pack(kernels, dtype);
+  copy.packs_ = packs;
+  pack_rows(kernels, 0, copy.n_packed_, packs);
+  return copy;
+}
+
+PreparedRows PreparedRows::slice(std::size_t begin, std::size_t n) const noexcept {
+  PreparedRows rows = *this;
+  rows.f32_ = f32_ ? f32_ + begin : nullptr;
+  rows.quantized_ = quantized_ ? quantized_ + begin : nullptr;
+  rows.n_ = n;
+  const bool whole = begin % kPackRows == 0 && (n % kPackRows == 0 || begin + n == n_);
+  rows.n_packed_ = whole && begin < n_packed_ ? std::min(n, n_packed_ - begin) : 0;
+  if (rows.n_packed_ > 0) rows.packs_ = packs_ + begin / kPackRows * pack_bytes(width_);
+  return rows;
+}
+
+PreparedRows PreparedRows::reserve(Exec& exec, DType dtype, std::size_t n, std::size_t width) {
+  PreparedRows result;
+  result.n_ = n;
+  result.width_ = width;
+  if (is_quantized(dtype)) {
+    result.quantized_ = exec.ws.take<QuantizedRow>(n);
+    result.own_q8_ = exec.ws.take<std::int8_t>(n * padded(width));
+  } else {
+    result.f32_ = exec.ws.take<const float*>(n);
+    result.own_f32_ = exec.ws.take<float>(n * padded(width));
+  }
+  return result;
+}
+
+void PreparedRows::put_product(const DenseKernels& kernels, std::size_t i, const float* x,
+                               const WeightView& w, std::size_t r) const noexcept {
+  TERRACE_DCHECK(w.cols == width_ && width_ <= kMostProduct);
+  if (own_f32_) {
+    float* const row = own_f32_ + i * padded(width_);
+    multiply_row(kernels, w, r, x, row);
+    f32_[i] = row;
+    return;
+  }
+  alignas(kCacheLine) float product[kMostProduct];
+  multiply_row(kernels, w, r, x, product);
+  quantized_[i] = kernels.quantize(product, width_, own_q8_ + i * padded(width_));
+}
+
+}  // namespace terrace

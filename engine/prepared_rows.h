@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "engine/exec.h"
+#include "engine/kernels/dense_kernels.h"
+#include "engine/tensor.h"
+
+namespace terrace {
+
+/// Activation rows as the dot kernels of one weight dtype want them: pointers to f32 rows, or quantised rows;
+/// many quantised ones also packed. Made once and used by every linear map that reads the same input (q, k
+/// and v of one norm, say).
+class PreparedRows {
+ public:
+  /// Fewer rows than this at the end, or altogether, are not packed: half of a pack's lanes would be idle.
+  static constexpr std::size_t kMinPacked = 8;
+  /// Longest row of put_product(): it is made on the stack before it is quantised.
+  static constexpr std::size_t kMostProduct = 1024;
+
+  /// Quantises `x` into the workspace if `dtype` is q8 or q4, and packs the rows; keeps pointers into `x`
+  /// otherwise. Lives as long as the surrounding Workspace::Scope and `x`.
+  PreparedRows(Exec& exec, const DenseKernels& kernels, DType dtype, ConstRows x);
+  /// The same, never packed: rows that only windows() reads.
+  static PreparedRows unpacked(Exec& exec, const DenseKernels& kernels, DType dtype, ConstRows x);
+
+  /// Overlapping windows of rows that consist of runs of `run` values: for each row, `n_windows` windows of
+  /// `n_runs` runs, the first at run `first`, each one run after the one before. They have the scale of their
+  /// row and are not packed. Used by convolutions over modules. Cost: every value once.
+  PreparedRows windows(Exec& exec, std::size_t run, std::size_t first, std::size_t n_windows,
+                       std::size_t n_runs) const;
+
+  /// `n` rows of `width` that the chunks of a phase make: put_product() for each, then packed.
+  static PreparedRows reserve(Exec& exec, DType dtype, std::size_t n, std::size_t width);
+  /// Row i becomes x times row r of `w`, element by element, at most kMostProduct of them. Rows are
+  /// independent.
+  void put_product(const DenseKernels& kernels, std::size_t i, const float* x, const WeightView& w,
+                   std::size_t r) const noexcept;
+
+  /// Packs the rows for weights of `dtype` in a phase of its own, if they are to be packed.
+  void pack(Exec& exec, const DenseKernels& kernels, DType dtype);
+  /// Bytes of their packs; 0 if they are not to be packed.
+  std::size_t packs_bytes(const DenseKernels& kernels, DType dtype) const noexcept;
+  /// A copy that the calling thread packs into packs_bytes() bytes of its own. Of a few rows that costs less
+  /// than a phase, after which the lines of the packs would travel to the other threads.
+  PreparedRows packed_into(const DenseKernels& kernels, DType dtype, std::byte* packs) const noexcept;
+
+  /// Rows [begin, begin + n). They stay packed if begin is a multiple of kPackRows, and n is or reaches the
+  /// end.
+  PreparedRows slice(std::size_t begin, std::size_t n) const noexcept;
+
+  std::size_t size() const noexcept { return n_; }
+  std::size_t width() const noexcept { return width_; }
+  bool quantized() const noexcept { return quantized_ != nullptr; }
+  const float* const* f32() const noexcept { return f32_; }
+  const QuantizedRow* q8() const noexcept { return quantized_; }
+
+  /// The first so many rows are packed; 0 if none are.
+  std::size_t n_packed() const noexcept { return n_packed_; }
+  const std::byte* packs() const noexcept { return packs_; }
+
+ private:
+  PreparedRows() = default;
+  /// How many of the rows are to be packed.
+  std::size_t n_to_pack(const DenseKernels& kernels, DType dtype) const noexcept;
+  /// Packs rows [begin, end), whole packs, into the packs that start at `packs`.
+  void pack_rows(const DenseKernels& kernels, std::size_t begin, std::size_t end,
+                 std::byte* packs) const noexcept;
+
+  const float** f32_ = nullptr;
+  QuantizedRow* quantized_ = nullptr;
+  float* own_f32_ = nullptr;       ///< of reserve(): [n, width] ...
+  std::int8_t* own_q8_ = nullptr;  ///< ... or padded rows
+  const std::byte* packs_ = nullptr;
+  std::size_t n_ = 0;
+  std::size_t width_ = 0;
+  std::size_t n_packed_ = 0;
+};
+
+/// Whether two dtypes want the same preparation (f32 and bf16 do; q8 and q4 do).
+constexpr bool same_preparation(DType a, DType b) noexcept { return is_quantized(a) == is_quantized(b); }
+
+}  // namespace terrace
