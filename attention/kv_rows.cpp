@@ -94,7 +94,7 @@ std::size_t KvRows::slot_bytes() const noexcept {
 void KvRows::write_q8(const float* k, const float* v, std::size_t slot, std::byte* to) const noexcept {
   alignas(kCacheLine) std::int8_t row_bytes[kMostQ8Channels];
   auto* const scales = reinterpret_cast<float*>(to);
-  scales[slot] = kernels_->quantize(k, d_k_, row_bytes).scale;
+  scales[slot] = quantize_row(*kernels_, k, d_k_, row_bytes).scale;
   std::size_t i = 0;
   for (; i < in_squares(quads(d_k_)); i += kLanes) {
     std::memcpy(to + keys_offset() + open_q8_key_index(slot, i, d_k_), row_bytes + i * kQuad, kLanes * kQuad);
@@ -102,7 +102,7 @@ void KvRows::write_q8(const float* k, const float* v, std::size_t slot, std::byt
   for (; i < quads(d_k_); ++i) {
     std::memcpy(to + keys_offset() + q8_key_index(slot, i, d_k_), row_bytes + i * kQuad, kQuad);
   }
-  scales[kPageSlots + slot] = kernels_->quantize(v, d_v_, row_bytes).scale;
+  scales[kPageSlots + slot] = quantize_row(*kernels_, v, d_v_, row_bytes).scale;
   auto* const row = reinterpret_cast<std::int8_t*>(to + values_offset()) + q8_value_index(slot, 0, d_v_);
   for (std::size_t d = 0; d < d_v_; ++d) row[d * kQuad] = row_bytes[d];
 }

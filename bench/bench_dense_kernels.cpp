@@ -79,7 +79,8 @@ class Bench {
     auto q = std::make_shared<std::vector<std::int8_t>>(kColumns);
     add("elementwise/norm", kColumns,
         [=, this] { kernels_.norm(x->data(), kColumns, x->data(), x->data(), true, 1e-6F, y->data()); });
-    add("elementwise/quantize", kColumns, [=, this] { kernels_.quantize(x->data(), kColumns, q->data()); });
+    add("elementwise/quantize", kColumns,
+        [=, this] { quantize_row(kernels_, x->data(), kColumns, q->data()); });
   }
 
   double peak() const noexcept { return peak_; }

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <span>
 
 #include "engine/error.h"
 #include "engine/memory.h"
@@ -25,7 +26,7 @@ inline void prefetch_bytes(const void* data, std::size_t n) noexcept {
 /// waits for few lines at once.
 class UpcomingWeights {
  public:
-  /// More than this together does not stay in an L2 cache beside everything else: the list is then empty.
+  /// More than this together does not stay in an L2 cache beside everything else: none is asked for.
   static constexpr std::size_t kMostBytes = std::size_t{1} << 19;
   static constexpr std::size_t kMostWeights = 4;
 
@@ -35,14 +36,15 @@ class UpcomingWeights {
     bytes_ += weights_[n_ - 1].size;
   }
 
-  std::size_t bytes() const noexcept { return bytes_ <= kMostBytes ? bytes_ : 0; }
-
-  /// Asks for bytes [begin, end) of the run.
-  void prefetch(std::size_t begin, std::size_t end) const noexcept {
+  /// Asks for the i-th of n parts of the run.
+  void prefetch_part(std::size_t i, std::size_t n) const noexcept {
+    if (bytes_ > kMostBytes) return;
+    const std::size_t begin = bytes_ * i / n, end = bytes_ * (i + 1) / n;
     std::size_t before = 0;
-    for (std::size_t i = 0; i < n_; before += weights_[i++].size) {
-      const std::size_t from = std::max(begin, before), to = std::min(end, before + weights_[i].size);
-      if (from < to) prefetch_bytes(weights_[i].data + (from - before), to - from);
+    for (const Span& weight : std::span(weights_).first(n_)) {
+      const std::size_t from = std::max(begin, before), to = std::min(end, before + weight.size);
+      if (from < to) prefetch_bytes(weight.data + (from - before), to - from);
+      before += weight.size;
     }
   }
 

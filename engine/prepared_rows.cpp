@@ -40,9 +40,25 @@ PreparedRows PreparedRows::unpacked(Exec& exec, const DenseKernels& kernels, DTy
   result.quantized_ = exec.ws.take<QuantizedRow>(x.n);
   exec.for_range(x.n, 1, 4 * x.width, [&](std::size_t begin, std::size_t end) {
     for (std::size_t t = begin; t < end; ++t) {
-      result.quantized_[t] = kernels.quantize(x.row(t), x.width, q + t * row);
+      result.quantized_[t] = quantize_row(kernels, x.row(t), x.width, q + t * row);
     }
   });
+  return result;
+}
+
+PreparedRows PreparedRows::of(const float** rows, std::size_t n, std::size_t width) noexcept {
+  PreparedRows result;
+  result.f32_ = rows;
+  result.n_ = n;
+  result.width_ = width;
+  return result;
+}
+
+PreparedRows PreparedRows::of(QuantizedRow* rows, std::size_t n, std::size_t width) noexcept {
+  PreparedRows result;
+  result.quantized_ = rows;
+  result.n_ = n;
+  result.width_ = width;
   return result;
 }
 
@@ -62,16 +78,16 @@ PreparedRows PreparedRows::windows(Exec& exec, std::size_t run, std::size_t firs
     return result;
   }
   result.quantized_ = exec.ws.take<QuantizedRow>(result.n_);
-  QuantizedRow* const out = result.quantized_;
+  const std::size_t n_sums = n_windows + n_runs - 1;
+  auto* const run_sums = exec.ws.take<std::int32_t>(n_ * n_sums);
   exec.for_range(n_, 1, width_, [&](std::size_t begin, std::size_t end) {
     for (std::size_t t = begin; t < end; ++t) {
       const QuantizedRow row = quantized_[t];
-      std::int32_t sum = sum_of(row.q + first * run, (n_runs - 1) * run);
+      std::int32_t* const sums = run_sums + t * n_sums;
+      for (std::size_t i = 0; i < n_sums; ++i) sums[i] = sum_of(row.q + (first + i) * run, run);
       for (std::size_t i = 0; i < n_windows; ++i) {
-        const std::int8_t* const window = row.q + (first + i) * run;
-        sum += sum_of(window + (n_runs - 1) * run, run);  // the run that this window sees first
-        out[t * n_windows + i] = {window, row.scale, sum};
-        if (i + 1 < n_windows) sum -= sum_of(window, run);
+        result.quantized_[t * n_windows + i] = {row.q + (first + i) * run, row.scale,
+                                                std::accumulate(sums + i, sums + i + n_runs, 0)};
       }
     }
   });
@@ -103,9 +119,8 @@ void PreparedRows::pack(Exec& exec, const DenseKernels& kernels, DType dtype) {
   auto* const packs = exec.ws.take<std::byte>(packs_bytes(kernels, dtype));
   packs_ = packs;
   // Whole packs: two threads that write the same lines of one would wait for each other.
-  exec.for_range(n_packed_, kPackRows, width_, [&](std::size_t begin, std::size_t end) {
-    pack_rows(kernels, begin, end, packs);
-  });
+  exec.for_range(n_packed_, kPackRows, width_,
+                 [&](std::size_t begin, std::size_t end) { pack_rows(kernels, begin, end, packs); });
 }
 
 PreparedRows PreparedRows::packed_into(const DenseKernels& kernels, DType dtype,
@@ -153,7 +168,7 @@ void PreparedRows::put_product(const DenseKernels& kernels, std::size_t i, const
   }
   alignas(kCacheLine) float product[kMostProduct];
   multiply_row(kernels, w, r, x, product);
-  quantized_[i] = kernels.quantize(product, width_, own_q8_ + i * padded(width_));
+  quantized_[i] = quantize_row(kernels, product, width_, own_q8_ + i * padded(width_));
 }
 
 }  // namespace terrace

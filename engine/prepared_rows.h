@@ -32,6 +32,10 @@ class PreparedRows {
   PreparedRows windows(Exec& exec, std::size_t run, std::size_t first, std::size_t n_windows,
                        std::size_t n_runs) const;
 
+  /// `n` rows of `width` that somebody else has made and keeps; not packed.
+  static PreparedRows of(const float** rows, std::size_t n, std::size_t width) noexcept;
+  static PreparedRows of(QuantizedRow* rows, std::size_t n, std::size_t width) noexcept;
+
   /// `n` rows of `width` that the chunks of a phase make: put_product() for each, then packed.
   static PreparedRows reserve(Exec& exec, DType dtype, std::size_t n, std::size_t width);
   /// Row i becomes x times row r of `w`, element by element, at most kMostProduct of them. Rows are

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <new>
-#include <utility>
 
 #include "engine/error.h"
 #include "engine/linear.h"
@@ -24,15 +23,17 @@ constexpr std::size_t kMaxGatedRows = 128;
 constexpr std::size_t kRowBlock = 32;
 
 /// Of one token: fewer modules than this at once leave the kernel's register blocks half empty.
-constexpr std::size_t kModulesPerChunk = 4;
+constexpr std::size_t kModulesPerThread = 4;
 
 /// A projection up to here may be read by every thread: it stays in the last-level cache meanwhile.
 constexpr std::size_t kSharedBytes = std::size_t{4} << 20;
 
 static_assert(kPanel <= PreparedRows::kMostProduct);
 
+}  // namespace
+
 /// The gated inputs x * gate_s of a few tokens, row t * S + s, panel by panel.
-class GatedRows {
+class FactoredDense::GatedRows {
  public:
   GatedRows(Exec& exec, const DenseKernels& kernels, DType dtype, const WeightView& gate, ConstRows x)
       : kernels_(kernels),
@@ -62,19 +63,18 @@ class GatedRows {
   std::size_t n_modules() const noexcept { return gate_.rows; }
   std::size_t size() const noexcept { return x_.n * n_modules(); }
   std::size_t n_panels() const noexcept { return n_panels_; }
-  /// The rows over columns [p * kPanel, p * kPanel + columns(p)).
+  /// The rows over the columns from p * kPanel on.
   PreparedRows& panel(std::size_t p) const noexcept { return panels_[p]; }
-  std::size_t columns(std::size_t p) const noexcept { return std::min(kPanel, x_.width - p * kPanel); }
 
  private:
+  std::size_t columns(std::size_t p) const noexcept { return std::min(kPanel, x_.width - p * kPanel); }
+
   const DenseKernels& kernels_;
   WeightView gate_;
   ConstRows x_;
   std::size_t n_panels_;
   PreparedRows* panels_;
 };
-
-}  // namespace
 
 FactoredDense::FactoredDense(const DenseKernels& kernels, const WeightView& gate, const WeightView& proj,
                              const float* bias)
@@ -101,68 +101,53 @@ void FactoredDense::forward(Exec& exec, ConstRows x, Rows y, const UpcomingWeigh
 void FactoredDense::forward_batch(Exec& exec, ConstRows x, Rows y, const UpcomingWeights& upcoming) const {
   const Workspace::Scope scope(exec.ws);
   const GatedRows gated(exec, *kernels_, proj_.dtype, gate_, x);
-  const std::size_t own_packs = gated.panel(0).packs_bytes(*kernels_, proj_.dtype);  // the widest panel's
-  const std::size_t work_per_module = x.n * x.width * sizeof(float);
-  const std::size_t multiply_adds = gated.size() * d_in() / 8;  // about eight of them in the time of one byte
-  const std::size_t work_per_row = std::max(row_bytes(proj_.dtype, d_in()), multiply_adds);
-
-  // One token that is not packed: a chunk gates a few modules and takes them through the whole projection,
-  // without a barrier in between. The projection is small; the threads after the first find it in the shared
-  // cache.
-  const std::size_t modules_per_chunk = n_modules() / exec.team.size();
-  if (x.n == 1 && own_packs == 0 && modules_per_chunk >= kModulesPerChunk && proj_.bytes() <= kSharedBytes) {
-    exec.for_range(n_modules(), kModulesPerChunk, d_in() * (sizeof(float) + proj_.rows / 8),
-                   [&](std::size_t begin, std::size_t end) {
-                     gated.fill(begin, end);
-                     for (std::size_t p = 0; p < gated.n_panels(); ++p)
-                       add_panel(p, gated.panel(p).slice(begin, end - begin), begin, 0, proj_.rows, y);
-                   });
+  const bool many_modules = n_modules() / exec.team.size() >= kModulesPerThread;
+  if (x.n == 1 && many_modules && proj_.bytes() <= kSharedBytes) {
+    forward_by_modules(exec, gated, y, upcoming);
     return;
   }
-
-  if (gated.size() <= kPackRows) {
-    const std::size_t n_blocks = (proj_.rows + kPackRows - 1) / kPackRows;
-    const std::uint32_t n_chunks = exec.one_chunk_each(n_blocks, kPackRows * work_per_row);
-    const auto rows_of = [&](std::size_t chunk) {  // of the projection: first row, number
-      const std::size_t begin = n_blocks * chunk / n_chunks * kPackRows;
-      const std::size_t end = std::min(proj_.rows, n_blocks * (chunk + 1) / n_chunks * kPackRows);
-      return std::pair(begin, end - begin);
-    };
-    const std::uint32_t n_gate_chunks = exec.one_chunk_each(n_modules(), work_per_module);
-    exec.team.run(n_gate_chunks, [&](std::uint32_t chunk) {
-      const std::size_t first = n_modules() * chunk / n_gate_chunks;
-      const std::size_t n = n_modules() * (chunk + 1) / n_gate_chunks - first;
-      // What this thread reads next: its rows of the projection, then its part of what comes later.
-      UpcomingWeights own;
-      if (chunk < n_chunks) own.add(proj_.slice_rows(rows_of(chunk).first, rows_of(chunk).second));
-      const std::size_t later = upcoming.bytes() * chunk / n_gate_chunks;
-      const std::size_t n_later = upcoming.bytes() * (chunk + 1) / n_gate_chunks - later;
-      for (std::size_t i = 0; i < n; ++i) {
-        own.prefetch(own.bytes() * i / n, own.bytes() * (i + 1) / n);
-        upcoming.prefetch(later + n_later * i / n, later + n_later * (i + 1) / n);
-        gated.fill(first + i, first + i + 1);
-      }
-    });
-    auto* const packs = exec.ws.take<std::byte>(n_chunks * own_packs);
-    exec.team.run(n_chunks, [&](std::uint32_t chunk) {
-      const auto [begin, n] = rows_of(chunk);
-      for (std::size_t p = 0; p < gated.n_panels(); ++p) {
-        const PreparedRows rows =
-            gated.panel(p).packed_into(*kernels_, proj_.dtype, packs + chunk * own_packs);
-        add_panel(p, rows, 0, begin, n, y);
-      }
-    });
-    return;
-  }
-
-  exec.for_range(n_modules(), kModulesPerChunk, work_per_module,
+  exec.for_range(n_modules(), kModulesPerThread, x.n * x.width * sizeof(float),
                  [&](std::size_t begin, std::size_t end) { gated.fill(begin, end); });
   for (std::size_t p = 0; p < gated.n_panels(); ++p) gated.panel(p).pack(exec, *kernels_, proj_.dtype);
-  exec.for_range(proj_.rows, own_packs > 0 ? kPackRows : 8, work_per_row,
+  exec.for_range(proj_.rows, gated.panel(0).n_packed() > 0 ? kPackRows : 8, work_per_row(gated.size()),
                  [&](std::size_t begin, std::size_t end) {
                    for (std::size_t p = 0; p < gated.n_panels(); ++p)
                      add_panel(p, gated.panel(p), 0, begin, end - begin, y);
                  });
+}
+
+void FactoredDense::forward_by_modules(Exec& exec, const GatedRows& gated, Rows y,
+                                       const UpcomingWeights& upcoming) const {
+  UpcomingWeights own;  // what comes after the gates
+  own.add(proj_);
+  const std::uint32_t n_chunks =
+      exec.one_chunk_each(n_modules() / kModulesPerThread,
+                          kModulesPerThread * (d_in() * sizeof(float) + work_per_row(1) * proj_.rows));
+  const std::size_t bytes = gated.panel(0).packs_bytes(*kernels_, proj_.dtype);
+  auto* const packs = exec.ws.take<std::byte>(n_chunks * bytes);
+  const std::size_t n_blocks = (proj_.rows + kRowBlock - 1) / kRowBlock;
+  exec.team.run(n_chunks, [&](std::uint32_t chunk) {
+    const std::size_t begin = n_modules() * chunk / n_chunks;
+    const std::size_t n = n_modules() * (chunk + 1) / n_chunks - begin;
+    for (std::size_t i = 0; i < n; ++i) {
+      own.prefetch_part(i, n);
+      gated.fill(begin + i, begin + i + 1);
+    }
+    for (std::size_t p = 0; p < gated.n_panels(); ++p) {
+      const PreparedRows rows =
+          gated.panel(p).slice(begin, n).packed_into(*kernels_, proj_.dtype, packs + chunk * bytes);
+      for (std::size_t block = 0; block < n_blocks; ++block) {
+        if (p == 0) upcoming.prefetch_part(block, n_blocks);
+        const std::size_t row = block * kRowBlock;
+        add_panel(p, rows, begin, row, std::min(kRowBlock, proj_.rows - row), y);
+      }
+    }
+  });
+}
+
+std::size_t FactoredDense::work_per_row(std::size_t n_gated) const noexcept {
+  // About eight multiply-adds in the time of one byte.
+  return std::max(row_bytes(proj_.dtype, d_in()), n_gated * d_in() / 8);
 }
 
 void FactoredDense::add_panel(std::size_t p, const PreparedRows& gated, std::size_t first, std::size_t row,

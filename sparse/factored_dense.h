@@ -37,12 +37,19 @@ class FactoredDense {
   std::size_t bytes_per_token() const noexcept;
   explicit operator bool() const noexcept { return static_cast<bool>(proj_); }
 
-  /// y = layer(x); two phases per block of tokens. x and y must not overlap. Of one token's gates, thread i of
-  /// n also asks for the i-th of n parts of `upcoming`.
+  /// y = layer(x); one phase for one token, else two or three per block of tokens. x and y must not overlap.
+  /// Of one token every thread also asks for `upcoming`, which it reads next.
   void forward(Exec& exec, ConstRows x, Rows y, const UpcomingWeights& upcoming = {}) const;
 
  private:
+  class GatedRows;  // the gated inputs of a few tokens
+
   void forward_batch(Exec& exec, ConstRows x, Rows y, const UpcomingWeights& upcoming) const;
+  /// One token: a thread gates its modules and takes them through the whole projection, without a barrier in
+  /// between. The projection is small; the threads after the first find it in a cache that is not far.
+  void forward_by_modules(Exec& exec, const GatedRows& gated, Rows y, const UpcomingWeights& upcoming) const;
+  /// Work of a row of the projection for so many gated rows, as Exec::for_range counts it.
+  std::size_t work_per_row(std::size_t n_gated) const noexcept;
   /// Rows [row, row + n_rows) of the projection for gated rows, of which the first is row `first` of the
   /// batch, over the columns of panel p: put into y by the first panel, added by the others.
   void add_panel(std::size_t p, const PreparedRows& gated, std::size_t first, std::size_t row,

@@ -9,32 +9,6 @@
 
 namespace terrace {
 
-/// Rows of S modules of C channels, rearranged so that what a convolution sees around module s, `reach`
-/// modules to each side and `n_steps` rows back, is one contiguous run: per row [module, zero modules at both
-/// ends][step][channel].
-class ModuleHistory {
- public:
-  /// `tail` holds the n_steps - 1 rows before x (oldest first); it is replaced by the last n_steps - 1 rows
-  /// seen. Lives as long as the surrounding Workspace::Scope.
-  ModuleHistory(Exec& exec, ConstRows x, std::span<float> tail, std::size_t n_modules, std::size_t n_steps,
-                std::size_t reach);
-
-  /// The rows, ready for weights of `dtype`, for windows() to cut.
-  PreparedRows prepare(Exec& exec, const DenseKernels& kernels, DType dtype) const {
-    return PreparedRows::unpacked(exec, kernels, dtype, rows_);
-  }
-  /// The S windows of each of the prepared rows for a kernel that sees `kernel_size` <= 2 * reach + 1 modules.
-  PreparedRows windows(Exec& exec, const PreparedRows& prepared, std::size_t kernel_size) const;
-
-  std::size_t n_rows() const noexcept { return rows_.n; }
-
- private:
-  ConstRows rows_;  ///< [T, (S + 2 * reach) * run_]
-  std::size_t n_modules_ = 0;
-  std::size_t reach_ = 0;
-  std::size_t run_ = 0;  ///< n_steps * C: floats of one module
-};
-
 /// Convolution over modules and time, with one small kernel shared by all modules (Trax `LocallyConvDense`).
 ///
 ///   y[t, s*U + o] = b[o] + sum_{j<Km} sum_{i<Kl} sum_c x[t - (Kl-1) + i, (s + j - (Km-1)/2)*C + c] w[o, (j,
@@ -68,9 +42,10 @@ class LocallyConvDense {
   /// y = layer(tail, x), then the tail moves on. One phase. x and y must not overlap.
   void forward(Exec& exec, ConstRows x, std::span<float> tail, Rows y) const;
 
-  /// Units [begin, end) of every module on the calling thread.
-  /// `windows` are those of a ModuleHistory, for this layer's dtype and kernel size.
-  void forward_range(const PreparedRows& windows, std::size_t begin, std::size_t end, Rows y) const noexcept;
+  /// Units [begin, end) of modules [first, first + windows.size() / y.n) on the calling thread, or of all
+  /// modules of several rows. A window is what a module's kernel sees: per module, per step, its channels.
+  void forward_range(const PreparedRows& windows, std::size_t first, std::size_t begin, std::size_t end,
+                     Rows y) const noexcept;
 
  private:
   const DenseKernels* kernels_ = nullptr;
@@ -81,15 +56,15 @@ class LocallyConvDense {
   std::size_t n_steps_ = 1;
 };
 
-/// One convolution of run_convolutions(). `windows` (see LocallyConvDense::forward_range) may be shared.
+/// One of several convolutions that read the same rows: equally many modules, channels and steps.
 struct ConvolutionTask {
   const LocallyConvDense* conv = nullptr;
-  PreparedRows* windows = nullptr;
   Rows y;
 };
 
-/// Runs convolutions that have equally many windows in one phase. Many windows are packed first; those of one
-/// token every thread packs for itself.
-void run_convolutions(Exec& exec, std::span<const ConvolutionTask> tasks);
+/// y = conv(tail, x) of every task, then the tail, n_steps - 1 rows, oldest first, moves on. One phase for
+/// one row: every thread takes modules of its own from the row to all outputs, so that nothing travels
+/// between threads. One for each kind of window and one for all products otherwise. Both have the same bits.
+void convolve(Exec& exec, ConstRows x, std::span<float> tail, std::span<const ConvolutionTask> tasks);
 
 }  // namespace terrace

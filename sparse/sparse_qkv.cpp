@@ -70,38 +70,24 @@ std::size_t SparseQkv::bytes_per_token() const noexcept {
 
 void SparseQkv::forward(Exec& exec, ConstRows x, float* recurrent, Rows q, Rows k, Rows v) const {
   const Workspace::Scope scope(exec.ws);
-  const std::size_t n_modules = shared_.n_modules();
   const Rows m{exec.ws.take<float>(x.n * d_out()), x.n, d_out(), d_out()};
+  const std::span<float> tail = state_of(recurrent, tail_);
+  prefetch_bytes(tail.data(), tail.size_bytes());
   UpcomingWeights upcoming;
   upcoming.add(q_.weight());
   if (k_) upcoming.add(k_.weight());
   upcoming.add(v_.weight());
   shared_.forward(exec, x, m, upcoming);
 
-  const std::size_t reach = std::max(q_.kernel_size(), std::max(k_.kernel_size(), v_.kernel_size())) / 2;
-  const ModuleHistory history(exec, m, state_of(recurrent, tail_), n_modules, q_.n_steps(), reach);
-  const DType dtype = q_.weight().dtype;
-  const PreparedRows rows = history.prepare(exec, q_.kernels(), dtype);
-  const auto windows_of_m = [&](const LocallyConvDense& conv) {
-    const bool same = same_preparation(conv.weight().dtype, dtype);
-    return history.windows(exec, same ? rows : history.prepare(exec, conv.kernels(), conv.weight().dtype),
-                           conv.kernel_size());
-  };
-  const auto windows_of_join = [&] {
-    const ModuleHistory joined(exec, join(exec, m, x, v_concat_, n_modules), state_of(recurrent, joined_tail_),
-                               n_modules, v_.n_steps(), v_.kernel_size() / 2);
-    return joined.windows(exec, joined.prepare(exec, v_.kernels(), v_.weight().dtype), v_.kernel_size());
-  };
-  PreparedRows q_windows = windows_of_m(q_);
-  const bool k_shares = k_ && k_.kernel_size() == q_.kernel_size() && k_.weight().dtype == dtype;
-  PreparedRows k_windows = !k_ || k_shares ? q_windows : windows_of_m(k_);
-  PreparedRows v_windows = v_concat_ == VConcat::kNone ? windows_of_m(v_) : windows_of_join();
   std::array<ConvolutionTask, 3> tasks;
   std::size_t n_tasks = 0;
-  tasks[n_tasks++] = {&q_, &q_windows, q};
-  if (k_) tasks[n_tasks++] = {&k_, k_shares ? &q_windows : &k_windows, k};
-  tasks[n_tasks++] = {&v_, &v_windows, v};
-  run_convolutions(exec, std::span(tasks).first(n_tasks));
+  tasks[n_tasks++] = {&q_, q};
+  if (k_) tasks[n_tasks++] = {&k_, k};
+  if (v_concat_ == VConcat::kNone) tasks[n_tasks++] = {&v_, v};
+  convolve(exec, m, tail, std::span(tasks).first(n_tasks));
+  if (v_concat_ != VConcat::kNone) {
+    v_.forward(exec, join(exec, m, x, v_concat_, shared_.n_modules()), state_of(recurrent, joined_tail_), v);
+  }
   if (!k_ && k.data) {
     for (std::size_t t = 0; t < x.n; ++t) std::copy_n(q.row(t), d_out(), k.row(t));
   }

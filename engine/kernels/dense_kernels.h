@@ -71,10 +71,12 @@ struct DenseKernels {
   void (*axpy_q4)(const float* a, const std::uint8_t* const* rows, const std::uint16_t* const* scales,
                   std::size_t n, float* y, std::size_t d) noexcept;
 
-  /// q = round-to-nearest-even(x * (1 / scale)), scale = max|x| / 127 (scale 0 and q = 0 for an all-zero row);
-  /// q is padded with zeros to a multiple of 64. NaN counts as 0 for the maximum and is stored as 0. Returns
-  /// scale and sum.
-  QuantizedRow (*quantize)(const float* x, std::size_t d, std::int8_t* q) noexcept;
+  // Quantising a row, in two steps (quantize_row()).
+  /// max|x[i]|; NaN counts as 0.
+  float (*largest_magnitude)(const float* x, std::size_t d) noexcept;
+  /// q = round-to-nearest-even(x * (1 / scale)); 0 for NaN, and everywhere if scale is not positive. q is
+  /// padded with zeros to a multiple of 64. Returns the sum of q.
+  std::int32_t (*quantize_by)(const float* x, std::size_t d, float scale, std::int8_t* q) noexcept;
 
   // y[i] = x[i] * w[i] with a row of weights; q8: x[i] * (scale * w[i]).
   void (*multiply_bf16)(const float* x, const std::uint16_t* w, float* y, std::size_t d) noexcept;
@@ -101,6 +103,16 @@ struct DenseKernels {
   /// Reads n bytes (a multiple of 64) and returns something that depends on them: the bandwidth probe.
   std::uint64_t (*read)(const void* data, std::size_t n) noexcept;
 };
+
+/// Scale of a quantised row whose largest magnitude is `largest`.
+constexpr float scale_of(float largest) noexcept { return largest / 127.0F; }
+
+/// A row of d floats quantised into q, which has room for a multiple of 64; scale 0 for an all-zero row.
+inline QuantizedRow quantize_row(const DenseKernels& kernels, const float* x, std::size_t d,
+                                 std::int8_t* q) noexcept {
+  const float scale = scale_of(kernels.largest_magnitude(x, d));
+  return {q, scale, kernels.quantize_by(x, d, scale, q)};
+}
 
 /// The table for an available ISA (kScalar always is). Throws Error{kUnsupported} otherwise.
 const DenseKernels& dense_kernels(Isa isa);

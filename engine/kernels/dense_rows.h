@@ -68,9 +68,8 @@ inline std::int32_t sum_i8(const std::int8_t* q, std::size_t n) noexcept {
   return Q8::total(sum, static_cast<std::int32_t>(n));
 }
 
-/// Largest |x|, NaN left out.
 template <class S>
-inline float largest_magnitude(const float* x, std::size_t d) noexcept {
+float largest_magnitude(const float* x, std::size_t d) noexcept {
   using F = typename S::F;
   constexpr std::size_t kChains = 4;  // a chain of maxima waits for itself
   F lanes[kChains][kParts<S>];
@@ -122,7 +121,8 @@ inline void quantize_values(const float* x, std::size_t n, float scale, std::int
     std::memcpy(q + i, tail, n - i);
   };
   const bool all_bounded = scale > 1e-30F && scale < 1e30F;  // but NaN, which no maximum shows
-  if (all_bounded) return for_groups([](F v) { return S::if_less(S::abs(v), S::set(128.0F), v, S::set(0.0F)); });
+  if (all_bounded)
+    return for_groups([](F v) { return S::if_less(S::abs(v), S::set(128.0F), v, S::set(0.0F)); });
   for_groups([](F v) {
     const F bounded = S::max(S::min(v, S::set(127.0F)), S::set(-127.0F));
     return S::if_less(S::abs(v), S::set(1e30F), bounded, S::set(0.0F));
@@ -130,16 +130,15 @@ inline void quantize_values(const float* x, std::size_t n, float scale, std::int
 }
 
 template <class S>
-QuantizedRow quantize(const float* x, std::size_t d, std::int8_t* q) noexcept {
+std::int32_t quantize_by(const float* x, std::size_t d, float scale, std::int8_t* q) noexcept {
   const std::size_t padded = (d + 63) / 64 * 64;
-  const float scale = largest_magnitude<S>(x, d) / 127.0F;
   if (!(scale > 0.0F)) {
     std::memset(q, 0, padded);
-    return {q, scale, 0};
+    return 0;
   }
   std::memset(q + d, 0, padded - d);
   quantize_values<S>(x, d, scale, q);
-  return {q, scale, sum_i8<S>(q, padded)};
+  return sum_i8<S>(q, padded);
 }
 
 }  // namespace

@@ -132,11 +132,14 @@ void axpy_q4(const float* a, const std::uint8_t* const* rows, const std::uint16_
   }
 }
 
-QuantizedRow quantize(const float* x, std::size_t d, std::int8_t* q) noexcept {
-  constexpr float kLargest = 127.0F;
+float largest_magnitude(const float* x, std::size_t d) noexcept {
   float max = 0.0F;
   for (std::size_t i = 0; i < d; ++i) max = std::fabs(x[i]) > max ? std::fabs(x[i]) : max;  // false for NaN
-  const float scale = max / kLargest;
+  return max;
+}
+
+std::int32_t quantize_by(const float* x, std::size_t d, float scale, std::int8_t* q) noexcept {
+  constexpr float kLargest = 127.0F;
   const float inverse = 1.0F / scale;
   std::int32_t sum = 0;
   for (std::size_t i = 0; i < d; ++i) {
@@ -148,7 +151,7 @@ QuantizedRow quantize(const float* x, std::size_t d, std::int8_t* q) noexcept {
     sum += q[i];
   }
   std::memset(q + d, 0, (64 - d % 64) % 64);
-  return {q, scale, sum};
+  return sum;
 }
 
 void multiply_bf16(const float* x, const std::uint16_t* w, float* y, std::size_t d) noexcept {
@@ -235,7 +238,8 @@ constexpr DenseKernels kTable = {
     .axpy_bf16 = axpy_bf16,
     .axpy_q8 = axpy_q8,
     .axpy_q4 = axpy_q4,
-    .quantize = quantize,
+    .largest_magnitude = largest_magnitude,
+    .quantize_by = quantize_by,
     .multiply_bf16 = multiply_bf16,
     .multiply_q8 = multiply_q8,
     .widen_bf16 = widen_bf16,

@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <limits>
 #include <vector>
 
@@ -51,8 +52,8 @@ struct Sequence {
     std::vector<float> y(n * shape.n_heads * shape.d_v);
     std::size_t t = 0;
     for (const std::size_t rows : calls) {
-      kv.append(exec, k_rows().slice(t, rows), v_rows().slice(t, rows));
-      layer.forward(exec, kv, q_rows().slice(t, rows), rows_of(y, shape.n_heads * shape.d_v).slice(t, rows));
+      layer.step(exec, kv, q_rows().slice(t, rows), k_rows().slice(t, rows), v_rows().slice(t, rows),
+                 rows_of(y, shape.n_heads * shape.d_v).slice(t, rows));
       t += rows;
     }
     REQUIRE(t == n);
@@ -126,6 +127,39 @@ TEST_CASE("long contexts: work cut into segments gives the same bits as one thre
   }
 }
 
+TEST_CASE("a step is append, then forward: same bits, same cache, whatever the rows and threads") {
+  for (const Shape& shape : kShapes) {
+    const Sequence sequence(shape, 300, 31);
+    const std::size_t width = shape.n_heads * shape.d_v;
+    for (const unsigned n_threads : {1U, 2U, 8U}) {
+      TestExec exec(n_threads);
+      for (const KvType type : kKvTypes) {
+        CAPTURE(kv_type_name(type));
+        CAPTURE(shape.n_heads);
+        CAPTURE(n_threads);
+        const CausalAttention layer = sequence.attention(isa_from_environment());
+        KvCache stepped = layer.make_cache(type, 300), appended = layer.make_cache(type, 300);
+        std::vector<float> y(300 * width), expected(300 * width);
+        std::size_t t = 0;
+        for (const std::size_t n : {1, 1, 14, 1, 3, 70, 1, 37, 1, 130, 1, 40}) {  // 300 in all
+          const ConstRows q = sequence.q_rows().slice(t, n), k = sequence.k_rows().slice(t, n),
+                          v = sequence.v_rows().slice(t, n);
+          layer.step(exec.get(), stepped, q, k, v, rows_of(y, width).slice(t, n));
+          appended.append(exec.get(), k, v);
+          layer.forward(exec.get(), appended, q, rows_of(expected, width).slice(t, n));
+          t += n;
+        }
+        CHECK(t == 300);
+        CHECK(same_bits(y, expected));
+        MemorySink of_steps, of_appends;
+        stepped.save(of_steps);
+        appended.save(of_appends);
+        CHECK(std::ranges::equal(of_steps.bytes(), of_appends.bytes()));
+      }
+    }
+  }
+}
+
 TEST_CASE("after truncate and fork a sequence goes on with the same bits") {
   const Sequence sequence({4, 2, 8, 8}, 400, 8);
   TestExec exec(2);
@@ -188,8 +222,9 @@ TEST_CASE("a step allocates nothing, and the promised workspace is enough") {
       std::vector<float> y(rows * 128);
       kv.append(exec, sequence.k_rows().slice(0, 3000 - rows), sequence.v_rows().slice(0, 3000 - rows));
       const AllocationCounter counter;
-      kv.append(exec, sequence.k_rows().slice(3000 - rows, rows), sequence.v_rows().slice(3000 - rows, rows));
-      layer.forward(exec, kv, sequence.q_rows().slice(3000 - rows, rows), rows_of(y, 128));
+      layer.step(exec, kv, sequence.q_rows().slice(3000 - rows, rows),
+                 sequence.k_rows().slice(3000 - rows, rows), sequence.v_rows().slice(3000 - rows, rows),
+                 rows_of(y, 128));
       CHECK(counter.allocations() == 0);
       kv.truncate(rows);
       layer.forward(exec, kv, sequence.q_rows().slice(0, rows), rows_of(y, 128));

@@ -36,7 +36,7 @@ Quantized run_quantize(const DenseKernels& kernels, const std::vector<float>& x)
   constexpr std::int8_t kUntouched = 99;
   const std::size_t padded = (x.size() + 63) / 64 * 64;
   std::vector<std::int8_t> q(padded + 1, kUntouched);
-  const QuantizedRow row = kernels.quantize(x.data(), x.size(), q.data());
+  const QuantizedRow row = quantize_row(kernels, x.data(), x.size(), q.data());
   CHECK(row.q == q.data());
   CHECK(q.back() == kUntouched);
   for (std::size_t i = x.size(); i < padded; ++i) CHECK(q[i] == 0);

@@ -123,9 +123,8 @@ TEST_CASE("PreparedRows::windows: overlapping windows of a row, quantised once")
   for (const DType dtype : kAllDtypes) {
     CAPTURE(std::string(dtype_name(dtype)));
     const Workspace::Scope scope(exec.get().ws);
-    const PreparedRows windows =
-        PreparedRows::windows(exec.get(), best_kernels(), dtype, rows, kWindows, kStep, kWindow);
     const PreparedRows whole(exec.get(), best_kernels(), dtype, rows);
+    const PreparedRows windows = whole.windows(exec.get(), kStep, 0, kWindows, kWindow / kStep);
     CHECK(windows.size() == kRows * kWindows);
     CHECK(windows.width() == kWindow);
     for (std::size_t t = 0; t < kRows; ++t) {

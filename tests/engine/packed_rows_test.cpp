@@ -92,8 +92,16 @@ TEST_CASE("PreparedRows::slice: a part gives the bits of the whole") {
     const StoredWeight w(dtype, kRows, kColumns, 2);
     for (const DenseKernels* kernels : available_dense_kernels()) {
       const Workspace::Scope scope(exec.get().ws);
-      const PreparedRows rows(exec.get(), *kernels, dtype, {data.data(), kTokens, kColumns, kColumns});
+      const ConstRows x(data.data(), kTokens, kColumns, kColumns);
+      const PreparedRows rows(exec.get(), *kernels, dtype, x);
       const std::vector<float> whole = dot_all(*kernels, w.view(), 0, kRows, rows);
+      const PreparedRows unpacked = PreparedRows::unpacked(exec.get(), *kernels, dtype, x);
+      CHECK(unpacked.n_packed() == 0);
+      CHECK(same_bits(dot_all(*kernels, w.view(), 0, kRows, unpacked), whole));
+      auto* const packs = exec.get().ws.take<std::byte>(unpacked.packs_bytes(*kernels, dtype));
+      const PreparedRows own = unpacked.packed_into(*kernels, dtype, packs);
+      CHECK(own.n_packed() == rows.n_packed());
+      CHECK(same_bits(dot_all(*kernels, w.view(), 0, kRows, own), whole));
       for (const auto& [begin, n] :
            {std::pair{0U, 16U}, {16U, 16U}, {16U, 28U}, {32U, 12U}, {3U, 20U}, {40U, 4U}}) {
         CAPTURE(std::string(kernels->name));

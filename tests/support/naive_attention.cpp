@@ -18,7 +18,7 @@ std::vector<float> kept_as(KvType type, std::vector<float> rows, std::size_t d_h
     const float scale = largest / 127.0F;
     for (std::size_t d = 0; d < d_head; ++d) {
       float& x = rows[begin + d];
-      x = scale > 0 ? std::nearbyint(x / scale) * scale : 0;
+      x = scale > 0 ? std::nearbyint(x * (1.0F / scale)) * scale : 0;
     }
   }
   return rows;
