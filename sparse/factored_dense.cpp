@@ -130,14 +130,14 @@ void FactoredDense::forward_by_modules(Exec& exec, const GatedRows& gated, Rows 
     const std::size_t begin = n_modules() * chunk / n_chunks;
     const std::size_t n = n_modules() * (chunk + 1) / n_chunks - begin;
     for (std::size_t i = 0; i < n; ++i) {
-      own.prefetch_part(i, n);
+      own.prefetch_part((i + n * chunk / n_chunks) % n, n);  // threads begin at different places
       gated.fill(begin + i, begin + i + 1);
     }
     for (std::size_t p = 0; p < gated.n_panels(); ++p) {
       const PreparedRows rows =
           gated.panel(p).slice(begin, n).packed_into(*kernels_, proj_.dtype, packs + chunk * bytes);
       for (std::size_t block = 0; block < n_blocks; ++block) {
-        if (p == 0) upcoming.prefetch_part(block, n_blocks);
+        if (p == 0) upcoming.prefetch_part(chunk * n_blocks + block, n_chunks * n_blocks);
         const std::size_t row = block * kRowBlock;
         add_panel(p, rows, begin, row, std::min(kRowBlock, proj_.rows - row), y);
       }

@@ -38,7 +38,7 @@ class FactoredDense {
   explicit operator bool() const noexcept { return static_cast<bool>(proj_); }
 
   /// y = layer(x); one phase for one token, else two or three per block of tokens. x and y must not overlap.
-  /// Of one token every thread also asks for `upcoming`, which it reads next.
+  /// Of one token, thread i of n also asks for the i-th of n parts of `upcoming`.
   void forward(Exec& exec, ConstRows x, Rows y, const UpcomingWeights& upcoming = {}) const;
 
  private:

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <new>
 #include <numeric>
 #include <optional>
 
@@ -15,10 +16,6 @@ namespace {
 
 /// Convolutions of one call: those of q, k and v.
 constexpr std::size_t kMostConvolutions = 3;
-
-/// Of one row: with fewer modules than this for a thread the weights, which then every thread reads, cost
-/// more than the barriers that are saved.
-constexpr std::size_t kModulesPerThread = 4;
 
 /// The rows that a convolution over n_steps steps sees: those of a call and those before it.
 class SeenRows {
@@ -59,6 +56,54 @@ bool same_windows(const LocallyConvDense& a, const LocallyConvDense& b) noexcept
   return a.kernel_size() == b.kernel_size() && a.weight().dtype == b.weight().dtype;
 }
 
+/// The units of all tasks, one after the other in blocks of whole packs' rows, cut into chunks that read
+/// about as many weights.
+class UnitCut {
+ public:
+  explicit UnitCut(std::span<const ConvolutionTask> tasks) noexcept : tasks_(tasks) {
+    for (const ConvolutionTask& task : tasks) {
+      n_blocks_ += blocks_of(task);
+      columns_ += blocks_of(task) * columns_of(task);
+    }
+  }
+
+  std::size_t n_blocks() const noexcept { return n_blocks_; }
+  /// Of `n_windows` windows, as Exec::for_range counts it: four bytes a column, or a multiply-add per window,
+  /// about eight of them in the time of a byte.
+  std::size_t work_per_block(std::size_t n_windows) const noexcept {
+    return kPackRows * columns_ / n_blocks_ * std::max<std::size_t>(4, n_windows / 8);
+  }
+
+  /// Calls fn(task, first unit, end) for the units of chunk `chunk` of `n_chunks`.
+  template <class F>
+  void for_units(std::size_t chunk, std::size_t n_chunks, F&& fn) const {
+    std::size_t before = 0;  // columns of the tasks before
+    for (std::size_t i = 0; i < tasks_.size(); ++i) {
+      const ConvolutionTask& task = tasks_[i];
+      // The first block that begins at or after a chunk's share of the columns.
+      const auto first_block = [&](std::size_t of_chunk) {
+        const std::size_t share = of_chunk * columns_;
+        if (share <= before * n_chunks) return std::size_t{0};
+        const std::size_t behind = share - before * n_chunks, block = columns_of(task) * n_chunks;
+        return std::min(blocks_of(task), (behind + block - 1) / block);
+      };
+      const std::size_t begin = first_block(chunk), end = first_block(chunk + 1);
+      if (begin < end) fn(i, begin * kPackRows, std::min(task.conv->n_units(), end * kPackRows));
+      before += blocks_of(task) * columns_of(task);
+    }
+  }
+
+ private:
+  static std::size_t blocks_of(const ConvolutionTask& task) noexcept {
+    return (task.conv->n_units() + kPackRows - 1) / kPackRows;
+  }
+  static std::size_t columns_of(const ConvolutionTask& task) noexcept { return task.conv->weight().cols; }
+
+  std::span<const ConvolutionTask> tasks_;
+  std::size_t n_blocks_ = 0;
+  std::size_t columns_ = 0;
+};
+
 /// Rows of runs: [S + 2 * reach modules, zeros at both ends][step][channel], so that what a kernel sees
 /// around a module is contiguous.
 Rows rows_of_runs(Exec& exec, const SeenRows& seen, std::size_t n_rows, std::size_t n_modules,
@@ -89,11 +134,8 @@ void convolve_rows(Exec& exec, const SeenRows& seen, std::size_t n_rows,
   const std::size_t reach = reach_of(tasks), run = seen.n_steps() * seen.width() / n_modules;
   const Rows rows = rows_of_runs(exec, seen, n_rows, n_modules, reach);
   std::array<std::optional<PreparedRows>, kMostConvolutions> windows;
-  std::size_t n_units = 0, columns = 0;
   for (std::size_t i = 0; i < tasks.size(); ++i) {
     const LocallyConvDense& conv = *tasks[i].conv;
-    n_units += conv.n_units();
-    columns = std::max(columns, conv.weight().cols);
     if (i > 0 && same_windows(conv, *tasks[i - 1].conv)) {
       windows[i] = windows[i - 1];
       continue;
@@ -103,58 +145,51 @@ void convolve_rows(Exec& exec, const SeenRows& seen, std::size_t n_rows,
                      .windows(exec, run, reach - conv.kernel_size() / 2, n_modules, conv.kernel_size());
     windows[i]->pack(exec, conv.kernels(), dtype);
   }
-  // The units of all tasks, one after the other.
-  exec.for_range(n_units, kPackRows, columns * std::max<std::size_t>(4, n_rows * n_modules / 8),
-                 [&](std::size_t begin, std::size_t end) {
-                   std::size_t before = 0;
-                   for (std::size_t i = 0; i < tasks.size(); ++i) {
-                     const LocallyConvDense& conv = *tasks[i].conv;
-                     const std::size_t b = std::max(begin, before),
-                                       e = std::min(end, before + conv.n_units());
-                     if (b < e) conv.forward_range(*windows[i], 0, b - before, e - before, tasks[i].y);
-                     before += conv.n_units();
-                   }
-                 });
+  const UnitCut cut(tasks);
+  const std::uint32_t n_chunks = exec.chunks_of(cut.n_blocks(), cut.work_per_block(n_rows * n_modules));
+  exec.team.run(n_chunks, [&](std::uint32_t chunk) {
+    cut.for_units(chunk, n_chunks, [&](std::size_t i, std::size_t begin, std::size_t end) {
+      tasks[i].conv->forward_range(*windows[i], begin, end, tasks[i].y);
+    });
+  });
 }
 
-/// What a thread needs to convolve some modules of one row. Pointers into the workspace.
-struct ModuleScratch {
-  float* runs;                ///< [modules + 2 * reach, run] ...
-  std::int8_t* q8;            ///< ... or quantised
-  std::int32_t* sums;         ///< of quantised runs
-  const float** f32_windows;  ///< [modules]
-  QuantizedRow* q8_windows;   ///< [modules]
-  std::byte* packs;
-};
-
-/// Modules [begin, end) of one row through all convolutions.
-class ModuleRange {
+/// The windows of one row, which a thread makes for itself in memory of its own.
+class RowWindows {
  public:
-  ModuleRange(const SeenRows& seen, std::span<const ConvolutionTask> tasks, std::size_t begin,
-              std::size_t end, const ModuleScratch& scratch) noexcept
-      : seen_(seen),
-        tasks_(tasks),
-        begin_(begin),
-        n_(end - begin),
+  RowWindows(Exec& exec, const SeenRows& seen, std::span<const ConvolutionTask> tasks)
+      : seen_(&seen),
         n_modules_(tasks.front().conv->n_modules()),
         n_channels_(seen.width() / n_modules_),
-        reach_(reach_of(tasks)),
-        scratch_(scratch) {}
-
-  void run() noexcept {
-    std::optional<PreparedRows> windows;
-    bool have_f32 = false, have_q8 = false;
-    for (std::size_t i = 0; i < tasks_.size(); ++i) {
-      const LocallyConvDense& conv = *tasks_[i].conv;
-      const DType dtype = conv.weight().dtype;
-      if (i == 0 || !same_windows(conv, *tasks_[i - 1].conv)) {
-        bool& have = is_quantized(dtype) ? have_q8 : have_f32;
-        if (!have) is_quantized(dtype) ? quantize_runs(conv.kernels()) : copy_runs();
-        have = true;
-        windows = windows_of(conv).packed_into(conv.kernels(), dtype, scratch_.packs);
-      }
-      conv.forward_range(*windows, begin_, 0, conv.n_units(), tasks_[i].y);
+        reach_(reach_of(tasks)) {
+    bool any_f32 = false, any_q8 = false;
+    std::size_t columns = 0;
+    for (const ConvolutionTask& task : tasks) {
+      const WeightView& w = task.conv->weight();
+      (is_quantized(w.dtype) ? any_q8 : any_f32) = true;
+      columns = std::max(columns, w.cols);
     }
+    const std::size_t n_runs = n_modules_ + 2 * reach_, n_values = n_runs * seen.n_steps() * n_channels_;
+    if (any_f32) {
+      f32_ = exec.ws.take<float>(n_values);
+      f32_windows_ = exec.ws.take<const float*>(n_modules_);
+    }
+    if (!any_q8) return;
+    q8_ = exec.ws.take<std::int8_t>(n_values + kPackColumns);  // padding of the last piece
+    sums_ = exec.ws.take<std::int32_t>(n_runs);
+    q8_windows_ = exec.ws.take<QuantizedRow>(n_modules_);
+    packs_ = exec.ws.take<std::byte>((n_modules_ + kPackRows - 1) / kPackRows * pack_bytes(columns));
+  }
+
+  /// Those that `conv` reads; they replace the ones before.
+  const PreparedRows& of(const LocallyConvDense& conv) noexcept {
+    if (made_for_ && same_windows(conv, *made_for_)) return *windows_;
+    const DType dtype = conv.weight().dtype;
+    if (is_quantized(dtype) && !have_q8_) quantize_runs(conv.kernels());
+    if (!is_quantized(dtype) && !have_f32_) copy_runs();
+    windows_ = cut(conv).packed_into(conv.kernels(), dtype, packs_);
+    made_for_ = &conv;
+    return *windows_;
   }
 
  private:
@@ -162,86 +197,78 @@ class ModuleRange {
   template <class F>
   void for_pieces(F&& fn) const noexcept {
     std::size_t index = 0;
-    for (std::size_t s = begin_; s < begin_ + n_ + 2 * reach_; ++s) {
+    for (std::size_t s = 0; s < n_modules_ + 2 * reach_; ++s) {
       const bool outside = s < reach_ || s >= n_modules_ + reach_;
-      for (std::size_t i = 0; i < seen_.n_steps(); ++i) {
-        fn(index++, outside ? nullptr : seen_.at(0, i) + (s - reach_) * n_channels_);
+      for (std::size_t i = 0; i < seen_->n_steps(); ++i) {
+        fn(index++, outside ? nullptr : seen_->at(0, i) + (s - reach_) * n_channels_);
       }
     }
   }
 
   void copy_runs() noexcept {
+    have_f32_ = true;
     for_pieces([&](std::size_t index, const float* channels) {
-      float* const to = scratch_.runs + index * n_channels_;
+      float* const to = f32_ + index * n_channels_;
       channels ? std::copy_n(channels, n_channels_, to) : std::fill_n(to, n_channels_, 0.0F);
     });
   }
 
   /// With the scale of the whole row.
   void quantize_runs(const DenseKernels& kernels) noexcept {
+    have_q8_ = true;
     float largest = 0.0F;
-    for (std::size_t i = 0; i < seen_.n_steps(); ++i) {
-      largest = std::max(largest, kernels.largest_magnitude(seen_.at(0, i), seen_.width()));
+    for (std::size_t i = 0; i < seen_->n_steps(); ++i) {
+      largest = std::max(largest, kernels.largest_magnitude(seen_->at(0, i), seen_->width()));
     }
     scale_ = scale_of(largest);
-    std::fill_n(scratch_.sums, n_ + 2 * reach_, 0);
+    std::fill_n(sums_, n_modules_ + 2 * reach_, 0);
     for_pieces([&](std::size_t index, const float* channels) {
       // Padding behind a piece is overwritten by the next one.
-      std::int8_t* const to = scratch_.q8 + index * n_channels_;
+      std::int8_t* const to = q8_ + index * n_channels_;
       if (!channels) return static_cast<void>(std::fill_n(to, n_channels_, std::int8_t{0}));
-      scratch_.sums[index / seen_.n_steps()] += kernels.quantize_by(channels, n_channels_, scale_, to);
+      sums_[index / seen_->n_steps()] += kernels.quantize_by(channels, n_channels_, scale_, to);
     });
   }
 
-  PreparedRows windows_of(const LocallyConvDense& conv) noexcept {
-    const std::size_t run = seen_.n_steps() * n_channels_;
+  PreparedRows cut(const LocallyConvDense& conv) noexcept {
+    const std::size_t run = seen_->n_steps() * n_channels_;
     const std::size_t first = reach_ - conv.kernel_size() / 2;
     if (!is_quantized(conv.weight().dtype)) {
-      for (std::size_t i = 0; i < n_; ++i) scratch_.f32_windows[i] = scratch_.runs + (first + i) * run;
-      return PreparedRows::of(scratch_.f32_windows, n_, conv.weight().cols);
+      for (std::size_t i = 0; i < n_modules_; ++i) f32_windows_[i] = f32_ + (first + i) * run;
+      return PreparedRows::of(f32_windows_, n_modules_, conv.weight().cols);
     }
-    for (std::size_t i = 0; i < n_; ++i) {
-      const std::int32_t* const sums = scratch_.sums + first + i;
-      scratch_.q8_windows[i] = {scratch_.q8 + (first + i) * run, scale_,
-                                std::accumulate(sums, sums + conv.kernel_size(), 0)};
+    for (std::size_t i = 0; i < n_modules_; ++i) {
+      const std::int32_t* const sums = sums_ + first + i;
+      q8_windows_[i] = {q8_ + (first + i) * run, scale_, std::accumulate(sums, sums + conv.kernel_size(), 0)};
     }
-    return PreparedRows::of(scratch_.q8_windows, n_, conv.weight().cols);
+    return PreparedRows::of(q8_windows_, n_modules_, conv.weight().cols);
   }
 
-  const SeenRows& seen_;
-  std::span<const ConvolutionTask> tasks_;
-  std::size_t begin_, n_, n_modules_, n_channels_, reach_;
-  ModuleScratch scratch_;
-  float scale_ = 0;  // of quantised runs
+  const SeenRows* seen_;
+  std::size_t n_modules_, n_channels_, reach_;
+  float* f32_ = nullptr;          // runs ...
+  std::int8_t* q8_ = nullptr;     // ... or quantised,
+  std::int32_t* sums_ = nullptr;  // with the sum of each
+  const float** f32_windows_ = nullptr;
+  QuantizedRow* q8_windows_ = nullptr;
+  std::byte* packs_ = nullptr;
+  float scale_ = 0;
+  bool have_f32_ = false, have_q8_ = false;
+  const LocallyConvDense* made_for_ = nullptr;
+  std::optional<PreparedRows> windows_;
 };
 
 void convolve_row(Exec& exec, const SeenRows& seen, std::span<const ConvolutionTask> tasks) {
-  const std::size_t n_modules = tasks.front().conv->n_modules();
-  const std::size_t n_channels = seen.width() / n_modules;
-  std::size_t work_per_module = 0, columns = 0;
-  for (const ConvolutionTask& task : tasks) {
-    const WeightView& w = task.conv->weight();
-    work_per_module += w.rows * w.cols / 8;  // about eight multiply-adds in the time of a byte
-    columns = std::max(columns, w.cols);
-  }
+  const UnitCut cut(tasks);
   const std::uint32_t n_chunks =
-      exec.one_chunk_each(n_modules / kModulesPerThread, kModulesPerThread * work_per_module);
-  const std::size_t n = (n_modules + n_chunks - 1) / n_chunks;  // modules of a chunk
-  const std::size_t n_runs = n + 2 * reach_of(tasks);
-  auto* const scratch = exec.ws.take<ModuleScratch>(n_chunks);
-  for (std::uint32_t chunk = 0; chunk < n_chunks; ++chunk) {
-    const std::size_t n_values = n_runs * seen.n_steps() * n_channels;
-    scratch[chunk] = {
-        .runs = exec.ws.take<float>(n_values),
-        .q8 = exec.ws.take<std::int8_t>(n_values + kPackColumns),
-        .sums = exec.ws.take<std::int32_t>(n_runs),
-        .f32_windows = exec.ws.take<const float*>(n),
-        .q8_windows = exec.ws.take<QuantizedRow>(n),
-        .packs = exec.ws.take<std::byte>((n + kPackRows - 1) / kPackRows * pack_bytes(columns))};
-  }
+      exec.one_chunk_each(cut.n_blocks(), cut.work_per_block(tasks.front().conv->n_modules()));
+  auto* const windows = exec.ws.take<RowWindows>(n_chunks);
+  for (std::uint32_t chunk = 0; chunk < n_chunks; ++chunk)
+    new (windows + chunk) RowWindows(exec, seen, tasks);
   exec.team.run(n_chunks, [&](std::uint32_t chunk) {
-    ModuleRange(seen, tasks, n_modules * chunk / n_chunks, n_modules * (chunk + 1) / n_chunks, scratch[chunk])
-        .run();
+    cut.for_units(chunk, n_chunks, [&](std::size_t i, std::size_t begin, std::size_t end) {
+      tasks[i].conv->forward_range(windows[chunk].of(*tasks[i].conv), begin, end, tasks[i].y);
+    });
   });
 }
 
@@ -269,20 +296,20 @@ void LocallyConvDense::forward(Exec& exec, ConstRows x, std::span<float> tail, R
   convolve(exec, x, tail, {&task, 1});
 }
 
-void LocallyConvDense::forward_range(const PreparedRows& windows, std::size_t first, std::size_t begin,
-                                     std::size_t end, Rows y) const noexcept {
-  const std::size_t n = windows.size() / y.n;  // modules
-  TERRACE_DCHECK(n == n_modules_ || y.n == 1);
+void LocallyConvDense::forward_range(const PreparedRows& windows, std::size_t begin, std::size_t end,
+                                     Rows y) const noexcept {
+  TERRACE_DCHECK(windows.size() == y.n * n_modules_);
   if (y.stride == d_out() || y.n == 1) {
-    dot_rows(*kernels_, weight_, begin, end, windows, y.data + first * n_units(), n_units());
+    dot_rows(*kernels_, weight_, begin, end, windows, y.data, n_units());
   } else {
     for (std::size_t t = 0; t < y.n; ++t) {
-      dot_rows(*kernels_, weight_, begin, end, windows.slice(t * n, n), y.row(t), n_units());
+      dot_rows(*kernels_, weight_, begin, end, windows.slice(t * n_modules_, n_modules_), y.row(t),
+               n_units());
     }
   }
   if (!bias_) return;
   for (std::size_t t = 0; t < y.n; ++t) {
-    for (std::size_t s = first; s < first + n; ++s) {
+    for (std::size_t s = 0; s < n_modules_; ++s) {
       kernels_->add(y.row(t) + s * n_units() + begin, bias_ + begin, end - begin);
     }
   }
@@ -292,7 +319,7 @@ void convolve(Exec& exec, ConstRows x, std::span<float> tail, std::span<const Co
   TERRACE_DCHECK(tasks.size() <= kMostConvolutions);
   const Workspace::Scope scope(exec.ws);
   const SeenRows seen(x, tail, *tasks.front().conv);
-  if (x.n == 1 && tasks.front().conv->n_modules() / exec.team.size() >= kModulesPerThread) {
+  if (x.n == 1) {
     convolve_row(exec, seen, tasks);
   } else {
     convolve_rows(exec, seen, x.n, tasks);

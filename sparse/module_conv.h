@@ -42,10 +42,9 @@ class LocallyConvDense {
   /// y = layer(tail, x), then the tail moves on. One phase. x and y must not overlap.
   void forward(Exec& exec, ConstRows x, std::span<float> tail, Rows y) const;
 
-  /// Units [begin, end) of modules [first, first + windows.size() / y.n) on the calling thread, or of all
-  /// modules of several rows. A window is what a module's kernel sees: per module, per step, its channels.
-  void forward_range(const PreparedRows& windows, std::size_t first, std::size_t begin, std::size_t end,
-                     Rows y) const noexcept;
+  /// Units [begin, end) of every module on the calling thread, from the windows of every module of every row.
+  /// A window is what a module's kernel sees: per module, per step, its channels.
+  void forward_range(const PreparedRows& windows, std::size_t begin, std::size_t end, Rows y) const noexcept;
 
  private:
   const DenseKernels* kernels_ = nullptr;
@@ -62,9 +61,9 @@ struct ConvolutionTask {
   Rows y;
 };
 
-/// y = conv(tail, x) of every task, then the tail, n_steps - 1 rows, oldest first, moves on. One phase for
-/// one row: every thread takes modules of its own from the row to all outputs, so that nothing travels
-/// between threads. One for each kind of window and one for all products otherwise. Both have the same bits.
+/// y = conv(tail, x) of every task, then the tail, n_steps - 1 rows, oldest first, moves on. Of one row every
+/// thread makes the windows for itself, which costs less than a phase of their own, and takes units of its
+/// own from there: one phase. Many rows have their windows made and packed first. Same bits.
 void convolve(Exec& exec, ConstRows x, std::span<float> tail, std::span<const ConvolutionTask> tasks);
 
 }  // namespace terrace
