@@ -42,8 +42,8 @@ class KvCache {
 
   /// Appends k.n rows: k [T, n_heads * d_k], v [T, n_heads * d_v]. Needs length() + T <= max_length().
   void append(const Exec& exec, ConstRows k, ConstRows v) noexcept;
-  /// The two halves of append(), for a phase that goes on with a head where its rows were written: grow() by n
-  /// slots first, then the rows of every head, on any threads. What was grown must be written before it is
+  /// The two halves of append(), for a phase that goes on with a head where its rows were written: grow() by
+  /// n slots first, then the rows of every head, on any threads. What was grown must be written before it is
   /// read.
   void grow(std::size_t n) noexcept;
   void write_head(std::size_t head, ConstRows k, ConstRows v) noexcept;

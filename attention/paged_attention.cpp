@@ -128,9 +128,8 @@ PagedAttention::Plan PagedAttention::plan(const Exec& exec, const KvCache& kv, c
                                     (end - begin) * kv.bytes_per_slot() + plan.n_blocks * kBlockWork);
   const std::size_t chunks = work / Exec::kMinWorkPerChunk;
   // As many for every thread, where blocks are equal.
-  const std::size_t wanted = chunks < 2 ? 1
-                                        : std::min(ceil_div(chunks, n_threads) * n_threads,
-                                                   most_chunks(n_threads));
+  const std::size_t wanted =
+      chunks < 2 ? 1 : std::min(ceil_div(chunks, n_threads) * n_threads, most_chunks(n_threads));
   plan.by_segment = plan.n_blocks < std::min(wanted, kFewBlocks * n_threads) && plan.n_segments > 1;
   plan.n_chunks = std::min(plan.by_segment ? plan.n_blocks * plan.n_segments : plan.n_blocks, wanted);
   // Heads of one page take the time of a few cache misses each: a thread that knows its next one asks for it.

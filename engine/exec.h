@@ -42,9 +42,9 @@ struct Exec {
   std::uint32_t chunks_of(std::size_t n, std::size_t work_per_item) const noexcept {
     return bounded_chunks(n, work_per_item, most_chunks());
   }
-  /// The same when every thread takes one chunk, the leader the first: for short phases that follow each other
-  /// on the same data, which then stays in the cache of the core that has it, and for what a thread does once
-  /// for all its items. Nobody overtakes a thread that loses its core.
+  /// The same when every thread takes one chunk, the leader the first: for short phases that follow each
+  /// other on the same data, which then stays in the cache of the core that has it, and for what a thread
+  /// does once for all its items. Nobody overtakes a thread that loses its core.
   std::uint32_t one_chunk_each(std::size_t n, std::size_t work_per_item) const noexcept {
     return bounded_chunks(n, work_per_item, team.size());
   }

@@ -48,7 +48,8 @@ TEST_CASE("FactoredDense: every ISA and dtype agrees with the formula in double"
         const Case c(*kernels, dtype, shape);
         const std::size_t n = 3;
         const auto x = random_floats(n * shape.d_in, 4);
-        const Matrix expected = naive_factored(Matrix(n, shape.d_in, x), c.gate.values(), c.proj.values(), c.bias);
+        const Matrix expected =
+            naive_factored(Matrix(n, shape.d_in, x), c.gate.values(), c.proj.values(), c.bias);
         CHECK(relative_difference(run_layer(exec.get(), c.under_test(), x, {n}), expected) <
               tolerance(dtype));
       }

@@ -43,8 +43,8 @@ TEST_CASE("Projection: every kind, dtype and ISA agrees with its formula in doub
       const StoredWeight gate(dtype, 4, d, 4);
       const Matrix gates = gate.values();
       const StoredWeight shared(dtype, 64, d, 5, 0.2F);
-      check_projection(Projection(FactoredDense(*kernels, gate.view(), shared.view(), bias.data())), dtype,
-                       x, naive_factored(in, gates, shared.values(), bias_of(256)));
+      check_projection(Projection(FactoredDense(*kernels, gate.view(), shared.view(), bias.data())), dtype, x,
+                       naive_factored(in, gates, shared.values(), bias_of(256)));
 
       const StoredWeight modules(dtype, 256, 64, 6, 0.2F);
       check_projection(

@@ -38,9 +38,9 @@ struct Case {
     const auto conv = [&](const StoredWeight& w, const Vector& b, std::size_t kernel_size) {
       return LocallyConvDense(kernels, w.view(), b.data(), o.n_modules, kernel_size, o.n_steps);
     };
-    layer.emplace(FactoredDense(kernels, gate.view(), proj.view(), shared_bias.data()),
-                  conv(q, q_bias, 3), o.share_qk ? LocallyConvDense() : conv(k, k_bias, 3),
-                  conv(v, v_bias, 1), o.v_concat, layout);
+    layer.emplace(FactoredDense(kernels, gate.view(), proj.view(), shared_bias.data()), conv(q, q_bias, 3),
+                  o.share_qk ? LocallyConvDense() : conv(k, k_bias, 3), conv(v, v_bias, 1), o.v_concat,
+                  layout);
   }
 
   std::size_t taps(std::size_t kernel_size) const {
