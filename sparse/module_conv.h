@@ -4,7 +4,8 @@
 #include <cstddef>
 #include <span>
 
-#include "engine/linear.h"
+#include "engine/exec.h"
+#include "engine/prepared_rows.h"
 #include "engine/tensor.h"
 
 namespace terrace {
@@ -54,16 +55,5 @@ class LocallyConvDense {
   std::size_t kernel_size_ = 1;
   std::size_t n_steps_ = 1;
 };
-
-/// One of several convolutions that read the same rows: equally many modules, channels and steps.
-struct ConvolutionTask {
-  const LocallyConvDense* conv = nullptr;
-  Rows y;
-};
-
-/// y = conv(tail, x) of every task, then the tail, n_steps - 1 rows, oldest first, moves on. Of one row every
-/// thread makes the windows for itself, which costs less than a phase of their own, and takes units of its
-/// own from there: one phase. Many rows have their windows made and packed first. Same bits.
-void convolve(Exec& exec, ConstRows x, std::span<float> tail, std::span<const ConvolutionTask> tasks);
 
 }  // namespace terrace

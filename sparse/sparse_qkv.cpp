@@ -8,6 +8,8 @@
 #include <span>
 
 #include "engine/error.h"
+#include "engine/prefetch.h"
+#include "sparse/convolve.h"
 
 namespace terrace {
 namespace {
