@@ -85,6 +85,11 @@ PARTS = {
         "bench --preset llama-0.8B --dtype q8,q4 -t 2 -p 512 -n 16 -d 0,128,4096 -r 3",
         f"{SMALL} -p 64 -d 0,64",
     ),
+    "llama-kv": Part(
+        "llama-0.8B with int8 keys and values: milliseconds per token against the context length",
+        "bench --preset llama-0.8B --dtype q8 --kv-type q8 -t 2 -p 0 -n 16 -d 0,4096,16384 -r 3",
+        f"{SMALL} -d 0,64",
+    ),
     "block-size": Part(
         "c4-medium decoder: milliseconds per token against the block size N",
         "bench --preset c4-medium --dtype q8 -t 2 --sweep block-size=16,32,64,128,256 -n 32 -r 5",

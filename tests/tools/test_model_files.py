@@ -149,11 +149,12 @@ WIDE = {
 WEIGHTS = {
     "embedding": ["decoder.embedding"],
     "attention": [f"decoder.blocks.{i}.attention.0.{w}" for i in range(2)
-                  for w in ("shared.proj", "q.weight", "k.weight", "v.weight", "out_mult.proj", "out_conv.weight")],
+                  for w in ("shared.gate", "shared.proj", "q.weight", "k.weight", "v.weight", "out_mult.gate", "out_mult.proj",
+                            "out_conv.weight")],
     "controller": [f"decoder.blocks.{i}.ff.controller.{w}" for i in range(2) for w in ("down", "up")],
     "feed-forward": [f"decoder.blocks.{i}.ff.units" for i in range(2)],
     "sru": [f"decoder.blocks.{i}.ff.sru.{w}.weight" for i in range(2) for w in ("in", "cells.0", "out")],
-    "logits": ["decoder.logits.proj"],
+    "logits": ["decoder.logits.gate", "decoder.logits.proj"],
 }
 
 
