@@ -9,6 +9,7 @@
 #include "bench/onednn_dense.h"
 #include "bench/random_weight.h"
 #include "bench/ratio.h"
+#include "engine/linear.h"
 #include "sparse/sparse_qkv.h"
 
 namespace terrace::bench {
