@@ -27,23 +27,20 @@ PreparedRows::PreparedRows(Exec& exec, const DenseKernels& kernels, DType dtype,
 }
 
 PreparedRows PreparedRows::unpacked(Exec& exec, const DenseKernels& kernels, DType dtype, ConstRows x) {
-  PreparedRows result;
-  result.n_ = x.n;
-  result.width_ = x.width;
   if (!is_quantized(dtype)) {
-    result.f32_ = exec.ws.take<const float*>(x.n);
-    for (std::size_t t = 0; t < x.n; ++t) result.f32_[t] = x.row(t);
-    return result;
+    auto** const rows = exec.ws.take<const float*>(x.n);
+    for (std::size_t t = 0; t < x.n; ++t) rows[t] = x.row(t);
+    return of(rows, x.n, x.width);
   }
   const std::size_t row = padded(x.width);
   auto* const q = exec.ws.take<std::int8_t>(x.n * row);
-  result.quantized_ = exec.ws.take<QuantizedRow>(x.n);
+  auto* const rows = exec.ws.take<QuantizedRow>(x.n);
   exec.for_range(x.n, 1, 4 * x.width, [&](std::size_t begin, std::size_t end) {
     for (std::size_t t = begin; t < end; ++t) {
-      result.quantized_[t] = quantize_row(kernels, x.row(t), x.width, q + t * row);
+      rows[t] = quantize_row(kernels, x.row(t), x.width, q + t * row);
     }
   });
-  return result;
+  return of(rows, x.n, x.width);
 }
 
 PreparedRows PreparedRows::of(const float** rows, std::size_t n, std::size_t width) noexcept {
@@ -65,19 +62,15 @@ PreparedRows PreparedRows::of(QuantizedRow* rows, std::size_t n, std::size_t wid
 PreparedRows PreparedRows::windows(Exec& exec, std::size_t run, std::size_t first, std::size_t n_windows,
                                    std::size_t n_runs) const {
   TERRACE_DCHECK((first + n_windows + n_runs - 1) * run <= width_);
-  PreparedRows result;
-  result.n_ = n_ * n_windows;
-  result.width_ = n_runs * run;
+  const std::size_t n = n_ * n_windows;
   if (!quantized()) {
-    result.f32_ = exec.ws.take<const float*>(result.n_);
+    auto** const windows = exec.ws.take<const float*>(n);
     for (std::size_t t = 0; t < n_; ++t) {
-      for (std::size_t i = 0; i < n_windows; ++i) {
-        result.f32_[t * n_windows + i] = f32_[t] + (first + i) * run;
-      }
+      for (std::size_t i = 0; i < n_windows; ++i) windows[t * n_windows + i] = f32_[t] + (first + i) * run;
     }
-    return result;
+    return of(windows, n, n_runs * run);
   }
-  result.quantized_ = exec.ws.take<QuantizedRow>(result.n_);
+  auto* const windows = exec.ws.take<QuantizedRow>(n);
   const std::size_t n_sums = n_windows + n_runs - 1;
   auto* const run_sums = exec.ws.take<std::int32_t>(n_ * n_sums);
   exec.for_range(n_, 1, width_, [&](std::size_t begin, std::size_t end) {
@@ -86,12 +79,12 @@ PreparedRows PreparedRows::windows(Exec& exec, std::size_t run, std::size_t firs
       std::int32_t* const sums = run_sums + t * n_sums;
       for (std::size_t i = 0; i < n_sums; ++i) sums[i] = sum_of(row.q + (first + i) * run, run);
       for (std::size_t i = 0; i < n_windows; ++i) {
-        result.quantized_[t * n_windows + i] = {row.q + (first + i) * run, row.scale,
-                                                std::accumulate(sums + i, sums + i + n_runs, 0)};
+        windows[t * n_windows + i] = {row.q + (first + i) * run, row.scale,
+                                      std::accumulate(sums + i, sums + i + n_runs, 0)};
       }
     }
   });
-  return result;
+  return of(windows, n, n_runs * run);
 }
 
 std::size_t PreparedRows::n_to_pack(const DenseKernels& kernels, DType dtype) const noexcept {

@@ -102,35 +102,75 @@ class UnitCut {
   std::size_t columns_ = 0;
 };
 
-/// Rows of runs: [S + 2 * reach modules, zeros at both ends][step][channel], so that what a kernel sees
-/// around a module is contiguous.
-Rows rows_of_runs(Exec& exec, const SeenRows& seen, std::size_t n_rows, std::size_t n_modules,
-                  std::size_t reach) {
-  const std::size_t n_channels = seen.width() / n_modules, n_steps = seen.n_steps();
-  const std::size_t run = n_steps * n_channels;
-  const std::size_t width = (n_modules + 2 * reach) * run;
-  const Rows rows{exec.ws.take<float>(n_rows * width), n_rows, width, width};
-  exec.for_range(n_rows, 1, width * sizeof(float), [&](std::size_t begin, std::size_t end) {
-    for (std::size_t t = begin; t < end; ++t) {
-      std::fill_n(rows.row(t), reach * run, 0.0F);
-      std::fill_n(rows.row(t) + width - reach * run, reach * run, 0.0F);
-      for (std::size_t i = 0; i < n_steps; ++i) {
-        const float* source = seen.at(t, i);
-        float* target = rows.row(t) + reach * run + i * n_channels;
-        for (std::size_t s = 0; s < n_modules; ++s, source += n_channels, target += run) {
-          std::copy_n(source, n_channels, target);
-        }
+/// What the convolutions see of one row, [S + 2 * reach modules, zeros at both ends][step][channel], so that
+/// what a kernel sees around a module is contiguous: a module is a run of n_steps pieces.
+class RowOfRuns {
+ public:
+  RowOfRuns(const SeenRows& seen, std::span<const ConvolutionTask> tasks) noexcept
+      : seen_(&seen),
+        n_modules_(tasks.front().conv->n_modules()),
+        n_channels_(seen.width() / n_modules_),
+        reach_(reach_of(tasks)) {}
+
+  std::size_t n_modules() const noexcept { return n_modules_; }
+  std::size_t n_runs() const noexcept { return n_modules_ + 2 * reach_; }
+  std::size_t run() const noexcept { return seen_->n_steps() * n_channels_; }
+  std::size_t width() const noexcept { return n_runs() * run(); }
+  /// The first run of the first module's window.
+  std::size_t first_run(const LocallyConvDense& conv) const noexcept {
+    return reach_ - conv.kernel_size() / 2;
+  }
+
+  void copy(std::size_t t, float* to) const noexcept {
+    for_pieces(t, [&](std::size_t index, const float* channels) {
+      float* const piece = to + index * n_channels_;
+      channels ? std::copy_n(channels, n_channels_, piece) : std::fill_n(piece, n_channels_, 0.0F);
+    });
+  }
+
+  /// Quantises row t into width() bytes and room for the padding of the last piece; `sums` gets that of every
+  /// run. Returns the scale, which is the whole row's.
+  float quantize(const DenseKernels& kernels, std::size_t t, std::int8_t* to,
+                 std::int32_t* sums) const noexcept {
+    float largest = 0.0F;
+    for (std::size_t i = 0; i < seen_->n_steps(); ++i) {
+      largest = std::max(largest, kernels.largest_magnitude(seen_->at(t, i), seen_->width()));
+    }
+    const float scale = scale_of(largest);
+    std::fill_n(sums, n_runs(), 0);
+    for_pieces(t, [&](std::size_t index, const float* channels) {
+      // Padding behind a piece is overwritten by the next one.
+      std::int8_t* const piece = to + index * n_channels_;
+      if (!channels) return static_cast<void>(std::fill_n(piece, n_channels_, std::int8_t{0}));
+      sums[index / seen_->n_steps()] += kernels.quantize_by(channels, n_channels_, scale, piece);
+    });
+    return scale;
+  }
+
+ private:
+  /// fn(index, channels or null) for every module seen and every step: index counts modules, then steps.
+  template <class F>
+  void for_pieces(std::size_t t, F&& fn) const noexcept {
+    std::size_t index = 0;
+    for (std::size_t s = 0; s < n_runs(); ++s) {
+      const bool outside = s < reach_ || s >= n_modules_ + reach_;
+      for (std::size_t i = 0; i < seen_->n_steps(); ++i) {
+        fn(index++, outside ? nullptr : seen_->at(t, i) + (s - reach_) * n_channels_);
       }
     }
-  });
-  return rows;
-}
+  }
+
+  const SeenRows* seen_;
+  std::size_t n_modules_, n_channels_, reach_;
+};
 
 void convolve_rows(Exec& exec, const SeenRows& seen, std::size_t n_rows,
                    std::span<const ConvolutionTask> tasks) {
-  const std::size_t n_modules = tasks.front().conv->n_modules();
-  const std::size_t reach = reach_of(tasks), run = seen.n_steps() * seen.width() / n_modules;
-  const Rows rows = rows_of_runs(exec, seen, n_rows, n_modules, reach);
+  const RowOfRuns runs(seen, tasks);
+  const Rows rows{exec.ws.take<float>(n_rows * runs.width()), n_rows, runs.width(), runs.width()};
+  exec.for_range(n_rows, 1, runs.width() * sizeof(float), [&](std::size_t begin, std::size_t end) {
+    for (std::size_t t = begin; t < end; ++t) runs.copy(t, rows.row(t));
+  });
   std::array<std::optional<PreparedRows>, kMostConvolutions> windows;
   for (std::size_t i = 0; i < tasks.size(); ++i) {
     const LocallyConvDense& conv = *tasks[i].conv;
@@ -140,11 +180,12 @@ void convolve_rows(Exec& exec, const SeenRows& seen, std::size_t n_rows,
     }
     const DType dtype = conv.weight().dtype;
     windows[i] = PreparedRows::unpacked(exec, conv.kernels(), dtype, rows)
-                     .windows(exec, run, reach - conv.kernel_size() / 2, n_modules, conv.kernel_size());
+                     .windows(exec, runs.run(), runs.first_run(conv), runs.n_modules(), conv.kernel_size());
     windows[i]->pack(exec, conv.kernels(), dtype);
   }
   const UnitCut cut(tasks);
-  const std::uint32_t n_chunks = exec.chunks_of(cut.n_blocks(), cut.work_per_block(n_rows * n_modules));
+  const std::uint32_t n_chunks =
+      exec.chunks_of(cut.n_blocks(), cut.work_per_block(n_rows * runs.n_modules()));
   exec.team.run(n_chunks, [&](std::uint32_t chunk) {
     cut.for_units(chunk, n_chunks, [&](std::size_t i, std::size_t begin, std::size_t end) {
       tasks[i].conv->forward_range(*windows[i], begin, end, tasks[i].y);
@@ -155,11 +196,7 @@ void convolve_rows(Exec& exec, const SeenRows& seen, std::size_t n_rows,
 /// The windows of one row, which a thread makes for itself in memory of its own.
 class RowWindows {
  public:
-  RowWindows(Exec& exec, const SeenRows& seen, std::span<const ConvolutionTask> tasks)
-      : seen_(&seen),
-        n_modules_(tasks.front().conv->n_modules()),
-        n_channels_(seen.width() / n_modules_),
-        reach_(reach_of(tasks)) {
+  RowWindows(Exec& exec, const RowOfRuns& runs, std::span<const ConvolutionTask> tasks) : runs_(&runs) {
     bool any_f32 = false, any_q8 = false;
     std::size_t columns = 0;
     for (const ConvolutionTask& task : tasks) {
@@ -167,83 +204,49 @@ class RowWindows {
       (is_quantized(w.dtype) ? any_q8 : any_f32) = true;
       columns = std::max(columns, w.cols);
     }
-    const std::size_t n_runs = n_modules_ + 2 * reach_, n_values = n_runs * seen.n_steps() * n_channels_;
+    const std::size_t n = runs.n_modules();
     if (any_f32) {
-      f32_ = exec.ws.take<float>(n_values);
-      f32_windows_ = exec.ws.take<const float*>(n_modules_);
+      f32_ = exec.ws.take<float>(runs.width());
+      f32_windows_ = exec.ws.take<const float*>(n);
     }
     if (!any_q8) return;
-    q8_ = exec.ws.take<std::int8_t>(n_values + kPackColumns);  // padding of the last piece
-    sums_ = exec.ws.take<std::int32_t>(n_runs);
-    q8_windows_ = exec.ws.take<QuantizedRow>(n_modules_);
-    packs_ = exec.ws.take<std::byte>((n_modules_ + kPackRows - 1) / kPackRows * pack_bytes(columns));
+    q8_ = exec.ws.take<std::int8_t>(runs.width() + kPackColumns);  // padding of the last piece
+    sums_ = exec.ws.take<std::int32_t>(runs.n_runs());
+    q8_windows_ = exec.ws.take<QuantizedRow>(n);
+    packs_ = exec.ws.take<std::byte>((n + kPackRows - 1) / kPackRows * pack_bytes(columns));
   }
 
   /// Those that `conv` reads; they replace the ones before.
   const PreparedRows& of(const LocallyConvDense& conv) noexcept {
     if (made_for_ && same_windows(conv, *made_for_)) return *windows_;
     const DType dtype = conv.weight().dtype;
-    if (is_quantized(dtype) && !have_q8_) quantize_runs(conv.kernels());
-    if (!is_quantized(dtype) && !have_f32_) copy_runs();
-    windows_ = cut(conv).packed_into(conv.kernels(), dtype, packs_);
+    windows_ = (is_quantized(dtype) ? q8_windows(conv) : f32_windows(conv))
+                   .packed_into(conv.kernels(), dtype, packs_);
     made_for_ = &conv;
     return *windows_;
   }
 
  private:
-  /// fn(index, channels or null) for every module seen and every step: index counts modules, then steps.
-  template <class F>
-  void for_pieces(F&& fn) const noexcept {
-    std::size_t index = 0;
-    for (std::size_t s = 0; s < n_modules_ + 2 * reach_; ++s) {
-      const bool outside = s < reach_ || s >= n_modules_ + reach_;
-      for (std::size_t i = 0; i < seen_->n_steps(); ++i) {
-        fn(index++, outside ? nullptr : seen_->at(0, i) + (s - reach_) * n_channels_);
-      }
-    }
-  }
-
-  void copy_runs() noexcept {
+  PreparedRows f32_windows(const LocallyConvDense& conv) noexcept {
+    if (!have_f32_) runs_->copy(0, f32_);
     have_f32_ = true;
-    for_pieces([&](std::size_t index, const float* channels) {
-      float* const to = f32_ + index * n_channels_;
-      channels ? std::copy_n(channels, n_channels_, to) : std::fill_n(to, n_channels_, 0.0F);
-    });
+    const float* const first = f32_ + runs_->first_run(conv) * runs_->run();
+    for (std::size_t i = 0; i < runs_->n_modules(); ++i) f32_windows_[i] = first + i * runs_->run();
+    return PreparedRows::of(f32_windows_, runs_->n_modules(), conv.weight().cols);
   }
 
-  /// With the scale of the whole row.
-  void quantize_runs(const DenseKernels& kernels) noexcept {
+  PreparedRows q8_windows(const LocallyConvDense& conv) noexcept {
+    if (!have_q8_) scale_ = runs_->quantize(conv.kernels(), 0, q8_, sums_);
     have_q8_ = true;
-    float largest = 0.0F;
-    for (std::size_t i = 0; i < seen_->n_steps(); ++i) {
-      largest = std::max(largest, kernels.largest_magnitude(seen_->at(0, i), seen_->width()));
+    for (std::size_t i = 0; i < runs_->n_modules(); ++i) {
+      const std::size_t run = runs_->first_run(conv) + i;
+      q8_windows_[i] = {q8_ + run * runs_->run(), scale_,
+                        std::accumulate(sums_ + run, sums_ + run + conv.kernel_size(), 0)};
     }
-    scale_ = scale_of(largest);
-    std::fill_n(sums_, n_modules_ + 2 * reach_, 0);
-    for_pieces([&](std::size_t index, const float* channels) {
-      // Padding behind a piece is overwritten by the next one.
-      std::int8_t* const to = q8_ + index * n_channels_;
-      if (!channels) return static_cast<void>(std::fill_n(to, n_channels_, std::int8_t{0}));
-      sums_[index / seen_->n_steps()] += kernels.quantize_by(channels, n_channels_, scale_, to);
-    });
+    return PreparedRows::of(q8_windows_, runs_->n_modules(), conv.weight().cols);
   }
 
-  PreparedRows cut(const LocallyConvDense& conv) noexcept {
-    const std::size_t run = seen_->n_steps() * n_channels_;
-    const std::size_t first = reach_ - conv.kernel_size() / 2;
-    if (!is_quantized(conv.weight().dtype)) {
-      for (std::size_t i = 0; i < n_modules_; ++i) f32_windows_[i] = f32_ + (first + i) * run;
-      return PreparedRows::of(f32_windows_, n_modules_, conv.weight().cols);
-    }
-    for (std::size_t i = 0; i < n_modules_; ++i) {
-      const std::int32_t* const sums = sums_ + first + i;
-      q8_windows_[i] = {q8_ + (first + i) * run, scale_, std::accumulate(sums, sums + conv.kernel_size(), 0)};
-    }
-    return PreparedRows::of(q8_windows_, n_modules_, conv.weight().cols);
-  }
-
-  const SeenRows* seen_;
-  std::size_t n_modules_, n_channels_, reach_;
+  const RowOfRuns* runs_;
   float* f32_ = nullptr;          // runs ...
   std::int8_t* q8_ = nullptr;     // ... or quantised,
   std::int32_t* sums_ = nullptr;  // with the sum of each
@@ -257,12 +260,12 @@ class RowWindows {
 };
 
 void convolve_row(Exec& exec, const SeenRows& seen, std::span<const ConvolutionTask> tasks) {
+  const RowOfRuns runs(seen, tasks);
   const UnitCut cut(tasks);
-  const std::uint32_t n_chunks =
-      exec.one_chunk_each(cut.n_blocks(), cut.work_per_block(tasks.front().conv->n_modules()));
+  const std::uint32_t n_chunks = exec.one_chunk_each(cut.n_blocks(), cut.work_per_block(runs.n_modules()));
   auto* const windows = exec.ws.take<RowWindows>(n_chunks);
   for (std::uint32_t chunk = 0; chunk < n_chunks; ++chunk)
-    new (windows + chunk) RowWindows(exec, seen, tasks);
+    new (windows + chunk) RowWindows(exec, runs, tasks);
   exec.team.run(n_chunks, [&](std::uint32_t chunk) {
     cut.for_units(chunk, n_chunks, [&](std::size_t i, std::size_t begin, std::size_t end) {
       tasks[i].conv->forward_range(windows[chunk].of(*tasks[i].conv), begin, end, tasks[i].y);
