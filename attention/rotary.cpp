@@ -44,15 +44,8 @@ void Rotary::rotate_row(float* x, std::size_t n_heads, std::size_t position) con
   }
 }
 
-void Rotary::apply(const Exec& exec, Rows x, std::size_t first) const noexcept {
+void Rotary::apply(const Exec& exec, Rows x, RowPositions positions) const noexcept {
   TERRACE_DCHECK(x.width % d_head_ == 0);
-  exec.for_range(x.n, 1, 2 * x.width, [&](std::size_t begin, std::size_t end) {
-    for (std::size_t t = begin; t < end; ++t) rotate_row(x.row(t), x.width / d_head_, first + t);
-  });
-}
-
-void Rotary::apply(const Exec& exec, Rows x, std::span<const std::uint32_t> positions) const noexcept {
-  TERRACE_DCHECK(x.width % d_head_ == 0 && positions.size() == x.n);
   exec.for_range(x.n, 1, 2 * x.width, [&](std::size_t begin, std::size_t end) {
     for (std::size_t t = begin; t < end; ++t) rotate_row(x.row(t), x.width / d_head_, positions[t]);
   });

@@ -2,10 +2,9 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
-#include <span>
 #include <vector>
 
+#include "attention/row_positions.h"
 #include "engine/exec.h"
 #include "engine/tensor.h"
 
@@ -26,11 +25,8 @@ class Rotary {
   explicit operator bool() const noexcept { return d_head_ != 0; }
   std::size_t max_positions() const noexcept { return max_positions_; }
 
-  /// Rotates every head of every row in place: x [n, n_heads * d_head], row t at position first + t <
-  /// max_positions.
-  void apply(const Exec& exec, Rows x, std::size_t first) const noexcept;
-  /// As above with an explicit position per row.
-  void apply(const Exec& exec, Rows x, std::span<const std::uint32_t> positions) const noexcept;
+  /// Rotates every head of every row in place: x [n, n_heads * d_head], row t at positions[t] < max_positions.
+  void apply(const Exec& exec, Rows x, RowPositions positions) const noexcept;
 
  private:
   void rotate_row(float* x, std::size_t n_heads, std::size_t position) const noexcept;

@@ -4,7 +4,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
+#include <cstring>
 #include <numeric>
+#include <vector>
 
 #include "models/whole_rows.h"
 
@@ -17,6 +20,34 @@ bool steps_are_whole(const AttentionLayer& attention) noexcept {
   return attention.causal() && attention.steps_equal_evaluation();
 }
 
+/// selected = the chosen rows of x.
+void gather_rows(ConstRows x, std::span<const std::uint32_t> chosen, Rows selected) noexcept {
+  for (std::size_t i = 0; i < chosen.size(); ++i) {
+    std::memcpy(selected.row(i), x.row(chosen[i]), x.width * sizeof(float));
+  }
+}
+
+/// x += r (y - x) for the chosen rows of x, y being what became of them.
+void add_updates(const Exec& exec, std::span<const std::uint32_t> chosen, const float* r, ConstRows y,
+                 Rows x) noexcept {
+  exec.for_range(chosen.size(), 1, 4 * x.width, [&](std::size_t begin, std::size_t end) {
+    for (std::size_t i = begin; i < end; ++i) {
+      float* row = x.row(chosen[i]);
+      for (std::size_t c = 0; c < x.width; ++c) row[c] += r[i] * (y.row(i)[c] - row[c]);
+    }
+  });
+}
+
+DepthRouter build_router(const LayerBuilder& build, const std::string& name, std::size_t d_model,
+                         std::size_t predictor_width) {
+  const WeightView router{build.binder.f32(name + ".router", {d_model}), nullptr, 1, d_model, d_model};
+  const Linear decided_by_router;
+  const std::string predictor = name + ".predictor";
+  return {Linear(build.kernels, router, nullptr),
+          predictor_width ? build.linear(predictor + ".in", d_model, predictor_width) : decided_by_router,
+          predictor_width ? build.linear(predictor + ".out", predictor_width, 1) : decided_by_router};
+}
+
 }  // namespace
 
 Block::Block(const LayerBuilder& build, const std::string& name, const StackConfig& config,
@@ -24,6 +55,8 @@ Block::Block(const LayerBuilder& build, const std::string& name, const StackConf
     : parallel_(config.parallel),
       last_swap_(causal || config.two_swaps),
       ff_(build, name + ".ff", config.ff, d_model, d_ff, config.center_norm, !config.parallel) {
+  const std::size_t first_kv = build.state.kv.size();
+  const std::size_t first_lsh = build.state.lsh.size();
   const AttentionConfig layer =
       attention_of(build.config, config, index, static_cast<std::uint32_t>(d_model));
   for (std::uint32_t j = 0; j < config.n_attention; ++j) {
@@ -34,6 +67,10 @@ Block::Block(const LayerBuilder& build, const std::string& name, const StackConf
   if (causal && build.config.family == Family::kTransformer) {
     cross_norm_ = build.norm(name + ".cross.norm", d_model, config.center_norm);
     cross_.emplace(build, name + ".cross", config.cross, d_model);
+  }
+  if (is_routed(config, index)) {
+    router_ = build_router(build, name + ".depth", d_model, config.depths->predictor_width);
+    route_ = build.state.add_route(first_kv, first_lsh);
   }
 }
 
@@ -70,6 +107,34 @@ void Block::forward_parallel(StepContext& context, Rows x, std::size_t width) co
 }
 
 void Block::forward(StepContext& context, Streams& streams, std::size_t width, const KvCache* cross) const {
+  if (router_) {
+    forward_routed(context, streams.x1, width);
+  } else {
+    forward_all(context, streams, width, cross);
+  }
+}
+
+void Block::forward_routed(StepContext& context, Rows x, std::size_t width) const {
+  Exec& exec = context.exec;
+  const Workspace::Scope scope(exec.ws);
+  auto* chosen = exec.ws.take<std::uint32_t>(x.n);
+  auto* positions = exec.ws.take<std::uint32_t>(x.n);
+  auto* r = exec.ws.take<float>(x.n);
+  const std::size_t n = router_->choose(exec, x, chosen, r);
+  if (n == 0) return;
+  for (std::size_t i = 0; i < n; ++i) {
+    positions[i] = static_cast<std::uint32_t>(context.positions[chosen[i]]);
+  }
+  context.state.route(route_).append({positions, n});
+  Streams selected{take_rows(exec, n, x.width), {}};
+  gather_rows(x, {chosen, n}, selected.x1);
+  StepContext inner{exec, context.state, std::span<const std::uint32_t>(positions, n)};
+  forward_all(inner, selected, width, nullptr);
+  add_updates(exec, {chosen, n}, r, selected.x1, x);
+}
+
+void Block::forward_all(StepContext& context, Streams& streams, std::size_t width,
+                        const KvCache* cross) const {
   Exec& exec = context.exec;
   const Workspace::Scope scope(exec.ws);
   if (parallel_) return forward_parallel(context, streams.x1, width);
@@ -102,7 +167,7 @@ void Block::attention_whole(EncodeContext& context, const AttentionSublayer& sub
     return;
   }
   context.for_blocks(streams.x1.n, [&](std::size_t begin, std::size_t count) {
-    StepContext step{context.exec, state, begin};
+    StepContext step{context.exec, state, context.positions.from(begin)};
     const Rows h = normed_block(context, sublayer.norm, streams.input(), begin, count);
     const Rows y = take_rows(context.exec, count, h.width);
     sublayer.attention.forward(step, h, y);
@@ -112,6 +177,41 @@ void Block::attention_whole(EncodeContext& context, const AttentionSublayer& sub
 
 void Block::evaluate(EncodeContext& context, Streams& streams, StackState& state,
                      const KvCache* cross) const {
+  if (router_) {
+    evaluate_routed(context, streams.x1, state);
+  } else {
+    evaluate_all(context, streams, state, cross);
+  }
+}
+
+void Block::evaluate_routed(EncodeContext& context, Rows x, StackState& state) const {
+  std::vector<std::uint32_t> chosen;
+  std::vector<float> r;
+  context.for_blocks(x.n, [&](std::size_t begin, std::size_t count) {
+    std::array<std::uint32_t, EncodeContext::kRowsPerBlock> rows;
+    std::array<float, EncodeContext::kRowsPerBlock> factors;
+    const std::size_t n = router_->choose(context.exec, x.slice(begin, count), rows.data(), factors.data());
+    for (std::size_t i = 0; i < n; ++i) chosen.push_back(static_cast<std::uint32_t>(begin) + rows[i]);
+    r.insert(r.end(), factors.begin(), factors.begin() + static_cast<std::ptrdiff_t>(n));
+  });
+  if (chosen.empty()) return;
+  // Rows of zeros fill the last chunk: the causal future of every row that counts.
+  const std::size_t multiple = length_multiple();
+  const std::size_t padded = (chosen.size() + multiple - 1) / multiple * multiple;
+  std::vector<std::uint32_t> positions(padded);
+  for (std::size_t i = 0; i < chosen.size(); ++i) {
+    positions[i] = static_cast<std::uint32_t>(context.positions[chosen[i]]);
+  }
+  const WholeRows selected(padded, x.width, "the rows of a routed block");
+  gather_rows(x, chosen, selected.rows());
+  Streams streams{selected.rows(), {}};
+  EncodeContext inner{context.exec, padded, context.tick, std::span<const std::uint32_t>(positions)};
+  evaluate_all(inner, streams, state, nullptr);
+  add_updates(context.exec, chosen, r.data(), streams.x1, x);
+}
+
+void Block::evaluate_all(EncodeContext& context, Streams& streams, StackState& state,
+                         const KvCache* cross) const {
   for (const AttentionSublayer& sublayer : attention_) {
     attention_whole(context, sublayer, streams, state);
     if (streams.reversible()) streams.swap();

@@ -8,6 +8,7 @@
 #include "models/attention_layer.h"
 #include "models/cross_attention_layer.h"
 #include "models/feed_forward_layer.h"
+#include "sparse/depth_router.h"
 
 namespace terrace {
 
@@ -33,7 +34,10 @@ struct Streams {
 ///   parallel    h = norm x;  x += A(h) + F(h)
 ///   reversible  n_attention times { x1 += A(norm x2); swap };  x1 += F(x2);  swap (an encoder's last swap is
 ///   optional)
-/// F has its norm inside. Source: reference sections 8 and 9; Wang & Komatsuzaki 2021 for the parallel form.
+///   routed      x += r (B(x) - x) for the tokens that a DepthRouter sends through it, where B is the plain or
+///   parallel form; the others keep x and are absent from the block's caches and time taps
+/// F has its norm inside. Sources: reference sections 8 and 9; Wang & Komatsuzaki 2021 for the parallel form;
+/// Raposo et al. 2024 for the routed one.
 class Block {
  public:
   Block(const LayerBuilder& build, const std::string& name, const StackConfig& config, std::uint32_t index,
@@ -56,10 +60,16 @@ class Block {
   void project_encoder(Exec& exec, ConstRows rows, KvCache& cache) const {
     cross_->project_encoder(exec, rows, cache);
   }
+  /// Index of the tokens that run the block (StackState::route), or kEveryToken.
+  std::size_t route() const noexcept { return route_; }
   /// Shape of that cache; nullptr without cross attention.
   const CrossAttentionLayer* cross() const noexcept { return cross_ ? &*cross_ : nullptr; }
 
  private:
+  void forward_all(StepContext& context, Streams& streams, std::size_t width, const KvCache* cross) const;
+  void evaluate_all(EncodeContext& context, Streams& streams, StackState& state, const KvCache* cross) const;
+  void forward_routed(StepContext& context, Rows x, std::size_t width) const;
+  void evaluate_routed(EncodeContext& context, Rows x, StackState& state) const;
   void forward_parallel(StepContext& context, Rows x, std::size_t width) const;
   static void attention_whole(EncodeContext& context, const AttentionSublayer& sublayer, Streams& streams,
                               StackState& state);
@@ -70,6 +80,8 @@ class Block {
   Norm cross_norm_;
   std::optional<CrossAttentionLayer> cross_;
   FeedForwardLayer ff_;
+  std::optional<DepthRouter> router_;
+  std::size_t route_ = kEveryToken;
 };
 
 }  // namespace terrace

@@ -238,6 +238,14 @@ void validate_stack(const ModelConfig& c, const StackConfig& s, bool is_encoder)
                       a.kind == Kind::kFavor,
                   "parallel blocks take dot_product, multiplicative_conv or favor");
   }
+  if (s.depths) {
+    check.require(c.family == Family::kTransformerLm, "'mixture_of_depths' belongs to transformer_lm");
+    check.range("mixture_of_depths.every", s.depths->every, 1, s.n_layers);
+    check.require(s.depths->capacity > 0 && s.depths->capacity <= 1,
+                  fmt::format("'mixture_of_depths.capacity' must lie above 0 and at most at 1, found {}",
+                              s.depths->capacity));
+    check.range("mixture_of_depths.predictor_width", s.depths->predictor_width, 0, kMaxWidth);
+  }
   validate_position(s.position, embedding_width(c), check);
   for (const StackStep& step : stack_steps(c, s)) {
     if (step.kind != StackStep::Kind::kBlock) continue;
@@ -254,6 +262,10 @@ void validate_stack(const ModelConfig& c, const StackConfig& s, bool is_encoder)
 }
 
 }  // namespace
+
+bool is_routed(const StackConfig& s, std::uint32_t index) noexcept {
+  return s.depths && index % s.depths->every == s.depths->every - 1;
+}
 
 std::vector<StackStep> stack_steps(const ModelConfig& c, const StackConfig& s) {
   using Kind = StackStep::Kind;

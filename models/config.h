@@ -106,6 +106,13 @@ struct FeedForwardConfig {
   std::vector<std::uint32_t> widths;  ///< trained nested widths, ascending, last = d_ff; empty = only d_ff
 };
 
+/// Mixture-of-Depths: which blocks only a part of the tokens runs.
+struct DepthsConfig {
+  std::uint32_t every = 2;             ///< blocks every - 1, 2 * every - 1, ... are routed
+  float capacity = 0.125F;             ///< share of the tokens that ran them in training
+  std::uint32_t predictor_width = 32;  ///< 0: the router's own sign decides
+};
+
 struct StackConfig {
   std::uint32_t n_layers = 0;
   std::uint32_t n_attention = 1;  ///< attention sublayers per block
@@ -114,6 +121,7 @@ struct StackConfig {
   std::vector<AttentionConfig> attention;  ///< cycled over the blocks
   FeedForwardConfig ff;
   bool parallel = false;
+  std::optional<DepthsConfig> depths;  ///< key "mixture_of_depths"
   // reversible families
   bool two_swaps = true;
   bool reversible = false;
@@ -148,6 +156,9 @@ struct ModelConfig {
   ProjectionConfig logits;
   TokensConfig tokens;
 };
+
+/// Whether only a part of the tokens runs block `index` of a stack.
+bool is_routed(const StackConfig& stack, std::uint32_t index) noexcept;
 
 /// One step along the depth of a stack. Only reversible families have other steps than blocks.
 struct StackStep {

@@ -294,6 +294,14 @@ StackConfig parse_stack(ObjectReader r) {
   }
   s.ff = parse_feed_forward(r.object("ff"));
   r.read("parallel", s.parallel);
+  if (r.has("mixture_of_depths")) {
+    ObjectReader depths = r.object("mixture_of_depths");
+    s.depths.emplace();
+    depths.read("every", s.depths->every);
+    depths.read("capacity", s.depths->capacity);
+    depths.read("predictor_width", s.depths->predictor_width);
+    depths.finish();
+  }
   r.read("two_swaps", s.two_swaps);
   r.read("reversible", s.reversible);
   r.read("forget_every", s.forget_every);
@@ -388,6 +396,11 @@ Json to_json(const StackConfig& s, bool is_encoder) {
   for (const AttentionConfig& a : s.attention) j["attention"].push_back(to_json(a));
   j["ff"] = to_json(s.ff);
   if (s.parallel) j["parallel"] = true;
+  if (s.depths) {
+    j["mixture_of_depths"] = {{"every", s.depths->every},
+                              {"capacity", s.depths->capacity},
+                              {"predictor_width", s.depths->predictor_width}};
+  }
   if (s.two_swaps != defaults.two_swaps) j["two_swaps"] = s.two_swaps;
   if (s.reversible) j["reversible"] = true;
   if (s.forget_every) j["forget_every"] = s.forget_every;

@@ -54,8 +54,8 @@ void DotProductLayer::forward(StepContext& context, ConstRows x, Rows y) const {
     dconv_[2].forward(exec, recurrent, v);
   }
   if (rotary_) {
-    rotary_->apply(exec, q, context.position);
-    rotary_->apply(exec, k, context.position);
+    rotary_->apply(exec, q, context.positions);
+    rotary_->apply(exec, k, context.positions);
   }
   KvCache& cache = context.state.kv(kv_index_);
   const Rows attended = take_rows(exec, x.n, out_.d_in());
@@ -78,14 +78,14 @@ void DotProductLayer::encode(EncodeContext& context, const Norm& norm, ConstRows
     const Rows v = take_rows(exec, count, v_.d_out());
     k_.forward(exec, h, k);
     v_.forward(exec, h, v);
-    if (rotary_) rotary_->apply(exec, k, begin);
+    if (rotary_) rotary_->apply(exec, k, context.positions.from(begin));
     cache.append(exec, k, v);
   });
   context.for_blocks(x.n, [&](std::size_t begin, std::size_t count) {
     const Rows h = normed(begin, count);
     const Rows q = take_rows(exec, count, q_.d_out());
     q_.forward(exec, h, q);
-    if (rotary_) rotary_->apply(exec, q, begin);
+    if (rotary_) rotary_->apply(exec, q, context.positions.from(begin));
     const Rows attended = take_rows(exec, count, out_.d_in());
     full_.forward(exec, cache, q, attended);
     const Rows y = take_rows(exec, count, sum.width);

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstddef>
 
+#include "attention/row_positions.h"
 #include "engine/exec.h"
 #include "engine/progress.h"
 
@@ -18,6 +19,7 @@ struct EncodeContext {
   Exec& exec;
   std::size_t n_real;   ///< rows from here on are padding
   const RowTick& tick;  ///< told of every row once per pass over the sequence (encode_passes() of the layers)
+  RowPositions positions = 0;  ///< of the rows in their sequence
 
   /// One pass over `n` rows: calls fn(begin, count) for consecutive blocks of at most kRowsPerBlock of them.
   template <class F>

@@ -85,7 +85,7 @@ std::size_t LshLayer::length_multiple() const noexcept {
   return chunk / std::gcd(chunk, core_.config().n_hashes);
 }
 
-void LshLayer::project(Exec& exec, ConstRows x, std::size_t position, float* recurrent, Rows qk,
+void LshLayer::project(Exec& exec, ConstRows x, RowPositions positions, float* recurrent, Rows qk,
                        Rows v) const {
   const Workspace::Scope scope(exec.ws);
   Rows k;
@@ -105,7 +105,7 @@ void LshLayer::project(Exec& exec, ConstRows x, std::size_t position, float* rec
       for (std::size_t c = 0; c < d_qk_; ++c) qk.row(t)[c] = (qk.row(t)[c] + k.row(t)[c]) / 2;
     }
   }
-  if (rotary_) rotary_->apply(exec, qk, position);
+  if (rotary_) rotary_->apply(exec, qk, positions);
 }
 
 void LshLayer::forward(StepContext& context, ConstRows x, Rows y) const {
@@ -117,11 +117,12 @@ void LshLayer::forward(StepContext& context, ConstRows x, Rows y) const {
   const Workspace::Scope scope(exec.ws);
   const Rows qk = take_rows(exec, x.n, d_qk_);
   const Rows v = take_rows(exec, x.n, d_value_);
-  project(exec, x, context.position, context.state.recurrent().data(), qk, v);
+  project(exec, x, context.positions, context.state.recurrent().data(), qk, v);
   Rows attended = maps_.out ? take_rows(exec, x.n, d_value_) : y;
   core_.step(exec, context.state.lsh(lsh_index_), qk, v, attended);
-  if (context.position < std_length_) {
-    const std::size_t n = std::min(x.n, std_length_ - context.position);
+  std::size_t n = 0;  // rows that standard attention still serves
+  while (n < x.n && context.positions[n] < std_length_) ++n;
+  if (n > 0) {
     KvCache& cache = context.state.kv(kv_index_);
     standard_.step(exec, cache, qk.slice(0, n), qk.slice(0, n), v.slice(0, n), attended.slice(0, n));
   }
@@ -155,7 +156,7 @@ void LshLayer::encode(EncodeContext& context, const Norm& norm, ConstRows x, Row
   const WholeRows recurrent(1, recurrent_floats_, "the recurrent state of LSH attention");
   context.for_blocks(x.n, [&](std::size_t begin, std::size_t count) {
     const Rows h = normed_block(context, norm, x, begin, count);
-    project(context.exec, h, begin, recurrent.rows().data, qk.block(begin, count), v.block(begin, count));
+    project(context.exec, h, context.positions.from(begin), recurrent.rows().data, qk.block(begin, count), v.block(begin, count));
   });
   const WholeRows attended(x.n, d_value_, "the output of LSH attention");
   if (x.n <= std_length_) {

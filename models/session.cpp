@@ -340,4 +340,15 @@ StateBytes Session::state_bytes() const noexcept {
   return bytes;
 }
 
+std::vector<double> Session::routed_shares() const {
+  std::vector<double> shares;
+  if (impl_->tokens.empty()) return shares;
+  const auto n_tokens = static_cast<double>(impl_->tokens.size());
+  for (const Block& block : impl_->network().decoder().blocks()) {
+    if (block.route() == kEveryToken) continue;
+    shares.push_back(static_cast<double>(impl_->state.route(block.route()).n_slots()) / n_tokens);
+  }
+  return shares;
+}
+
 }  // namespace terrace

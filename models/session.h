@@ -116,6 +116,10 @@ class Session {
   void set_profile(Profile* profile) noexcept;
 
   StateBytes state_bytes() const noexcept;
+
+  /// Mixture-of-Depths: of every routed block the share of the context's tokens that ran it; empty for other
+  /// models and for an empty context.
+  std::vector<double> routed_shares() const;
   const Model& model() const noexcept;
 
  private:

@@ -96,8 +96,13 @@ void Session::Impl::load(ByteSource& source) {
   read_array(source, logits.data(), logits.size());
   const std::size_t n_snapshots = tokens.size() / kSnapshotInterval + 1;
   read_array(source, snapshots.as<float>().data(), recurrent_floats() ? n_snapshots * recurrent_floats() : 0);
-  state.load(source);
-  for (KvCache& cache : cross) cache.load(source);
+  state.load(source, encoder_rows + n);
+  for (KvCache& cache : cross) {
+    cache.load(source);
+    TERRACE_CHECK(
+        cache.length() == document_length, kBadFile,
+        fmt::format("state: the document has {} tokens but {} keys", document_length, cache.length()));
+  }
 }
 
 void Session::save(const std::string& path) const {

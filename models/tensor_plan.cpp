@@ -66,6 +66,12 @@ class PlanBuilder {
   void add(std::string name, Shape shape, LayerKind kind, bool is_weight, std::uint64_t touched,
            std::uint64_t uses, InitialValue initial) {
     if (!per_token_) touched = 0;
+    // Whole rows, and at least one of what some token reads.
+    if (share_ < 1 && touched) {
+      const std::uint64_t columns = shape.empty() ? 1 : shape.back();
+      const auto rows = static_cast<double>(touched / columns);
+      touched = columns * std::max<std::uint64_t>(1, static_cast<std::uint64_t>(std::lround(rows * share_)));
+    }
     plan_.push_back({std::move(name), std::move(shape), kind, is_weight, touched, uses, initial});
   }
 
@@ -351,6 +357,9 @@ class PlanBuilder {
         dense(block + ".forget", step.d_model, step.d_model, LayerKind::kOther, 1);
       }
       if (step.kind != StackStep::Kind::kBlock) continue;
+      const bool routed = is_routed(s, step.block);
+      if (routed) depth_router(block + ".depth", *s.depths, step.d_model);
+      share_ = routed ? s.depths->capacity : 1;
       for (std::uint32_t j = 0; j < s.n_attention; ++j) {
         const std::string sublayer = fmt::format("{}.attention.{}", block, j);
         norm(sublayer + ".norm", step.d_model);
@@ -362,7 +371,22 @@ class PlanBuilder {
       }
       if (!s.parallel) norm(block + ".ff.norm", step.d_model);
       feed_forward(block + ".ff", s.ff, step.d_model, step.d_ff, gain);
+      share_ = 1;
     }
+  }
+
+  void depth_router(const std::string& name, const DepthsConfig& depths, std::uint64_t d) {
+    constexpr LayerKind kKind = LayerKind::kController;
+    const auto vector = [&](const std::string& tensor, Shape shape, float gain) {
+      const float std = std_of_row(gain, shape.back());
+      f32(name + tensor, std::move(shape), kKind, {0, {std, std}}, 1);
+    };
+    vector(".router", {d}, 1);
+    if (depths.predictor_width == 0) return;
+    vector(".predictor.in.weight", {depths.predictor_width, d}, kRelu);
+    bias(name + ".predictor.in.bias", {depths.predictor_width}, kKind);
+    vector(".predictor.out.weight", {1, depths.predictor_width}, 1);
+    bias(name + ".predictor.out.bias", {1}, kKind);
   }
 
   void encoder(const StackConfig& s, std::uint64_t d) {
@@ -382,6 +406,7 @@ class PlanBuilder {
   const ModelConfig& config_;
   bool is_rms_;
   bool per_token_ = false;  ///< whether decoding a token reads what is being added
+  double share_ = 1;        ///< of the tokens, that read it
   std::vector<PlannedTensor> plan_;
 };
 

@@ -17,7 +17,7 @@ namespace terrace {
 enum class LayerKind : std::uint8_t {
   kEmbedding,    ///< token and position tables
   kAttention,    ///< projections, self and cross
-  kController,   ///< what chooses units of a sparse feed-forward layer: controller or router
+  kController,   ///< what chooses units of a sparse feed-forward layer, or the tokens of a block
   kFeedForward,  ///< all units
   kSru,
   kNorm,
@@ -43,7 +43,8 @@ struct PlannedTensor {
   std::vector<std::uint64_t> shape;  ///< in elements
   LayerKind kind = LayerKind::kOther;
   bool is_weight = false;     ///< may have any dtype (marked W in docs/model-file.md); else f32
-  std::uint64_t touched = 0;  ///< elements read to decode one token, always whole rows; 0 in an encoder
+  std::uint64_t touched = 0;  ///< elements read to decode one token, always whole rows; 0 in an encoder; on
+                              ///< average at the capacity of a routed block
   std::uint64_t uses = 0;  ///< multiply-adds per element read; 0 for vectors that are only added or scaled by
   InitialValue initial;
 

@@ -13,11 +13,16 @@ from train.norms import Norm
 from train.projections import build_projection
 
 
-def rotate(x, base, interleaved):
-    """Rotary positions on [batch, H, time, dh]: pair j, (j, j+dh/2) or (2j, 2j+1), turns by p * base^(-2j/dh)."""
+def rotate(x, base, interleaved, positions=None):
+    """Rotary positions on [batch, H, time, dh]: pair j, (j, j+dh/2) or (2j, 2j+1), turns by p * base^(-2j/dh).
+
+    `positions` [batch, time]; None: p = 0, 1, ...
+    """
     half = x.shape[-1] // 2
     rate = base ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
-    angle = torch.arange(x.shape[2], device=x.device, dtype=torch.float32)[:, None] * rate
+    if positions is None:
+        positions = torch.arange(x.shape[2], device=x.device)[None]
+    angle = positions[:, None, :, None].float() * rate
     cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
     if interleaved:
         a, b = x[..., 0::2], x[..., 1::2]
@@ -52,7 +57,7 @@ class DotProductAttention(nn.Module):
         k, v = split_heads(self.k(x), self.n_kv_heads), split_heads(self.v(x), self.n_kv_heads)
         if self.rotary:
             base, interleaved = self.rotary.get("base", 10000.0), self.rotary.get("interleaved", False)
-            q, k = rotate(q, base, interleaved), rotate(k, base, interleaved)
+            q, k = (rotate(part, base, interleaved, mode.positions) for part in (q, k))
         group = self.n_heads // self.n_kv_heads
         if group > 1:
             k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)

@@ -2,18 +2,20 @@
 """Mixture-of-Depths: a routed block runs on a chosen share of the tokens, the others pass by (Raposo et al. 2024).
 
     training   the k = ceil(capacity * length) tokens with the largest r = w . x run; x += r * (block(x_sel) - x_sel)
-    eval       a token runs where the causal predictor says so: out(relu(in(x))) > 0; the factor r stays the router's
+    eval       a token runs where s > 0, s = out(relu(in(x))) of a causal predictor, or s = r where there is none
 
 A token that does not run is neither query nor key in the block, and the convolutions' time taps see the previous
-tokens that ran. The predictor learns beside the model: its input is detached and its loss (binary cross-entropy
-against top-k membership) goes to `mode.losses`. Configuration of a stack:
+tokens that ran; rotary positions stay those of the whole sequence. Binary cross-entropy of s against top-k
+membership goes to `mode.losses`: the predictor learns beside the model, its input detached; without one the loss
+shapes the router itself. Configuration of a stack:
 
-    "mixture_of_depths": {"every": 2, "capacity": 0.125, "predictor_width": 32}
+    "mixture_of_depths": {"every": 2, "capacity": 0.125, "predictor_width": 32}      (0: no predictor)
 
 routes blocks every-1, 2*every-1, ...
 """
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -36,12 +38,11 @@ class DepthRouter(nn.Module):
         width = config.get("predictor_width", 32)
         self.capacity = config.get("capacity", 0.125)
         self.router = scaled_normal(d, fan_in=d)
-        self.predictor = nn.ModuleDict({"in": Dense(d, width), "out": Dense(width, 1)})
+        self.predictor = nn.ModuleDict({"in": Dense(d, width), "out": Dense(width, 1)}) if width else None
 
     def forward(self, x, block, mode):
         """x [batch, time, d] with the routed tokens updated by `block(x_sel, mode)`."""
-        score = x @ self.router
-        decision = self.predictor["out"](F.relu(self.predictor["in"](x.detach()))).squeeze(-1)
+        score, decision = self.scores(x)
         if not self.training:
             return torch.stack([self._run_row(x[row], score[row], decision[row], block, mode) for row in range(len(x))])
         k = max(1, math.ceil(self.capacity * x.shape[1]))
@@ -51,8 +52,15 @@ class DepthRouter(nn.Module):
             mode.losses.append(F.binary_cross_entropy_with_logits(decision, member))
         index = chosen.unsqueeze(-1).expand(-1, -1, x.shape[-1])
         selected = x.gather(1, index)
-        update = (block(selected, mode) - selected) * score.gather(1, chosen).unsqueeze(-1)
-        return x.scatter_add(1, index, update)
+        update = block(selected, replace(mode, positions=chosen)) - selected
+        return x.scatter_add(1, index, update * score.gather(1, chosen).unsqueeze(-1))
+
+    def scores(self, x):
+        """r and s [batch, time]."""
+        score = x @ self.router
+        if self.predictor is None:
+            return score, score
+        return score, self.predictor["out"](F.relu(self.predictor["in"](x.detach()))).squeeze(-1)
 
     @staticmethod
     def _run_row(x, score, decision, block, mode):
@@ -60,5 +68,5 @@ class DepthRouter(nn.Module):
         if len(chosen) == 0:
             return x
         selected = x[chosen]
-        update = (block(selected[None], mode)[0] - selected) * score[chosen, None]
-        return x.index_add(0, chosen, update)
+        update = block(selected[None], replace(mode, positions=chosen[None]))[0] - selected
+        return x.index_add(0, chosen, update * score[chosen, None])

@@ -16,6 +16,7 @@ class PassMode:
     temperature: float = 0.1  # training: factor of the Gumbel noise on the controllers
     generator: Optional[torch.Generator] = None  # training: source of all noise; None: PyTorch's global one
     losses: Optional[list] = None  # training: auxiliary losses that layers add (depth predictors)
+    positions: Optional[torch.Tensor] = None  # int64 [batch, time]: of the rows of a routed block; None: 0, 1, ...
 
 
 FULL = PassMode()

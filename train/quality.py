@@ -5,9 +5,8 @@
 
 Every model sees the same tokens in the same order (same seed, same batches). Models of one comparison have equal
 parameter counts where the comparison asks for it: the feed-forward width of the second is chosen to match. Bits per
-byte come from `terrace perplexity` on <data>/test.txt, not from the trainer; Mixture-of-Depths models, which the
-engine does not run yet, are scored by train.evaluate and marked. A finished model is not trained again. Writes
-results.json, results.md and, where matplotlib is installed, results.svg; a run with --only adds to those.
+byte come from `terrace perplexity` on <data>/test.txt, not from the trainer. A finished model is not trained again.
+Writes results.json, results.md and, where matplotlib is installed, results.svg; a run with --only adds to those.
 """
 
 import argparse
@@ -21,7 +20,6 @@ from pathlib import Path
 from train.atomic_file import write_atomically
 from train.checkpoint import load_checkpoint
 from train.errors import TrainError
-from train.evaluate import bits_per_byte, score_text
 from train.export import export_model
 from train.families import build_model
 from train.progress import non_interactive_pyplot
@@ -116,9 +114,14 @@ def comparisons(vocab_size):
     exact = {"kind": "self", "share_qk": True}
     for name, attention in (("exact shared QK", exact), ("LSH", hashed)):
         candidates[f"attention/{name}"] = Candidate(language_model(vocab_size, attention, DENSE_FF, dense_logits))
-    depths = {"every": 2, "capacity": 0.125, "predictor_width": 32}
-    candidates["depth/routed"] = Candidate(
-        language_model(vocab_size, SPARSE_ATTENTION, SPARSE_FF, sparse_logits, mixture_of_depths=depths)
+    for name, width in (("predictor", 32), ("router decides", 0)):
+        depths = {"every": 2, "capacity": 0.125, "predictor_width": width}
+        model = language_model(vocab_size, SPARSE_ATTENTION, SPARSE_FF, sparse_logits, mixture_of_depths=depths)
+        candidates[f"depth/routed, {name}"] = Candidate(model)
+    unrouted = language_model(vocab_size, SPARSE_ATTENTION, SPARSE_FF, sparse_logits)
+    candidates["depth/all tokens, three blocks"] = Candidate(unrouted)
+    candidates["depth/all tokens, two blocks"] = Candidate(
+        {**unrouted, "decoder": {**unrouted["decoder"], "n_layers": 2}}
     )
     candidates["controller/always hard"] = Candidate(sparse, {"quant_prob": 1.0})
     candidates["controller/hard in 30 %, as published"] = Candidate(sparse, {"quant_prob_final": 0.3})
@@ -139,17 +142,11 @@ def train_one(name, candidate, options, arguments, byte_lengths):
     return folder
 
 
-def measure(folder, model, arguments, vocabulary):
-    """[{width, bits_per_byte, by}] of a finished run on <data>/test.txt, by the engine where it runs the model."""
+def measure(folder, model, arguments):
+    """[{width, bits_per_byte}] of a finished run on <data>/test.txt, by the engine."""
     state = load_checkpoint(folder / "last.pt")["model"]
     text = Path(arguments.data) / "test.txt"
     rows = []
-    if "mixture_of_depths" in model["decoder"]:
-        module = build_model(model)
-        module.load_state_dict(state)
-        content = text.read_text(encoding="utf-8")
-        nats = score_text(module, vocabulary.encode(content), CONTEXT, CONTEXT // 2)
-        return [{"width": model["d_ff"], "bits_per_byte": bits_per_byte(nats, content), "by": "trainer"}]
     path = folder / "model.terrace"
     export_model(path, state, model, "f32", Path(arguments.data) / "tokenizer.model")
     for width in widths_of(model):
@@ -158,7 +155,7 @@ def measure(folder, model, arguments, vocabulary):
         result = subprocess.run([str(part) for part in command], capture_output=True, text=True)
         if result.returncode:
             raise TrainError(f"{' '.join(map(str, command))}: {result.stderr.strip()}")
-        rows.append({"width": width, "bits_per_byte": json.loads(result.stdout)["bits_per_byte"], "by": "engine"})
+        rows.append({"width": width, "bits_per_byte": json.loads(result.stdout)["bits_per_byte"]})
     return rows
 
 
@@ -174,12 +171,12 @@ def earlier_results(path):
 
 def table(results):
     """Markdown: one row per model and width."""
-    lines = ["| comparison | tokens | model | parameters | width | bits/byte | by |", "|---|---|---|---|---|---|---|"]
+    lines = ["| comparison | tokens | model | parameters | width | bits/byte |", "|---|---|---|---|---|---|"]
     for name, entry in results.items():
         group, _, model = name.partition("/")
         for row in entry["rows"]:
             counts = f"{entry['tokens']:,}", model, f"{entry['parameters']:,}"
-            cells = (group, *counts, row["width"], f"{row['bits_per_byte']:.4f}", row["by"])
+            cells = (group, *counts, row["width"], f"{row['bits_per_byte']:.4f}")
             lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
 
@@ -239,7 +236,7 @@ def main(argv=None):
             if args.only and name.partition("/")[0] not in args.only.split(","):
                 continue
             folder = train_one(name, candidate, options, args, vocabulary.byte_lengths())
-            rows = measure(folder, candidate.model, args, vocabulary)
+            rows = measure(folder, candidate.model, args)
             results[name] = {
                 "parameters": parameter_count(candidate.model),
                 "tokens": args.steps * args.batch_tokens,

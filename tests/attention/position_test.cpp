@@ -85,7 +85,7 @@ TEST_CASE("rotary turns pairs of channels, half-split or interleaved, at any pos
       TestExec exec(n_threads);
       const Rotary rotary(d_head, 32, 500.0, interleaved);
       auto x = start;
-      rotary.apply(exec.get(), rows_of(x, d_head * n_heads), positions);
+      rotary.apply(exec.get(), rows_of(x, d_head * n_heads), std::span(positions));
       Matrix expected(n, d_head * n_heads);
       for (std::size_t t = 0; t < n; ++t) {
         for (std::size_t h = 0; h < n_heads; ++h) {

@@ -14,7 +14,7 @@ namespace {
 
 TEST_CASE("session: documents are checked, and trailing padding changes nothing") {
   Models models;
-  const auto model = models.make(kSamples[4]);
+  const auto model = models.make(sample_named("Terraformer"));
   Runtime runtime({.n_threads = 1});
   Session session(model, runtime);
   const std::vector<TokenId> ids = some_tokens(*model, 5);

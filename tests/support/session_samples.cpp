@@ -36,6 +36,25 @@ const std::vector<Sample> kSamples = {
                       {"kind":"lsh","chunk_len":8,"n_chunks_before":1,"n_hashes":2,"n_buckets":8,"mem_len":64,"drop_len":16},
                       {"kind":"favor"}],"ff":{"kind":"switch","n_experts":4}}})",
      true},
+    {"Mixture-of-Depths: convolutions, SRU and nested widths over the tokens that run",
+     R"({"family":"transformer_lm","d_model":32,"d_ff":128,"n_heads":4,"vocab_size":40,"max_context":256,
+         "decoder":{"n_layers":4,"position":{"kind":"learned","max_len":256},
+         "mixture_of_depths":{"every":2,"capacity":0.5,"predictor_width":8},
+         "attention":[{"kind":"multiplicative_conv","n_modules":4}],
+         "ff":{"kind":"sparse","block_size":8,"d_lowrank":8,"sru":{"n_layers":1,"width":8},"widths":[64,128]}}})"},
+    {"Mixture-of-Depths by the router's sign: rotary in a parallel block",
+     R"({"family":"transformer_lm","d_model":32,"d_ff":64,"n_heads":4,"vocab_size":40,"max_context":256,
+         "decoder":{"n_layers":2,"position":{"kind":"none"},"parallel":true,
+         "mixture_of_depths":{"every":1,"capacity":0.5,"predictor_width":0},
+         "attention":[{"kind":"dot_product","n_kv_heads":2,"rotary":{}}],"ff":{"kind":"dense"}}})"},
+    {"Mixture-of-Depths: LSH, chunked attention and running sums",
+     R"({"family":"transformer_lm","d_model":32,"d_ff":64,"n_heads":4,"vocab_size":40,"max_context":256,
+         "decoder":{"n_layers":3,"position":{"kind":"sin_cos"},
+         "mixture_of_depths":{"every":1,"capacity":0.5},
+         "attention":[{"kind":"lsh","chunk_len":8,"n_chunks_before":1,"n_hashes":2,"n_buckets":8,"mem_len":64,"drop_len":16},
+                      {"kind":"self","share_qk":true,"chunk_len":8,"n_chunks_before":1},
+                      {"kind":"favor"}],"ff":{"kind":"block","n_experts":2}}})",
+     true},
     {"Terraformer",
      R"({"family":"terraformer","d_model":32,"d_ff":64,"n_heads":4,"vocab_size":40,"max_context":256,
          "shared_embedding":true,
@@ -52,6 +71,10 @@ const std::vector<Sample> kSamples = {
          "cross":{"q_modules":4,"has_output":false},"ff":{"kind":"block","n_experts":2}}})",
      true},
 };
+
+const Sample& sample_named(std::string_view name) {
+  return *std::find_if(kSamples.begin(), kSamples.end(), [&](const Sample& s) { return s.name == name; });
+}
 
 ModelConfig widened(ModelConfig config) {
   config.d_model = 2 * kQ4Columns;

@@ -4,6 +4,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "engine/isa.h"
@@ -24,6 +25,8 @@ struct Sample {
 
 /// Every stateful layer at least once, with odd sizes.
 extern const std::vector<Sample> kSamples;
+/// The one of that name.
+const Sample& sample_named(std::string_view name);
 
 /// The same layers with rows that are multiples of kQ4Columns long: q4 is q8 elsewhere.
 ModelConfig widened(ModelConfig config);

@@ -19,7 +19,7 @@ std::uint64_t parameters(const ModelConfig& config) { return token_cost(tensor_p
 bool is_sparse(const ModelConfig& config) noexcept {
   using Projection = ProjectionConfig::Kind;
   if (config.logits.kind != Projection::kDense) return true;
-  if (config.decoder.ff.kind != FeedForwardConfig::Kind::kDense) return true;
+  if (config.decoder.ff.kind != FeedForwardConfig::Kind::kDense || config.decoder.depths) return true;
   return std::any_of(config.decoder.attention.begin(), config.decoder.attention.end(),
                      [](const auto& attention) {
                        return attention.kind == AttentionConfig::Kind::kMultiplicativeConv ||
@@ -34,6 +34,7 @@ ModelConfig dense_twin(const ModelConfig& config) {
   twin.decoder.attention = {AttentionConfig()};
   twin.decoder.ff = FeedForwardConfig();
   twin.decoder.ff.activation = decoder.decoder.ff.activation;
+  twin.decoder.depths.reset();
   twin.logits = ProjectionConfig();
 
   // Parameters grow linearly with d_ff, so two points give the line.

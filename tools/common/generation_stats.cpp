@@ -2,6 +2,7 @@
 #include "tools/common/generation_stats.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <sys/resource.h>
 
 #include <nlohmann/json.hpp>
@@ -29,6 +30,7 @@ void GenerationStats::measure(const Session& session, Runtime& runtime, KvType k
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
   peak_rss_bytes = static_cast<std::uint64_t>(usage.ru_maxrss) * 1024;  // before the probe takes memory
+  routed_shares = session.routed_shares();
   const StateBytes state = session.state_bytes();
   kv_bytes = state.kv_cache;
   state_bytes = state.kv_cache + state.recurrent + state.snapshots + state.workspace;
@@ -59,6 +61,11 @@ std::string GenerationStats::text() const {
                            100 * ratio(bytes_per_s, read_bw_bytes_per_s)));
   text +=
       line("active weights", fmt::format("{:.1f} % of the parameters per token", 100 * active_weight_share));
+  if (!routed_shares.empty()) {
+    std::vector<double> percent;
+    for (const double share : routed_shares) percent.push_back(100 * share);
+    text += line("routed blocks", fmt::format("ran on {:.1f} % of the tokens", fmt::join(percent, ", ")));
+  }
   text +=
       line("state", fmt::format("{:.2f} MB, of which keys and values {:.2f} MB",
                                 static_cast<double>(state_bytes) / 1e6, static_cast<double>(kv_bytes) / 1e6));
@@ -92,6 +99,7 @@ std::string GenerationStats::json() const {
       {"decode_disk_bytes", decode_reads.bytes},
       {"sampler", sampler},
       {"seed", seed}};
+  if (!routed_shares.empty()) figures["routed_shares"] = routed_shares;
   if (encoder_tokens > 0) {
     figures["encoder_tokens"] = encoder_tokens;
     figures["encoder_seconds"] = encoder_seconds;

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "attention/kv_cache.h"
 #include "engine/runtime.h"
@@ -32,6 +33,7 @@ struct GenerationStats {
       0;  ///< weights, keys, values and recurrent state, the mean over the generated tokens
   double active_weight_share = 0;
   double read_bw_bytes_per_s = 0;
+  std::vector<double> routed_shares;  ///< of the tokens that ran each routed block
   std::uint64_t kv_bytes = 0;
   std::uint64_t state_bytes = 0;     ///< kv_bytes, recurrent state and its snapshots, scratch memory
   std::uint64_t peak_rss_bytes = 0;  ///< of the process, pages of the model file included

@@ -74,7 +74,10 @@ std::uint64_t state_bytes_read(const Model& model, KvType kv_type, std::size_t p
       config.family == Family::kTerraformer;  // the document stands before the decoder's own tokens
   const std::size_t slots = position + 1 + (joined ? encoder_length : 0);
   for (const KvSpec& kv : layout.kv) {
-    bytes += slots * kv.n_heads * KvRows(kv_type, kv.d_k, kv.d_v).slot_bytes();
+    const std::uint64_t all = slots * kv.n_heads * KvRows(kv_type, kv.d_k, kv.d_v).slot_bytes();
+    // A routed layer holds its share of the positions and is run for its share of the tokens.
+    const double share = kv.route == kEveryToken ? 1 : config.decoder.depths->capacity;
+    bytes += scaled(all, share * share);
   }
   for (const Block& block : model.network().decoder().blocks()) {
     if (!block.cross()) continue;

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from train.export import export_model
+from train.mixture_of_depths import DepthRouter
 from train.pass_mode import PassMode
 from train.settings import widths_of
 from train.sparse_ff import SparseFeedForward
@@ -15,15 +16,15 @@ from train.tests import tiny
 from train.trainer import Trainer
 
 TOLERANCE = 2e-4
-# A choice of a controller is only comparable where rounding cannot turn it over.
+# A choice of a controller or router is only comparable where rounding cannot turn it over.
 MARGIN = 1e-5
 
 
-@pytest.fixture(scope="module", params=tiny.ENGINE_FAMILIES)
+@pytest.fixture(scope="module", params=tiny.ALL_FAMILIES)
 def trained(request, corpus, byte_lengths, tmp_path_factory):
     """(name, model after a few steps, folder with model.terrace)."""
     folder = tmp_path_factory.mktemp(request.param)
-    config = tiny.settings(tiny.ENGINE_FAMILIES[request.param], corpus, steps=6)
+    config = tiny.settings(tiny.ALL_FAMILIES[request.param], corpus, steps=6)
     trainer = Trainer(config, folder / "run", byte_lengths)
     trainer.run()
     export_model(
@@ -45,14 +46,20 @@ def engine_logits(terrace, folder, inputs, *flags):
 
 
 def check_margins(model, inputs, mode):
-    """No controller's winning margin is within rounding noise (else equal picks could not be demanded)."""
+    """No choice of a controller or router is within rounding noise (else equal picks could not be demanded)."""
     margins = []
 
     def note(module, _, z):
         top = z.topk(2, -2).values  # [.., N, blocks]
         margins.append((top[..., 0, :] - top[..., 1, :]).min().item())
 
-    hooks = [m.controller.register_forward_hook(note) for m in model.modules() if isinstance(m, SparseFeedForward)]
+    def note_decision(module, arguments, _):
+        decision = module.scores(arguments[0])[1]
+        margins.append(decision.abs().min().item())
+        assert (decision > 0).any() and (decision < 0).any(), "all tokens or none run: choose another tiny model"
+
+    hooks = [m.register_forward_hook(note_decision) for m in model.modules() if isinstance(m, DepthRouter)]
+    hooks += [m.controller.register_forward_hook(note) for m in model.modules() if isinstance(m, SparseFeedForward)]
     with torch.no_grad():
         model(*inputs, mode)
     for hook in hooks:
@@ -87,22 +94,3 @@ def test_the_engine_verifies_the_file(terrace, trained):
     _, _, folder = trained
     result = subprocess.run([str(terrace), "verify", str(folder / "model.terrace")], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-
-
-def test_mixture_of_depths_is_refused_clearly(terrace, corpus, byte_lengths, tmp_path):
-    config = tiny.settings(tiny.DEPTHS, corpus, steps=1)
-    trainer = Trainer(config, tmp_path / "run", byte_lengths)
-    export_model(tmp_path / "model.terrace", trainer.model.state_dict(), config["model"])
-    (tmp_path / "ids.txt").write_text("0 5 6")
-    command = [
-        terrace,
-        "logits",
-        "-m",
-        tmp_path / "model.terrace",
-        "--tokens",
-        tmp_path / "ids.txt",
-        "--out",
-        tmp_path / "o.npy",
-    ]
-    result = subprocess.run([str(part) for part in command], capture_output=True, text=True)
-    assert result.returncode == 1 and "mixture_of_depths" in result.stderr
