@@ -156,7 +156,8 @@ void LshLayer::encode(EncodeContext& context, const Norm& norm, ConstRows x, Row
   const WholeRows recurrent(1, recurrent_floats_, "the recurrent state of LSH attention");
   context.for_blocks(x.n, [&](std::size_t begin, std::size_t count) {
     const Rows h = normed_block(context, norm, x, begin, count);
-    project(context.exec, h, context.positions.from(begin), recurrent.rows().data, qk.block(begin, count), v.block(begin, count));
+    project(context.exec, h, context.positions.from(begin), recurrent.rows().data, qk.block(begin, count),
+            v.block(begin, count));
   });
   const WholeRows attended(x.n, d_value_, "the output of LSH attention");
   if (x.n <= std_length_) {
