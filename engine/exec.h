@@ -21,6 +21,10 @@ struct Exec {
   /// Below this many bytes of weights (or multiply-adds of activations) a phase stays on the leader: a
   /// fork-join costs about 0.35 us, which is 10 KiB of memory traffic on one core.
   static constexpr std::size_t kMinWorkPerChunk = std::size_t{16} * 1024;
+  /// The same for a phase whose data the next one reads on all cores: lines that another core wrote travel at
+  /// about the speed of memory, so less than some 10 us of work is done sooner by one (c4-medium q8: 3 to 5 %
+  /// of a token).
+  static constexpr std::size_t kMinWorkPerShare = std::size_t{128} * 1024;
 
   /// Splits [0, n) into contiguous ranges of at least `grain` items, a multiple of `align` (the last one may
   /// be shorter), and runs fn(begin, end) on each. Results must not depend on the split. `work_per_item` in
@@ -40,20 +44,21 @@ struct Exec {
 
   /// Chunks of about equal work for n items, where a phase cuts them itself.
   std::uint32_t chunks_of(std::size_t n, std::size_t work_per_item) const noexcept {
-    return bounded_chunks(n, work_per_item, most_chunks());
+    return bounded_chunks(n, work_per_item, most_chunks(), kMinWorkPerChunk);
   }
   /// The same when every thread takes one chunk, the leader the first: for short phases that follow each
   /// other on the same data, which then stays in the cache of the core that has it, and for what a thread
   /// does once for all its items. Nobody overtakes a thread that loses its core.
   std::uint32_t one_chunk_each(std::size_t n, std::size_t work_per_item) const noexcept {
-    return bounded_chunks(n, work_per_item, team.size());
+    return bounded_chunks(n, work_per_item, team.size(), kMinWorkPerShare);
   }
 
  private:
   /// A few chunks per thread let a thread that lost its core for a moment be overtaken.
   std::size_t most_chunks() const noexcept { return team.size() == 1 ? 1 : std::size_t{4} * team.size(); }
-  static std::uint32_t bounded_chunks(std::size_t n, std::size_t work_per_item, std::size_t most) noexcept {
-    const std::size_t chunks = std::min(n, n * work_per_item / kMinWorkPerChunk);
+  static std::uint32_t bounded_chunks(std::size_t n, std::size_t work_per_item, std::size_t most,
+                                      std::size_t least_work) noexcept {
+    const std::size_t chunks = std::min(n, n * work_per_item / least_work);
     return static_cast<std::uint32_t>(std::clamp<std::size_t>(chunks, 1, most));
   }
 };

@@ -10,6 +10,12 @@
 
 namespace terrace {
 
+/// About how many multiply-adds of sixteen activation rows with weights of `dtype` a core does in the time of
+/// reading a byte from memory (Emerald Rapids, bench_sparse_qkv).
+inline std::size_t multiply_adds_per_byte(const DenseKernels& kernels, DType dtype) noexcept {
+  return dtype == DType::kQ8 && kernels.pack_q8 ? 20 : 2;
+}
+
 /// Activation rows as the dot kernels of one weight dtype want them: pointers to f32 rows, or quantised rows;
 /// many quantised ones also packed. Made once and used by every linear map that reads the same input (q, k
 /// and v of one norm, say).

@@ -66,10 +66,11 @@ class UnitCut {
   }
 
   std::size_t n_blocks() const noexcept { return n_blocks_; }
-  /// Of `n_windows` windows, as Exec::for_range counts it: four bytes a column, or a multiply-add per window,
-  /// about eight of them in the time of a byte.
+  /// Of `n_windows` windows, as Exec::for_range counts it: a byte a column, or its multiply-adds.
   std::size_t work_per_block(std::size_t n_windows) const noexcept {
-    return kPackRows * columns_ / n_blocks_ * std::max<std::size_t>(4, n_windows / 8);
+    const LocallyConvDense& conv = *tasks_.front().conv;
+    const std::size_t rate = multiply_adds_per_byte(conv.kernels(), conv.weight().dtype);
+    return kPackRows * columns_ / n_blocks_ * std::max<std::size_t>(1, n_windows / rate);
   }
 
   /// Calls fn(task, first unit, end) for the units of chunk `chunk` of `n_chunks`.

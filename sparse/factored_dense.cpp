@@ -120,9 +120,10 @@ void FactoredDense::forward_by_modules(Exec& exec, const GatedRows& gated, Rows 
                                        const UpcomingWeights& upcoming) const {
   UpcomingWeights own;  // what comes after the gates
   own.add(proj_);
+  const std::size_t arithmetic =
+      d_in() * (sizeof(float) + proj_.rows / multiply_adds_per_byte(*kernels_, proj_.dtype));
   const std::uint32_t n_chunks =
-      exec.one_chunk_each(n_modules() / kModulesPerThread,
-                          kModulesPerThread * (d_in() * sizeof(float) + work_per_row(1) * proj_.rows));
+      exec.one_chunk_each(n_modules() / kModulesPerThread, kModulesPerThread * arithmetic);
   const std::size_t bytes = gated.panel(0).packs_bytes(*kernels_, proj_.dtype);
   auto* const packs = exec.ws.take<std::byte>(n_chunks * bytes);
   const std::size_t n_blocks = (proj_.rows + kRowBlock - 1) / kRowBlock;
