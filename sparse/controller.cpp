@@ -3,9 +3,11 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "engine/error.h"
+#include "engine/prefetch.h"
 
 namespace terrace {
 namespace {
@@ -37,6 +39,13 @@ Controller::Controller(const DenseKernels& kernels, const WeightView& down, cons
 
 std::size_t Controller::bytes_per_token(std::size_t width) const noexcept {
   return down_.weight().bytes() + up_.slice_rows(0, width).bytes() + width * sizeof(float);
+}
+
+void Controller::prefetch(std::size_t begin, std::size_t end) const noexcept {
+  end = std::min(end, n_units() / block_size_);
+  if (is_quantized(up_.dtype) || begin >= end) return;
+  prefetch_bytes(up_.row(begin * block_size_),
+                 (end - begin) * block_size_ * row_bytes(up_.dtype, up_.row_stride));
 }
 
 void Controller::pick(const PreparedRows& h, std::size_t begin, std::size_t end, float* logits,

@@ -25,6 +25,9 @@ constexpr std::size_t kWantedGroups = 8;
 /// Units among which the controller chooses before the chosen rows are asked for.
 constexpr std::size_t kUnitsPerStep = 64;
 
+/// Steps by which the controller's rows are asked for ahead.
+constexpr std::size_t kStepsAhead = 2;
+
 /// Groups between the stages of the pipeline.
 constexpr std::size_t kLag = 2;
 
@@ -157,6 +160,7 @@ void SparseFfn::choose(const Pass& pass, std::size_t group, float* logits) const
   const std::size_t step = std::max<std::size_t>(1, kUnitsPerStep / block_size());
   for (std::size_t first = begin; first < end; first += step) {
     const std::size_t last = std::min(first + step, end);
+    controller_.prefetch(first + kStepsAhead * step, last + kStepsAhead * step);
     controller_.pick(pass.h, first, last, logits, pass.units, pass.gains, pass.n_blocks);
     for (std::size_t t = 0; t < pass.x.size(); ++t) {
       for (std::size_t b = first; b < last; ++b) {
