@@ -25,7 +25,8 @@ class Rotary {
   explicit operator bool() const noexcept { return d_head_ != 0; }
   std::size_t max_positions() const noexcept { return max_positions_; }
 
-  /// Rotates every head of every row in place: x [n, n_heads * d_head], row t at positions[t] < max_positions.
+  /// Rotates every head of every row in place: x [n, n_heads * d_head], row t at positions[t] <
+  /// max_positions.
   void apply(const Exec& exec, Rows x, RowPositions positions) const noexcept;
 
  private:
