@@ -41,6 +41,8 @@ DENSE = {
     },
     "logits": {"kind": "dense"},
 }
+# Every other block runs on a part of the tokens.
+ROUTED = {**SPARSE, "decoder": {**SPARSE["decoder"], "n_layers": 4, "mixture_of_depths": {"every": 2, "capacity": 0.5}}}
 
 
 class Result:
@@ -73,10 +75,12 @@ def run(*arguments, code=0, stdin=b"", env=None, **options):
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory):
-    """Model files by name: sparse, dense (both with the byte tokenizer) and bare (no tokenizer)."""
+    """Model files by name: sparse, dense, routed (all with the byte tokenizer) and bare (no tokenizer)."""
     folder = tmp_path_factory.mktemp("models")
     paths = {}
-    for name, config, tokenizer in (("sparse", SPARSE, "bytes:3"), ("dense", DENSE, "bytes:3"), ("bare", DENSE, "none")):
+    configs = {"sparse": SPARSE, "dense": DENSE, "routed": ROUTED, "bare": DENSE}
+    for name, config in configs.items():
+        tokenizer = "none" if name == "bare" else "bytes:3"
         description = folder / f"{name}.json"
         description.write_text(json.dumps(config))
         paths[name] = folder / f"{name}.terrace"

@@ -23,7 +23,7 @@ def test_stdout_carries_the_text_and_nothing_else(models, name):
     assert generate(models[name], "-p", "hello", "-n", 20, *GREEDY, "--stats").out == quiet.out
 
 
-@pytest.mark.parametrize("name", ["sparse", "dense"])
+@pytest.mark.parametrize("name", ["sparse", "dense", "routed"])
 def test_greedy_text_does_not_depend_on_threads_or_source(models, name, tmp_path):
     text = tmp_path / "prompt.txt"
     text.write_text("hello world")
@@ -42,6 +42,15 @@ def test_a_seed_gives_the_same_text_again(models):
     assert text(1) == text(1)
     assert len({text(seed) for seed in range(5)}) == 5
     assert len({text(-1) for _ in range(3)}) == 3  # as in llama.cpp: a new seed each time
+
+
+def test_stats_tell_the_share_of_the_tokens_that_ran_each_routed_block(models):
+    command = [models["routed"], "-p", "hello", "-n", 40, *GREEDY, "--stats"]
+    assert "routed blocks" in generate(*command).err
+    shares = json.loads(generate(*command, "--json").err)["routed_shares"]
+    assert len(shares) == 2 and all(0 <= share <= 1 for share in shares) and any(0 < share < 1 for share in shares)
+    plain = generate(models["sparse"], "-p", "hello", "-n", 5, *GREEDY, "--stats", "--json")
+    assert "routed_shares" not in json.loads(plain.err)
 
 
 def test_top_k_1_is_greedy(models):
