@@ -83,7 +83,7 @@ void FavorAttention::causal(const Exec& exec, float* state, ConstRows q, ConstRo
   const Workspace::Scope scope(exec.ws);
   const std::size_t m = width();
   const std::size_t per_head = RowScratch::floats(m, d_head_);
-  float* const memory = exec.ws.take<float>(n_heads_ * per_head);
+  auto* const memory = exec.ws.take<float>(n_heads_ * per_head);
   exec.for_range(n_heads_, 1, q.n * m * d_head_ * 2, [&](std::size_t begin, std::size_t end) {
     for (std::size_t h = begin; h < end; ++h) {
       const RowScratch row(memory + h * per_head, m, d_head_);
@@ -125,10 +125,10 @@ void FavorAttention::full(const Exec& exec, ConstRows q, ConstRows k, ConstRows 
   const Workspace::Scope scope(exec.ws);
   const std::size_t m = width();
   const std::size_t per_head = RowScratch::floats(m, d_head_);
-  float* const memory = exec.ws.take<float>(n_heads_ * per_head);
-  float* const sums = exec.ws.take<float>(state_floats());
+  auto* const memory = exec.ws.take<float>(n_heads_ * per_head);
+  auto* const sums = exec.ws.take<float>(state_floats());
   std::fill_n(sums, state_floats(), 0.0F);
-  float* const tops = exec.ws.take<float>(n_heads_);
+  auto* const tops = exec.ws.take<float>(n_heads_);
   std::fill_n(tops, n_heads_, -std::numeric_limits<float>::infinity());
 
   // fn(h, t, scratch) for all heads and the rows [0, n), in order within a head.

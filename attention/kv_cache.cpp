@@ -21,8 +21,8 @@ KvCache::KvCache(std::size_t n_heads, std::size_t d_k, std::size_t d_v, KvType t
   TERRACE_CHECK(n_heads > 0 && d_k > 0 && d_v > 0, kBadArgument,
                 "a K/V cache needs at least one head and one channel; found " + std::to_string(n_heads) +
                     " heads, d_k " + std::to_string(d_k) + ", d_v " + std::to_string(d_v));
-  constexpr std::size_t most = std::size_t{1} << 40;
-  TERRACE_CHECK(n_heads < most / kPageSlots / 4 / (d_k + d_v + kLanes), kBadArgument,
+  constexpr std::size_t kMost = std::size_t{1} << 40;
+  TERRACE_CHECK(n_heads < kMost / kPageSlots / 4 / (d_k + d_v + kLanes), kBadArgument,
                 "K/V rows of " + std::to_string(n_heads) + " heads are too wide");
   head_bytes_ = rows_.bytes();
   pages_ = PageStore(n_heads * head_bytes_, (max_length + kPageSlots - 1) / kPageSlots, "keys and values");

@@ -141,10 +141,10 @@ void LshAttention::full(const Exec& exec, ConstRows qk, ConstRows v, std::size_t
   const Workspace::Scope scope(exec.ws);
   const std::size_t d_k = config_.d_k;
   const std::size_t stride = state_floats(config_.d_v);
-  float* const key_factor = exec.ws.take<float>(n);
+  auto* const key_factor = exec.ws.take<float>(n);
   auto* const ids = exec.ws.take<std::uint32_t>(n_entries);
   auto* const order = exec.ws.take<std::uint32_t>(n_entries);
-  float* const states = exec.ws.take<float>(n_entries * stride);  // [round, row]
+  auto* const states = exec.ws.take<float>(n_entries * stride);  // [round, row]
   auto* const counts = exec.ws.take<std::uint32_t>(std::size_t{hash.buckets().total()} + 2);
 
   ChunkedHead head;
@@ -168,7 +168,7 @@ void LshAttention::full(const Exec& exec, ConstRows qk, ConstRows v, std::size_t
   const std::size_t scratch_floats = chunked_scratch_floats(d_k, config_.d_v);
   const std::size_t lane_floats =
       scratch_floats + kChunkedQueries * stride + padded_width(hash.scratch_floats() + config_.n_hashes);
-  float* const memory = exec.ws.take<float>(n_lanes * lane_floats);
+  auto* const memory = exec.ws.take<float>(n_lanes * lane_floats);
 
   for (std::size_t h = 0; h < config_.n_heads; ++h) {
     head.q = head.k = {qk.data + h * d_k, qk.stride};

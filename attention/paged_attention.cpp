@@ -247,7 +247,7 @@ void PagedAttention::attend_in_two_phases(const Exec& exec, const KvCache& kv, c
   const std::size_t stride = state_floats(d_v_);
   const std::size_t block_floats = plan.block_rows * stride;
   const std::size_t n_items = plan.n_blocks * plan.n_segments;
-  float* const states = exec.ws.take<float>(n_items * block_floats);
+  auto* const states = exec.ws.take<float>(n_items * block_floats);
   exec.team.run(static_cast<std::uint32_t>(plan.n_chunks), [&](std::uint32_t chunk) {
     Scratch scratch = scratch_at(memory + chunk * scratch_bytes());
     for (std::size_t i = chunk; i < n_items; i += plan.n_chunks) {
@@ -279,7 +279,7 @@ void PagedAttention::attend(const Exec& exec, const KvCache& kv, const VisibleSl
   TERRACE_DCHECK(kv.n_heads() == n_kv_heads_ && kv.d_k() == d_k_ && kv.d_v() == d_v_);
   TERRACE_DCHECK(q.width == n_heads() * d_k_ && y.width == n_heads() * d_v_ && q.n == y.n);
   const Workspace::Scope scope(exec.ws);
-  std::byte* const memory = exec.ws.take<std::byte>(plan.n_chunks * scratch_bytes());
+  auto* const memory = exec.ws.take<std::byte>(plan.n_chunks * scratch_bytes());
   if (plan.by_segment) {
     attend_in_two_phases(exec, kv, visible, plan, memory, q, y);
   } else {

@@ -26,6 +26,7 @@ Rotary::Rotary(std::size_t d_head, std::size_t max_positions, double base, bool 
   }
 }
 
+// NOLINTNEXTLINE(readability-non-const-parameter): written by reference
 void Rotary::rotate_row(float* x, std::size_t n_heads, std::size_t position) const noexcept {
   TERRACE_DCHECK(position < max_positions_);
   const std::size_t half = d_head_ / 2;

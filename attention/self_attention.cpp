@@ -66,7 +66,7 @@ void SelfAttention::full(const Exec& exec, ConstRows q, ConstRows k, ConstRows v
   const std::size_t tasks_per_pass = std::max(n_lanes, kWorkPerPass / std::max<std::size_t>(1, block_work));
   const std::size_t scratch_floats = chunked_scratch_floats(d_k, d_v);
   const std::size_t states_floats = kChunkedQueries * state_floats(d_v);
-  float* const memory = exec.ws.take<float>(n_lanes * (scratch_floats + states_floats));
+  auto* const memory = exec.ws.take<float>(n_lanes * (scratch_floats + states_floats));
 
   const auto attend_block = [&](std::size_t task, float* scratch) {
     const std::size_t h = task / blocks_per_head;

@@ -11,15 +11,15 @@ namespace {
 /// Inverse error function in single precision: two polynomials in w = -log(1 - x^2), of Giles 2010,
 /// "Approximating the erfinv function", as XLA evaluates them.
 float inverse_erf(float x) noexcept {
-  constexpr std::array central = {2.81022636e-08F,  3.43273939e-07F, -3.5233877e-06F,
-                                  -4.39150654e-06F, 0.00021858087F,  -0.00125372503F,
-                                  -0.00417768164F,  0.246640727F,    1.50140941F};
-  constexpr std::array tail = {-0.000200214257F, 0.000100950558F, 0.00134934322F,
-                               -0.00367342844F,  0.00573950773F,  -0.0076224613F,
-                               0.00943887047F,   1.00167406F,     2.83297682F};
+  constexpr std::array kCentral = {2.81022636e-08F,  3.43273939e-07F, -3.5233877e-06F,
+                                   -4.39150654e-06F, 0.00021858087F,  -0.00125372503F,
+                                   -0.00417768164F,  0.246640727F,    1.50140941F};
+  constexpr std::array kTail = {-0.000200214257F, 0.000100950558F, 0.00134934322F,
+                                -0.00367342844F,  0.00573950773F,  -0.0076224613F,
+                                0.00943887047F,   1.00167406F,     2.83297682F};
   const float w = -std::log1p(-x * x);
   const bool near = w < 5.0F;
-  const auto& coefficients = near ? central : tail;
+  const auto& coefficients = near ? kCentral : kTail;
   const float at = near ? w - 2.5F : std::sqrt(w) - 3.0F;
   float p = coefficients[0];
   for (std::size_t i = 1; i < coefficients.size(); ++i) p = coefficients[i] + p * at;

@@ -55,7 +55,7 @@ struct Exec {
 
  private:
   /// A few chunks per thread let a thread that lost its core for a moment be overtaken.
-  std::size_t most_chunks() const noexcept { return team.size() == 1 ? 1 : std::size_t{4} * team.size(); }
+  std::size_t most_chunks() const noexcept { return team.size() <= 1 ? 1 : std::size_t{4} * team.size(); }
   static std::uint32_t bounded_chunks(std::size_t n, std::size_t work_per_item, std::size_t most,
                                       std::size_t least_work) noexcept {
     const std::size_t chunks = std::min(n, n * work_per_item / least_work);

@@ -69,8 +69,9 @@ class PlanBuilder {
     // Whole rows, and at least one of what some token reads.
     if (share_ < 1 && touched) {
       const std::uint64_t columns = shape.empty() ? 1 : shape.back();
-      const auto rows = static_cast<double>(touched / columns);
-      touched = columns * std::max<std::uint64_t>(1, static_cast<std::uint64_t>(std::lround(rows * share_)));
+      const std::uint64_t rows = touched / columns;
+      const std::int64_t of_some_tokens = std::llround(static_cast<double>(rows) * share_);
+      touched = columns * static_cast<std::uint64_t>(std::max<std::int64_t>(1, of_some_tokens));
     }
     plan_.push_back({std::move(name), std::move(shape), kind, is_weight, touched, uses, initial});
   }

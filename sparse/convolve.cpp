@@ -70,7 +70,8 @@ class UnitCut {
   std::size_t work_per_block(std::size_t n_windows) const noexcept {
     const LocallyConvDense& conv = *tasks_.front().conv;
     const std::size_t rate = multiply_adds_per_byte(conv.kernels(), conv.weight().dtype);
-    return kPackRows * columns_ / n_blocks_ * std::max<std::size_t>(1, n_windows / rate);
+    return kPackRows * columns_ / std::max<std::size_t>(1, n_blocks_) *
+           std::max<std::size_t>(1, n_windows / rate);
   }
 
   /// Calls fn(task, first unit, end) for the units of chunk `chunk` of `n_chunks`.

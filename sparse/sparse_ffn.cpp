@@ -93,7 +93,7 @@ void SparseFfn::forward(Exec& exec, ConstRows x, Rows y, std::size_t width,
 }
 
 void SparseFfn::forward_batch(Exec& exec, ConstRows x, Rows y, std::size_t n_blocks,
-                              std::uint32_t* active_units) const {
+                              std::uint32_t* active_units) const {  // NOLINT: written by way of the pass
   const Workspace::Scope scope(exec.ws);
   Workspace& ws = exec.ws;
   const DType down_dtype = controller_.down().weight().dtype;

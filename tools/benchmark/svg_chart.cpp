@@ -43,7 +43,7 @@ class Drawing {
                           "fill=\"{3}\">\n<title>{4}</title>\n"
                           "<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n",
                           width, height, kFont, kInk, escaped(title))) {
-    text(width / 2, 24, "middle", title, "font-size=\"16\" font-weight=\"bold\"");
+    text(width / 2, 24, "middle", title, R"(font-size="16" font-weight="bold")");
   }
 
   void line(double x1, double y1, double x2, double y2, std::string_view colour, std::string_view more = {}) {
@@ -155,7 +155,7 @@ std::string svg(const LineChart& chart) {
     drawing.curve(points, c);
     add_legend(series.name, c, "stroke-width=\"2\"");
   }
-  constexpr std::string_view kDashed = "stroke-width=\"2\" stroke-dasharray=\"6 4\"";
+  constexpr std::string_view kDashed = R"(stroke-width="2" stroke-dasharray="6 4")";
   for (const auto& level : chart.levels) {
     const auto c = colour();
     drawing.line(kLeft, place_y(level.y), kLeft + kWidth, place_y(level.y), c, kDashed);

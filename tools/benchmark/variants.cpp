@@ -43,6 +43,7 @@ const SweptParameter& find_parameter(std::string_view name) {
                                   [&](const SweptParameter& p) { return p.name == name; });
   if (found != kSweptParameters.end()) return *found;
   std::vector<std::string_view> names;
+  names.reserve(std::size(kSweptParameters));
   for (const SweptParameter& p : kSweptParameters) names.push_back(p.name);
   throw UsageError(fmt::format("--sweep: expected one of {}, found '{}'", fmt::join(names, ", "), name));
 }

@@ -39,7 +39,7 @@ void GenerationStats::measure(const Session& session, Runtime& runtime, KvType k
 }
 
 std::string GenerationStats::text() const {
-  const double tokens = static_cast<double>(decode_tokens);
+  const auto tokens = static_cast<double>(decode_tokens);
   const double bytes_per_s = bytes_per_token * ratio(tokens, decode_seconds);
   const auto line = [](const char* name, const std::string& value) {
     return fmt::format("{:<16}{}\n", name, value);
@@ -77,7 +77,7 @@ std::string GenerationStats::text() const {
 }
 
 std::string GenerationStats::json() const {
-  const double tokens = static_cast<double>(decode_tokens);
+  const auto tokens = static_cast<double>(decode_tokens);
   const double gb_per_s = bytes_per_token * ratio(tokens, decode_seconds) / 1e9;
   nlohmann::ordered_json figures = {
       {"prompt_tokens", prompt_tokens},

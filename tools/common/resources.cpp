@@ -2,7 +2,7 @@
 #include "tools/common/resources.h"
 
 #include <fmt/format.h>
-#include <stdlib.h>
+#include <stdlib.h>  // NOLINT(modernize-deprecated-headers): mkdtemp is POSIX
 #include <sys/resource.h>
 #include <sys/statvfs.h>
 
