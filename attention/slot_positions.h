@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <span>
 
-#include "attention/row_positions.h"
 #include "engine/memory.h"
 #include "engine/serial.h"
 

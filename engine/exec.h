@@ -19,7 +19,7 @@ struct Exec {
   Profile* profile = nullptr;  ///< told what time is spent on, if there is one
 
   /// Below this many bytes of weights (or multiply-adds of activations) a phase stays on the leader: a
-  /// fork-join costs about 0.35 us, which is 10 KiB of memory traffic on one core.
+  /// fork-join costs about 0.9 us, which is 14 KiB of memory traffic on one core.
   static constexpr std::size_t kMinWorkPerChunk = std::size_t{16} * 1024;
   /// The same for a phase whose data the next one reads on all cores: lines that another core wrote travel at
   /// about the speed of memory, so less than some 10 us of work is done sooner by one (c4-medium q8: 3 to 5 %

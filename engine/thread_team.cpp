@@ -149,8 +149,10 @@ void ThreadTeam::publish_and_wait(Call call, const void* context, std::uint32_t 
   const bool one_each = n_chunks <= n_threads_;
   if (!one_each) of_workers -= work(epoch_);
   stopwatch.chunks_done();
-  for (unsigned spins = 0; one_each && spins < kSpinsBeforeClaim && !finished(); ++spins) cpu_pause();
-  if (one_each && !finished()) of_workers -= work(epoch_);  // a worker may not have come
+  if (one_each) {
+    for (unsigned spins = 0; spins < kSpinsBeforeClaim && !finished(); ++spins) cpu_pause();
+    if (!finished()) of_workers -= work(epoch_);  // a worker may not have come
+  }
   Backoff backoff;
   while (!finished()) backoff.pause();
   stopwatch.phase_done();

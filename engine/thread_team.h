@@ -21,7 +21,7 @@ namespace terrace {
 /// descheduled between chunks, costs time but not the result.
 ///
 /// Chunks own their outputs, so results do not depend on who ran them.
-/// Cost: 0.3 to 0.9 us per phase with warm workers, 2 threads (docs/performance.md, "Threads").
+/// Cost: about 0.9 us per phase with warm workers, 2 threads (docs/performance.md, "Threads").
 class ThreadTeam {
  public:
   /// Throws Error{kBadArgument} unless 1 <= n_threads <= 1024.

@@ -20,6 +20,12 @@ bool steps_are_whole(const AttentionLayer& attention) noexcept {
   return attention.causal() && attention.steps_equal_evaluation();
 }
 
+/// Positions of the chosen rows.
+void gather_positions(const RowPositions& positions, std::span<const std::uint32_t> chosen,
+                      std::uint32_t* to) noexcept {
+  for (const std::uint32_t row : chosen) *to++ = static_cast<std::uint32_t>(positions[row]);
+}
+
 /// selected = the chosen rows of x.
 void gather_rows(ConstRows x, std::span<const std::uint32_t> chosen, Rows selected) noexcept {
   for (std::size_t i = 0; i < chosen.size(); ++i) {
@@ -122,9 +128,7 @@ void Block::forward_routed(StepContext& context, Rows x, std::size_t width) cons
   auto* r = exec.ws.take<float>(x.n);
   const std::size_t n = router_->choose(exec, x, chosen, r);
   if (n == 0) return;
-  for (std::size_t i = 0; i < n; ++i) {
-    positions[i] = static_cast<std::uint32_t>(context.positions[chosen[i]]);
-  }
+  gather_positions(context.positions, {chosen, n}, positions);
   context.state.route(route_).append({positions, n});
   Streams selected{take_rows(exec, n, x.width), {}};
   gather_rows(x, {chosen, n}, selected.x1);
@@ -199,9 +203,7 @@ void Block::evaluate_routed(EncodeContext& context, Rows x, StackState& state) c
   const std::size_t multiple = length_multiple();
   const std::size_t padded = (chosen.size() + multiple - 1) / multiple * multiple;
   std::vector<std::uint32_t> positions(padded);
-  for (std::size_t i = 0; i < chosen.size(); ++i) {
-    positions[i] = static_cast<std::uint32_t>(context.positions[chosen[i]]);
-  }
+  gather_positions(context.positions, chosen, positions.data());
   const WholeRows selected(padded, x.width, "the rows of a routed block");
   gather_rows(x, chosen, selected.rows());
   Streams streams{selected.rows(), {}};

@@ -358,9 +358,10 @@ class PlanBuilder {
         dense(block + ".forget", step.d_model, step.d_model, LayerKind::kOther, 1);
       }
       if (step.kind != StackStep::Kind::kBlock) continue;
-      const bool routed = is_routed(s, step.block);
-      if (routed) depth_router(block + ".depth", *s.depths, step.d_model);
-      share_ = routed ? s.depths->capacity : 1;
+      if (is_routed(s, step.block)) {
+        depth_router(block + ".depth", *s.depths, step.d_model);
+        share_ = s.depths->capacity;
+      }
       for (std::uint32_t j = 0; j < s.n_attention; ++j) {
         const std::string sublayer = fmt::format("{}.attention.{}", block, j);
         norm(sublayer + ".norm", step.d_model);

@@ -147,8 +147,8 @@ void FactoredDense::forward_by_modules(Exec& exec, const GatedRows& gated, Rows 
 }
 
 std::size_t FactoredDense::work_per_row(std::size_t n_gated) const noexcept {
-  // About eight multiply-adds in the time of one byte.
-  return std::max(row_bytes(proj_.dtype, d_in()), n_gated * d_in() / 8);
+  return std::max(row_bytes(proj_.dtype, d_in()),
+                  n_gated * d_in() / multiply_adds_per_byte(*kernels_, proj_.dtype));
 }
 
 void FactoredDense::add_panel(std::size_t p, const PreparedRows& gated, std::size_t first, std::size_t row,
