@@ -4,7 +4,7 @@ set(TERRACE_ISA_FLAGS_scalar "")
 set(TERRACE_ISA_FLAGS_avx2 -mavx2 -mfma)
 set(TERRACE_ISA_FLAGS_avx512 -mavx2 -mfma -mavx512f -mavx512cd -mavx512dq -mavx512bw -mavx512vl)
 set(TERRACE_ISA_FLAGS_avx512vnni ${TERRACE_ISA_FLAGS_avx512} -mavx512vnni)
-set(TERRACE_ISA_FLAGS_avx512amx ${TERRACE_ISA_FLAGS_avx512vnni} -mamx-tile -mamx-int8)
+set(TERRACE_ISA_FLAGS_avx512amx ${TERRACE_ISA_FLAGS_avx512vnni} -mavx512bf16 -mamx-tile -mamx-int8 -mamx-bf16)
 set(TERRACE_ISA_FLAGS_neon "")
 set(TERRACE_ISA_FLAGS_neondot -march=armv8.2-a+dotprod)
 

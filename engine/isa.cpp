@@ -35,15 +35,16 @@ bool cpu_has_avx512() noexcept {
 }
 bool cpu_has_avx512_vnni() noexcept { return cpu_has_avx512() && __builtin_cpu_supports("avx512vnni"); }
 
-/// AMX-INT8 of the CPU, saved by the operating system and permitted to this process: Linux gives the tile
-/// registers to those who ask, once, for all threads that start later and for the one that asks.
+/// AMX-INT8 and AMX-BF16 of the CPU (with the vector instructions that make bf16 numbers), saved by the
+/// operating system and permitted to this process: Linux gives the tile registers to those who ask, once, for
+/// all threads that start later and for the one that asks.
 bool tiles_are_usable() noexcept {
 #if defined(__linux__)
   static const bool usable = [] {
     unsigned a = 0, b = 0, c = 0, d = 0;
-    constexpr unsigned kTile = 1U << 24;
-    constexpr unsigned kInt8 = 1U << 25;
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & kTile) == 0 || (d & kInt8) == 0) return false;
+    constexpr unsigned kNeeded = (1U << 24) | (1U << 25) | (1U << 22);  // tiles, int8, bf16
+    if (!__builtin_cpu_supports("avx512bf16")) return false;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & kNeeded) != kNeeded) return false;
     constexpr int kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
     constexpr int kTileData = 18;               // XFEATURE_XTILEDATA
     return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;

@@ -13,7 +13,7 @@ enum class Isa : std::uint8_t {
   kAvx2,        ///< AVX2 + FMA
   kAvx512,      ///< AVX-512 F/CD/DQ/BW/VL
   kAvx512Vnni,  ///< kAvx512 + VNNI (int8 dot products)
-  kAvx512Amx,   ///< kAvx512Vnni + AMX-INT8 (tiles of int8 products, for many activation rows)
+  kAvx512Amx,   ///< kAvx512Vnni + AMX-INT8, AMX-BF16 (tiles of products, for many activation rows)
   kNeon,        ///< aarch64 Advanced SIMD
   kNeonDot      ///< kNeon + SDOT
 };

@@ -39,12 +39,28 @@ void dot_unpacked(const DenseKernels& kernels, const WeightView& w, std::size_t 
   }
 }
 
+/// Pointers to byte `offset` of rows of `w`, in `scratch`. The kernels take arrays of typed pointers; a
+/// pointer is written and read as the same type throughout.
+template <class T>
+const T** row_pointers(const WeightView& w, const std::uint32_t* rows, std::size_t n, std::size_t offset,
+                       const void** scratch) noexcept {
+  auto** const typed = reinterpret_cast<const T**>(scratch);
+  for (std::size_t k = 0; k < n; ++k) typed[k] = reinterpret_cast<const T*>(w.row(rows[k]) + offset);
+  return typed;
+}
+
 }  // namespace
 
 void dot_rows(const DenseKernels& kernels, const WeightView& w, std::size_t begin, std::size_t end,
               const PreparedRows& x, float* y, std::size_t y_stride) noexcept {
   if (begin >= end) return;
   TERRACE_DCHECK(end <= w.rows && x.width() == w.cols && x.quantized() == is_quantized(w.dtype));
+  if (x.packed_as() == Packs::kSplit) {
+    TERRACE_DCHECK(w.dtype == DType::kBf16 && x.n_packed() == x.size());
+    kernels.dot_split_bf16(reinterpret_cast<const std::uint16_t*>(w.row(begin)), w.row_stride, end - begin,
+                           x.packs(), x.size(), w.cols, y + begin, y_stride);
+    return;
+  }
   // Rows that were packed for q8 may also meet q4 weights.
   const bool packed = x.n_packed() > 0 && w.dtype == DType::kQ8;
   const std::size_t whole = packed ? (end - begin) / kPackRows * kPackRows : 0;
@@ -57,6 +73,25 @@ void dot_rows(const DenseKernels& kernels, const WeightView& w, std::size_t begi
   dot_unpacked(kernels, w, begin + whole, end, x, 0, y, y_stride);
 }
 
+void dot_gathered(const DenseKernels& kernels, const WeightView& w, const std::uint32_t* rows, std::size_t n,
+                  const PreparedRows& x, float* y, const void** scratch_rows) noexcept {
+  TERRACE_DCHECK(x.size() == 1 && x.width() == w.cols);
+  switch (w.dtype) {
+    case DType::kF32:
+      kernels.dot_gathered_f32(row_pointers<float>(w, rows, n, 0, scratch_rows), n, x.f32()[0], w.cols, y);
+      break;
+    case DType::kBf16:
+      kernels.dot_gathered_bf16(row_pointers<std::uint16_t>(w, rows, n, 0, scratch_rows), n, x.f32()[0],
+                                w.cols, y);
+      break;
+    // A row of integers is several chains of additions by itself.
+    case DType::kQ8:
+    case DType::kQ4:
+      for (std::size_t k = 0; k < n; ++k) dot_rows(kernels, w.slice_rows(rows[k], 1), 0, 1, x, y + k, 1);
+      break;
+  }
+}
+
 void axpy_rows(const DenseKernels& kernels, const WeightView& w, const float* a, const std::uint32_t* rows,
                std::size_t n, std::size_t begin, std::size_t end, float* y, float* scratch_a,
                const void** scratch_rows) noexcept {
@@ -64,12 +99,7 @@ void axpy_rows(const DenseKernels& kernels, const WeightView& w, const float* a,
   if (n == 0 || begin >= end) return;
   const std::size_t d = end - begin;
   const std::size_t offset = row_bytes(w.dtype, begin);
-  // The kernels take arrays of typed pointers; a pointer is written and read as the same type throughout.
-  const auto pointers = [&]<class T>() {
-    auto** const typed = reinterpret_cast<const T**>(scratch_rows);
-    for (std::size_t k = 0; k < n; ++k) typed[k] = reinterpret_cast<const T*>(w.row(rows[k]) + offset);
-    return typed;
-  };
+  const auto pointers = [&]<class T>() { return row_pointers<T>(w, rows, n, offset, scratch_rows); };
   switch (w.dtype) {
     case DType::kF32:
       kernels.axpy_f32(a, pointers.operator()<float>(), n, y + begin, d);

@@ -15,6 +15,10 @@ constexpr std::size_t kAlign =
 
 constexpr std::size_t padded(std::size_t n) noexcept { return (n + kAlign - 1) / kAlign * kAlign; }
 
+constexpr std::size_t rows_of_pack(Packs packs) noexcept {
+  return packs == Packs::kSplit ? kSplitRows : kPackRows;
+}
+
 std::int32_t sum_of(const std::int8_t* q, std::size_t n) noexcept {
   return std::accumulate(q, q + n, std::int32_t{0});
 }
@@ -23,7 +27,7 @@ std::int32_t sum_of(const std::int8_t* q, std::size_t n) noexcept {
 
 PreparedRows::PreparedRows(Exec& exec, const DenseKernels& kernels, DType dtype, ConstRows x)
     : PreparedRows(unpacked(exec, kernels, dtype, x)) {
-  pack(exec, kernels, dtype);
+  pack(exec, kernels, packs_for(kernels, dtype));
 }
 
 PreparedRows PreparedRows::unpacked(Exec& exec, const DenseKernels& kernels, DType dtype, ConstRows x) {
@@ -87,41 +91,62 @@ PreparedRows PreparedRows::windows(Exec& exec, std::size_t run, std::size_t firs
   return of(windows, n, n_runs * run);
 }
 
-std::size_t PreparedRows::n_to_pack(const DenseKernels& kernels, DType dtype) const noexcept {
-  if (dtype != DType::kQ8 || !kernels.pack_q8 || width_ % kPackColumns != 0) return 0;
-  const std::size_t rest = n_ % kPackRows;
-  return rest >= kMinPacked ? n_ : n_ - rest;
+std::size_t PreparedRows::n_to_pack(Packs packs) const noexcept {
+  switch (packs) {
+    case Packs::kNone:
+      return 0;
+    case Packs::kQ8: {
+      if (width_ % kPackMultiple != 0) return 0;
+      const std::size_t rest = n_ % kPackRows;
+      return rest >= kMinPacked ? n_ : n_ - rest;
+    }
+    case Packs::kSplit:
+      return n_;
+  }
+  return 0;
 }
 
-std::size_t PreparedRows::packs_bytes(const DenseKernels& kernels, DType dtype) const noexcept {
-  return (n_to_pack(kernels, dtype) + kPackRows - 1) / kPackRows * pack_bytes(width_);
+std::size_t PreparedRows::pack_offset(Packs packs, std::size_t i) const noexcept {
+  return i * (packs == Packs::kQ8 ? pack_bytes(width_) : split_bytes(width_, n_ == 1));
 }
 
-void PreparedRows::pack_rows(const DenseKernels& kernels, std::size_t begin, std::size_t end,
-                             std::byte* packs) const noexcept {
-  TERRACE_DCHECK(begin % kPackRows == 0);
-  for (; begin < end; begin += kPackRows) {
-    kernels.pack_q8(quantized_ + begin, std::min(kPackRows, end - begin), width_,
-                    packs + begin / kPackRows * pack_bytes(width_));
+std::size_t PreparedRows::packs_bytes(Packs packs) const noexcept {
+  return pack_offset(packs, (n_to_pack(packs) + rows_of_pack(packs) - 1) / rows_of_pack(packs));
+}
+
+void PreparedRows::pack_rows(const DenseKernels& kernels, Packs packs, std::size_t begin, std::size_t end,
+                             std::byte* to) const noexcept {
+  const std::size_t rows = rows_of_pack(packs);
+  TERRACE_DCHECK(begin % rows == 0);
+  for (; begin < end; begin += rows) {
+    const std::size_t n = std::min(rows, end - begin);
+    std::byte* const pack = to + pack_offset(packs, begin / rows);
+    if (packs == Packs::kQ8) {
+      kernels.pack_q8(quantized_ + begin, n, width_, pack);
+    } else {
+      kernels.pack_split(f32_ + begin, n, width_, n_ == 1, pack);
+    }
   }
 }
 
-void PreparedRows::pack(Exec& exec, const DenseKernels& kernels, DType dtype) {
-  n_packed_ = n_to_pack(kernels, dtype);
+void PreparedRows::pack(Exec& exec, const DenseKernels& kernels, Packs packs) {
+  n_packed_ = n_to_pack(packs);
+  packed_as_ = packs;
   if (n_packed_ == 0) return;
-  auto* const packs = exec.ws.take<std::byte>(packs_bytes(kernels, dtype));
-  packs_ = packs;
+  auto* const to = exec.ws.take<std::byte>(packs_bytes(packs));
+  packs_ = to;
   // Whole packs: two threads that write the same lines of one would wait for each other.
-  exec.for_range(n_packed_, kPackRows, width_,
-                 [&](std::size_t begin, std::size_t end) { pack_rows(kernels, begin, end, packs); });
+  exec.for_range(n_packed_, rows_of_pack(packs), width_,
+                 [&](std::size_t begin, std::size_t end) { pack_rows(kernels, packs, begin, end, to); });
 }
 
-PreparedRows PreparedRows::packed_into(const DenseKernels& kernels, DType dtype,
-                                       std::byte* packs) const noexcept {
+PreparedRows PreparedRows::packed_into(const DenseKernels& kernels, Packs packs,
+                                       std::byte* to) const noexcept {
   PreparedRows copy = *this;
-  copy.n_packed_ = n_to_pack(kernels, dtype);
-  copy.packs_ = packs;
-  pack_rows(kernels, 0, copy.n_packed_, packs);
+  copy.n_packed_ = n_to_pack(packs);
+  copy.packed_as_ = packs;
+  copy.packs_ = to;
+  pack_rows(kernels, packs, 0, copy.n_packed_, to);
   return copy;
 }
 
@@ -130,9 +155,11 @@ PreparedRows PreparedRows::slice(std::size_t begin, std::size_t n) const noexcep
   rows.f32_ = f32_ ? f32_ + begin : nullptr;
   rows.quantized_ = quantized_ ? quantized_ + begin : nullptr;
   rows.n_ = n;
-  const bool whole = begin % kPackRows == 0 && (n % kPackRows == 0 || begin + n == n_);
+  const std::size_t in_pack = rows_of_pack(packed_as_);
+  const bool whole = begin % in_pack == 0 && (n % in_pack == 0 || begin + n == n_);
+  TERRACE_DCHECK(packed_as() != Packs::kSplit || (whole && (n > 1 || n == n_)));
   rows.n_packed_ = whole && begin < n_packed_ ? std::min(n, n_packed_ - begin) : 0;
-  if (rows.n_packed_ > 0) rows.packs_ = packs_ + begin / kPackRows * pack_bytes(width_);
+  if (rows.n_packed_ > 0) rows.packs_ = packs_ + pack_offset(packed_as_, begin / in_pack);
   return rows;
 }
 

@@ -10,18 +10,38 @@
 
 namespace terrace {
 
-/// About how many multiply-adds of sixteen activation rows with weights of `dtype` a core does in the time of
-/// reading a byte from memory (Emerald Rapids, bench_sparse_qkv).
-inline std::size_t multiply_adds_per_byte(const DenseKernels& kernels, DType dtype) noexcept {
-  return dtype == DType::kQ8 && kernels.pack_q8 ? 20 : 2;
+/// What activation rows are packed for.
+enum class Packs : std::uint8_t {
+  kNone,
+  kQ8,     ///< for q8 weights: faster, the same bits. Rows that do not fill half a pack stay as they are
+  kSplit,  ///< for bf16 weights, the sums of dot_split_bf16: other bits, so all rows are packed, however few
+};
+
+/// Packs for products with weights of `dtype` that have the bits of every instruction set.
+constexpr Packs packs_for(const DenseKernels& kernels, DType dtype) noexcept {
+  return dtype == DType::kQ8 && kernels.pack_q8 ? Packs::kQ8 : Packs::kNone;
+}
+/// Packs for a layer with short weight rows, which gains by tiles, where there are any, with one token too.
+constexpr Packs tile_packs_for(const DenseKernels& kernels, DType dtype) noexcept {
+  return dtype == DType::kBf16 && kernels.pack_split ? Packs::kSplit : packs_for(kernels, dtype);
+}
+/// Packs for a layer that multiplies n_modules rows of every token with the same weights. Whole packs: rows
+/// of some of the tokens are whole packs, too.
+constexpr Packs module_packs_for(const DenseKernels& kernels, DType dtype, std::size_t n_modules) noexcept {
+  return n_modules % kSplitRows == 0 ? tile_packs_for(kernels, dtype) : packs_for(kernels, dtype);
 }
 
+/// About how many multiply-adds of sixteen activation rows with weights of `dtype` a core does in the time of
+/// reading a byte from memory (Emerald Rapids, bench_sparse_qkv).
+constexpr std::size_t multiply_adds_per_byte(Packs packs) noexcept { return packs == Packs::kNone ? 2 : 20; }
+
 /// Activation rows as the dot kernels of one weight dtype want them: pointers to f32 rows, or quantised rows;
-/// many quantised ones also packed. Made once and used by every linear map that reads the same input (q, k
-/// and v of one norm, say).
+/// many of them also packed. Made once and used by every linear map that reads the same input (q, k and v of
+/// one norm, say).
 class PreparedRows {
  public:
-  /// Fewer rows than this at the end, or altogether, are not packed: half of a pack's lanes would be idle.
+  /// Fewer rows than this at the end, or altogether, are not packed for q8: half of a pack's lanes would be
+  /// idle.
   static constexpr std::size_t kMinPacked = 8;
   /// Longest row of put_product(): it is made on the stack before it is quantised.
   static constexpr std::size_t kMostProduct = 1024;
@@ -49,16 +69,16 @@ class PreparedRows {
   void put_product(const DenseKernels& kernels, std::size_t i, const float* x, const WeightView& w,
                    std::size_t r) const noexcept;
 
-  /// Packs the rows for weights of `dtype` in a phase of its own, if they are to be packed.
-  void pack(Exec& exec, const DenseKernels& kernels, DType dtype);
+  /// Packs the rows in a phase of its own, if they are to be packed.
+  void pack(Exec& exec, const DenseKernels& kernels, Packs packs);
   /// Bytes of their packs; 0 if they are not to be packed.
-  std::size_t packs_bytes(const DenseKernels& kernels, DType dtype) const noexcept;
+  std::size_t packs_bytes(Packs packs) const noexcept;
   /// A copy that the calling thread packs into packs_bytes() bytes of its own. Of a few rows that costs less
   /// than a phase, after which the lines of the packs would travel to the other threads.
-  PreparedRows packed_into(const DenseKernels& kernels, DType dtype, std::byte* packs) const noexcept;
+  PreparedRows packed_into(const DenseKernels& kernels, Packs packs, std::byte* to) const noexcept;
 
-  /// Rows [begin, begin + n). They stay packed if begin is a multiple of kPackRows, and n is or reaches the
-  /// end.
+  /// Rows [begin, begin + n). They stay packed if begin is the first row of a pack, and n whole packs or all
+  /// rows up to the end. Rows packed as Packs::kSplit may be cut nowhere else.
   PreparedRows slice(std::size_t begin, std::size_t n) const noexcept;
 
   std::size_t size() const noexcept { return n_; }
@@ -69,21 +89,26 @@ class PreparedRows {
 
   /// The first so many rows are packed; 0 if none are.
   std::size_t n_packed() const noexcept { return n_packed_; }
+  /// How they are packed, if they are.
+  Packs packed_as() const noexcept { return n_packed_ > 0 ? packed_as_ : Packs::kNone; }
   const std::byte* packs() const noexcept { return packs_; }
 
  private:
   PreparedRows() = default;
   /// How many of the rows are to be packed.
-  std::size_t n_to_pack(const DenseKernels& kernels, DType dtype) const noexcept;
-  /// Packs rows [begin, end), whole packs, into the packs that start at `packs`.
-  void pack_rows(const DenseKernels& kernels, std::size_t begin, std::size_t end,
-                 std::byte* packs) const noexcept;
+  std::size_t n_to_pack(Packs packs) const noexcept;
+  /// Where pack `i` begins.
+  std::size_t pack_offset(Packs packs, std::size_t i) const noexcept;
+  /// Packs rows [begin, end), whole packs, into the packs that start at `to`.
+  void pack_rows(const DenseKernels& kernels, Packs packs, std::size_t begin, std::size_t end,
+                 std::byte* to) const noexcept;
 
   const float** f32_ = nullptr;
   QuantizedRow* quantized_ = nullptr;
   float* own_f32_ = nullptr;       ///< of reserve(): [n, width] ...
   std::int8_t* own_q8_ = nullptr;  ///< ... or padded rows
   const std::byte* packs_ = nullptr;
+  Packs packed_as_ = Packs::kNone;
   std::size_t n_ = 0;
   std::size_t width_ = 0;
   std::size_t n_packed_ = 0;

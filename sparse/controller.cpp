@@ -43,7 +43,7 @@ std::size_t Controller::bytes_per_token(std::size_t width) const noexcept {
 
 void Controller::prefetch(std::size_t begin, std::size_t end) const noexcept {
   end = std::min(end, n_units() / block_size_);
-  if (is_quantized(up_.dtype) || begin >= end) return;
+  if (is_quantized(up_.dtype) || packs() == Packs::kSplit || begin >= end) return;
   prefetch_bytes(up_.row(begin * block_size_),
                  (end - begin) * block_size_ * row_bytes(up_.dtype, up_.row_stride));
 }

@@ -69,7 +69,7 @@ class UnitCut {
   /// Of `n_windows` windows, as Exec::for_range counts it: a byte a column, or its multiply-adds.
   std::size_t work_per_block(std::size_t n_windows) const noexcept {
     const LocallyConvDense& conv = *tasks_.front().conv;
-    const std::size_t rate = multiply_adds_per_byte(conv.kernels(), conv.weight().dtype);
+    const std::size_t rate = multiply_adds_per_byte(conv.packs());
     return kPackRows * columns_ / std::max<std::size_t>(1, n_blocks_) *
            std::max<std::size_t>(1, n_windows / rate);
   }
@@ -183,7 +183,7 @@ void convolve_rows(Exec& exec, const SeenRows& seen, std::size_t n_rows,
     const DType dtype = conv.weight().dtype;
     windows[i] = PreparedRows::unpacked(exec, conv.kernels(), dtype, rows)
                      .windows(exec, runs.run(), runs.first_run(conv), runs.n_modules(), conv.kernel_size());
-    windows[i]->pack(exec, conv.kernels(), dtype);
+    windows[i]->pack(exec, conv.kernels(), conv.packs());
   }
   const UnitCut cut(tasks);
   const std::uint32_t n_chunks =
@@ -199,23 +199,23 @@ void convolve_rows(Exec& exec, const SeenRows& seen, std::size_t n_rows,
 class RowWindows {
  public:
   RowWindows(Exec& exec, const RowOfRuns& runs, std::span<const ConvolutionTask> tasks) : runs_(&runs) {
+    const std::size_t n = runs.n_modules();
+    f32_windows_ = exec.ws.take<const float*>(n);
+    q8_windows_ = exec.ws.take<QuantizedRow>(n);
     bool any_f32 = false, any_q8 = false;
-    std::size_t columns = 0;
+    std::size_t bytes = 0;
     for (const ConvolutionTask& task : tasks) {
       const WeightView& w = task.conv->weight();
       (is_quantized(w.dtype) ? any_q8 : any_f32) = true;
-      columns = std::max(columns, w.cols);
+      const PreparedRows windows = is_quantized(w.dtype) ? PreparedRows::of(q8_windows_, n, w.cols)
+                                                         : PreparedRows::of(f32_windows_, n, w.cols);
+      bytes = std::max(bytes, windows.packs_bytes(task.conv->packs()));
     }
-    const std::size_t n = runs.n_modules();
-    if (any_f32) {
-      f32_ = exec.ws.take<float>(runs.width());
-      f32_windows_ = exec.ws.take<const float*>(n);
-    }
+    packs_ = exec.ws.take<std::byte>(bytes);
+    if (any_f32) f32_ = exec.ws.take<float>(runs.width());
     if (!any_q8) return;
     q8_ = exec.ws.take<std::int8_t>(runs.width() + kPackColumns);  // padding of the last piece
     sums_ = exec.ws.take<std::int32_t>(runs.n_runs());
-    q8_windows_ = exec.ws.take<QuantizedRow>(n);
-    packs_ = exec.ws.take<std::byte>((n + kPackRows - 1) / kPackRows * pack_bytes(columns));
   }
 
   /// Those that `conv` reads; they replace the ones before.
@@ -223,7 +223,7 @@ class RowWindows {
     if (made_for_ && same_windows(conv, *made_for_)) return *windows_;
     const DType dtype = conv.weight().dtype;
     windows_ = (is_quantized(dtype) ? q8_windows(conv) : f32_windows(conv))
-                   .packed_into(conv.kernels(), dtype, packs_);
+                   .packed_into(conv.kernels(), conv.packs(), packs_);
     made_for_ = &conv;
     return *windows_;
   }

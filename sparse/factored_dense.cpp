@@ -78,7 +78,11 @@ class FactoredDense::GatedRows {
 
 FactoredDense::FactoredDense(const DenseKernels& kernels, const WeightView& gate, const WeightView& proj,
                              const float* bias)
-    : kernels_(&kernels), gate_(gate), proj_(proj), bias_(bias) {
+    : kernels_(&kernels),
+      packs_(module_packs_for(kernels, proj.dtype, gate.rows)),
+      gate_(gate),
+      proj_(proj),
+      bias_(bias) {
   TERRACE_CHECK(gate && proj && gate.rows > 0 && proj.rows > 0 && proj.cols > 0 && gate.cols == proj.cols,
                 kBadArgument,
                 fmt::format("multiplicative layer: expected a gate [S, d] and a projection [M, d], found "
@@ -108,7 +112,7 @@ void FactoredDense::forward_batch(Exec& exec, ConstRows x, Rows y, const Upcomin
   }
   exec.for_range(n_modules(), kModulesPerThread, x.n * x.width * sizeof(float),
                  [&](std::size_t begin, std::size_t end) { gated.fill(begin, end); });
-  for (std::size_t p = 0; p < gated.n_panels(); ++p) gated.panel(p).pack(exec, *kernels_, proj_.dtype);
+  for (std::size_t p = 0; p < gated.n_panels(); ++p) gated.panel(p).pack(exec, *kernels_, packs_);
   exec.for_range(proj_.rows, gated.panel(0).n_packed() > 0 ? kPackRows : 8, work_per_row(gated.size()),
                  [&](std::size_t begin, std::size_t end) {
                    for (std::size_t p = 0; p < gated.n_panels(); ++p)
@@ -120,11 +124,10 @@ void FactoredDense::forward_by_modules(Exec& exec, const GatedRows& gated, Rows 
                                        const UpcomingWeights& upcoming) const {
   UpcomingWeights own;  // what comes after the gates
   own.add(proj_);
-  const std::size_t arithmetic =
-      d_in() * (sizeof(float) + proj_.rows / multiply_adds_per_byte(*kernels_, proj_.dtype));
+  const std::size_t arithmetic = d_in() * (sizeof(float) + proj_.rows / multiply_adds_per_byte(packs_));
   const std::uint32_t n_chunks =
       exec.one_chunk_each(n_modules() / kModulesPerThread, kModulesPerThread * arithmetic);
-  const std::size_t bytes = gated.panel(0).packs_bytes(*kernels_, proj_.dtype);
+  const std::size_t bytes = gated.panel(0).packs_bytes(packs_);
   auto* const packs = exec.ws.take<std::byte>(n_chunks * bytes);
   const std::size_t n_blocks = (proj_.rows + kRowBlock - 1) / kRowBlock;
   exec.team.run(n_chunks, [&](std::uint32_t chunk) {
@@ -136,7 +139,7 @@ void FactoredDense::forward_by_modules(Exec& exec, const GatedRows& gated, Rows 
     }
     for (std::size_t p = 0; p < gated.n_panels(); ++p) {
       const PreparedRows rows =
-          gated.panel(p).slice(begin, n).packed_into(*kernels_, proj_.dtype, packs + chunk * bytes);
+          gated.panel(p).slice(begin, n).packed_into(*kernels_, packs_, packs + chunk * bytes);
       for (std::size_t block = 0; block < n_blocks; ++block) {
         if (p == 0) upcoming.prefetch_part(chunk * n_blocks + block, n_chunks * n_blocks);
         const std::size_t row = block * kRowBlock;
@@ -147,8 +150,7 @@ void FactoredDense::forward_by_modules(Exec& exec, const GatedRows& gated, Rows 
 }
 
 std::size_t FactoredDense::work_per_row(std::size_t n_gated) const noexcept {
-  return std::max(row_bytes(proj_.dtype, d_in()),
-                  n_gated * d_in() / multiply_adds_per_byte(*kernels_, proj_.dtype));
+  return std::max(row_bytes(proj_.dtype, d_in()), n_gated * d_in() / multiply_adds_per_byte(packs_));
 }
 
 void FactoredDense::add_panel(std::size_t p, const PreparedRows& gated, std::size_t first, std::size_t row,

@@ -56,6 +56,7 @@ class FactoredDense {
                  std::size_t n_rows, Rows y) const noexcept;
 
   const DenseKernels* kernels_ = nullptr;
+  Packs packs_ = Packs::kNone;  ///< of the gated rows
   WeightView gate_;
   WeightView proj_;
   const float* bias_ = nullptr;

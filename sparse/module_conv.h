@@ -35,6 +35,8 @@ class LocallyConvDense {
   std::size_t n_units() const noexcept { return weight_.rows; }
   const WeightView& weight() const noexcept { return weight_; }
   const DenseKernels& kernels() const noexcept { return *kernels_; }
+  /// Of the windows.
+  Packs packs() const noexcept { return module_packs_for(*kernels_, weight_.dtype, n_modules_); }
   std::size_t bytes_per_token() const noexcept { return weight_.bytes(); }
   /// Floats of state: the rows before the current one.
   std::size_t tail_size() const noexcept { return (n_steps_ - 1) * d_in(); }

@@ -23,7 +23,7 @@ constexpr std::size_t kMinBlocksPerGroup = 8;
 constexpr std::size_t kWantedGroups = 8;
 
 /// Units among which the controller chooses before the chosen rows are asked for.
-constexpr std::size_t kUnitsPerStep = 64;
+constexpr std::size_t kUnitsPerStep = 512;
 
 /// Steps by which the controller's rows are asked for ahead.
 constexpr std::size_t kStepsAhead = 2;
@@ -55,7 +55,7 @@ struct SparseFfn::Pass {
   float* activations;         ///< [T, n_blocks]
   float* logits;              ///< [group, T, blocks_per_group * N]
   float* nonzero;             ///< activations that are not 0 [group, blocks_per_group] ...
-  std::uint32_t* rows;        ///< ... and their rows of w2
+  std::uint32_t* rows;        ///< ... and their rows of w2; before that, the units' rows of w1
   float* scratch_a;           ///< [group, blocks_per_group]
   const void** scratch_rows;  ///< [group, 2 * blocks_per_group]
   float* sums;                ///< [group, T, d]
@@ -103,7 +103,8 @@ void SparseFfn::forward_batch(Exec& exec, ConstRows x, Rows y, std::size_t n_blo
   const std::size_t r = controller_.d_lowrank();
   const Rows h{ws.take<float>(x.n * r), x.n, r, r};
   controller_.down().forward(exec, x_down, h);
-  const PreparedRows h_up(exec, *kernels_, controller_.up_dtype(), h);
+  PreparedRows h_up = PreparedRows::unpacked(exec, *kernels_, controller_.up_dtype(), h);
+  h_up.pack(exec, *kernels_, controller_.packs());
 
   const std::size_t n_groups = (n_blocks + blocks_per_group_ - 1) / blocks_per_group_;
   const std::size_t n_slots = n_groups * blocks_per_group_;
@@ -174,16 +175,17 @@ void SparseFfn::choose(const Pass& pass, std::size_t group, float* logits) const
 
 void SparseFfn::activate(const Pass& pass, std::size_t group) const noexcept {
   const auto [first, last] = blocks_of(pass, group);
+  const std::size_t n = last - first;
+  std::uint32_t* const rows = pass.rows + first;
   for (std::size_t t = 0; t < pass.x.size(); ++t) {
-    const PreparedRows x = pass.x.slice(t, 1);
-    for (std::size_t b = first; b < last; ++b) {
-      const std::size_t slot = t * pass.n_blocks + b;
-      const std::size_t w1_row = std::size_t{2} * pass.units[slot];
-      float& a = pass.activations[slot];
-      dot_rows(*kernels_, units_.slice_rows(w1_row, 1), 0, 1, x, &a, 1);
-      kernels_->relu(&a, 1);
-      if (pass.gains) a *= pass.gains[slot];
-      if (a != 0.0F) prefetch_row(units_, w1_row + 1, rows_on_demand_);
+    const std::size_t slot = t * pass.n_blocks + first;
+    float* const a = pass.activations + slot;
+    for (std::size_t i = 0; i < n; ++i) rows[i] = 2 * pass.units[slot + i];
+    dot_gathered(*kernels_, units_, rows, n, pass.x.slice(t, 1), a, pass.scratch_rows + 2 * first);
+    kernels_->relu(a, n);
+    if (pass.gains) kernels_->multiply(a, pass.gains + slot, n);
+    for (std::size_t i = 0; i < n; ++i) {
+      if (a[i] != 0.0F) prefetch_row(units_, rows[i] + 1, rows_on_demand_);
     }
   }
 }

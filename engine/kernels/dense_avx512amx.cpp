@@ -1,39 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/kernels/dense_avx512vnni.h"
 #include "engine/kernels/dense_packed_avx512.h"
+#include "engine/kernels/dense_split_amx.h"
+#include "engine/kernels/tiles_amx.h"
 
 // AMX multiplies a tile of 16 weight rows x 64 columns by a tile of 64 columns x 16 activation rows in 16
-// cycles: a pack is such a tile as it is, and int32 sums are exact, so the bits stay the same. Everything but
-// packed int8 products is that of avx512vnni.
+// cycles: a pack is such a tile as it is, and int32 sums are exact, so the bits stay the same. Tiles of bf16
+// are in dense_split_amx.h. Everything but packed products is that of avx512vnni.
 
 namespace terrace {
 namespace {
 
-constexpr std::size_t kTileColumns = 64;  // of int8: a row of a tile
-constexpr std::size_t kTileRows = 16;
-static_assert(kPackRows == kTileRows && kPackColumns == kTileColumns);
-
-/// The tile registers of this thread while it lives: eight tiles of 16 rows of 64 bytes.
-class TileRegisters {
- public:
-  TileRegisters() noexcept {
-    struct alignas(64) Configuration {
-      std::uint8_t palette = 1;
-      std::uint8_t start_row = 0;
-      std::uint8_t reserved[14] = {};
-      std::uint16_t row_bytes[16] = {};
-      std::uint8_t rows[16] = {};
-    } configuration;
-    for (std::size_t i = 0; i < 8; ++i) {
-      configuration.row_bytes[i] = kTileColumns;
-      configuration.rows[i] = kTileRows;
-    }
-    _tile_loadconfig(&configuration);
-  }
-  ~TileRegisters() { _tile_release(); }  // tiles in use make every switch of threads slower
-  TileRegisters(const TileRegisters&) = delete;
-  TileRegisters& operator=(const TileRegisters&) = delete;
-};
+static_assert(kPackRows == kTileRows && kPackColumns == kTileRowBytes);
 
 void pack_q8(const QuantizedRow* x, std::size_t n, std::size_t d, std::byte* pack) noexcept {
   pack_rows(x, n, d, 0, pack);
@@ -44,28 +22,43 @@ struct alignas(64) TileSums {
   std::int32_t sum[kTileRows][kTileRows];
 };
 
-/// Sums of 32 weight rows (`two_rows`) or 16 with 32 activation rows (`two_packs`) or 16.
+/// Sums of 32 weight rows (`two_rows`) or 16 with 32 activation rows (`two_packs`) or 16. `ahead`: the rows
+/// after these are asked for, as many bytes a step as a step reads.
 template <bool two_rows, bool two_packs>
-void multiply(const std::int8_t* w, std::size_t row_stride, const std::byte* pack, std::size_t d,
+void multiply(const std::int8_t* w, std::size_t row_stride, const std::byte* pack, std::size_t d, bool ahead,
               TileSums (&sums)[2][2]) noexcept {
+  constexpr std::size_t kRows = two_rows ? 2 * kTileRows : kTileRows;
   _tile_zero(0);
   if constexpr (two_packs) _tile_zero(1);
   if constexpr (two_rows) _tile_zero(2);
   if constexpr (two_rows && two_packs) _tile_zero(3);
-  for (std::size_t c = 0; c < d; c += kTileColumns) {
-    _tile_loadd(4, w + c, row_stride);
-    _tile_loadd(6, pack + c * kPackRows, kTileColumns);
-    if constexpr (two_rows) _tile_loadd(5, w + kTileRows * row_stride + c, row_stride);
-    if constexpr (two_packs) _tile_loadd(7, pack + pack_bytes(d) + c * kPackRows, kTileColumns);
+  const auto step = [&](std::size_t c, const void* first, const void* second, std::size_t stride) {
+    _tile_loadd(4, first, stride);
+    _tile_loadd(6, pack + c * kPackRows, kTileRowBytes);
+    if constexpr (two_rows) _tile_loadd(5, second, stride);
+    if constexpr (two_packs) _tile_loadd(7, pack + pack_bytes(d) + c * kPackRows, kTileRowBytes);
     _tile_dpbssd(0, 4, 6);
     if constexpr (two_packs) _tile_dpbssd(1, 4, 7);
     if constexpr (two_rows) _tile_dpbssd(2, 5, 6);
     if constexpr (two_rows && two_packs) _tile_dpbssd(3, 5, 7);
+  };
+  std::size_t c = 0;
+  for (; c + kTileRowBytes <= d; c += kTileRowBytes) {
+    if (ahead) {
+      for (std::size_t r = 0; r < kRows; ++r) __builtin_prefetch(w + (kRows + r) * row_stride + c, 0, 2);
+    }
+    step(c, w + c, w + kTileRows * row_stride + c, row_stride);
   }
-  _tile_stored(0, &sums[0][0], kTileColumns);
-  if constexpr (two_packs) _tile_stored(1, &sums[0][1], kTileColumns);
-  if constexpr (two_rows) _tile_stored(2, &sums[1][0], kTileColumns);
-  if constexpr (two_rows && two_packs) _tile_stored(3, &sums[1][1], kTileColumns);
+  if (c < d) {
+    PartialTile first, second;
+    first.fill(w + c, row_stride, kTileRows, d - c);
+    if constexpr (two_rows) second.fill(w + kTileRows * row_stride + c, row_stride, kTileRows, d - c);
+    step(c, first.bytes, second.bytes, kTileRowBytes);
+  }
+  _tile_stored(0, &sums[0][0], kTileRowBytes);
+  if constexpr (two_packs) _tile_stored(1, &sums[0][1], kTileRowBytes);
+  if constexpr (two_rows) _tile_stored(2, &sums[1][0], kTileRowBytes);
+  if constexpr (two_rows && two_packs) _tile_stored(3, &sums[1][1], kTileRowBytes);
 }
 
 void dot_packed_q8(const std::int8_t* w, std::size_t row_stride, const float* w_scale, std::size_t n_rows,
@@ -77,22 +70,17 @@ void dot_packed_q8(const std::int8_t* w, std::size_t row_stride, const float* w_
   for (std::size_t row = 0; row < n_rows; row += 2 * kTileRows) {
     const std::size_t rows = std::min(2 * kTileRows, n_rows - row);
     const std::int8_t* const block = w + row * row_stride;
-    // Rows come from memory once; the packs that follow find them in the caches.
-    for (std::size_t r = 0; r < rows; ++r) {
-      const std::int8_t* const next = block + (rows + r) * row_stride;
-      if (row + rows + r < n_rows) {
-        for (std::size_t c = 0; c < d; c += kTileColumns) __builtin_prefetch(next + c, 0, 2);
-      }
-    }
     for (std::size_t t = 0; t < n_tokens; t += 2 * kTileRows) {
       const std::size_t tokens = std::min(2 * kTileRows, n_tokens - t);
-      const std::byte* const pack = packs + t * d;
+      const std::byte* const pack = packs + t / kPackRows * pack_bytes(d);
+      // Rows come from memory once; the packs that follow find them in the caches.
+      const bool ahead = t == 0 && row + rows < n_rows;
       if (rows > kTileRows) {
-        tokens > kTileRows ? multiply<true, true>(block, row_stride, pack, d, sums)
-                           : multiply<true, false>(block, row_stride, pack, d, sums);
+        tokens > kTileRows ? multiply<true, true>(block, row_stride, pack, d, ahead, sums)
+                           : multiply<true, false>(block, row_stride, pack, d, ahead, sums);
       } else {
-        tokens > kTileRows ? multiply<false, true>(block, row_stride, pack, d, sums)
-                           : multiply<false, false>(block, row_stride, pack, d, sums);
+        tokens > kTileRows ? multiply<false, true>(block, row_stride, pack, d, ahead, sums)
+                           : multiply<false, false>(block, row_stride, pack, d, ahead, sums);
       }
       for (std::size_t i = 0; i * kTileRows < rows; ++i) {
         for (std::size_t j = 0; j * kTileRows < tokens; ++j) {
@@ -111,6 +99,8 @@ constexpr DenseKernels make_table() noexcept {
   DenseKernels table = make_dense_kernels<Avx512Vnni>(Isa::kAvx512Amx, "avx512amx");
   table.pack_q8 = pack_q8;
   table.dot_packed_q8 = dot_packed_q8;
+  table.pack_split = pack_split;
+  table.dot_split_bf16 = dot_split_bf16;
   return table;
 }
 

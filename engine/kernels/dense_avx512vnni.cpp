@@ -15,7 +15,8 @@ void pack_q8(const QuantizedRow* x, std::size_t n, std::size_t d, std::byte* pac
 std::int32_t weight_offset(const std::int8_t* w, std::size_t d) noexcept {
   __m512i sum = _mm512_setzero_si512();
   for (std::size_t c = 0; c < d; c += kPackColumns) {
-    sum = add_products(sum, _mm512_set1_epi8(1), load_bytes(w + c));
+    const __m512i weights = _mm512_maskz_loadu_epi8(first_lanes<__mmask64>(d - c), w + c);
+    sum = add_products(sum, _mm512_set1_epi8(1), weights);
   }
   return static_cast<std::int32_t>(128U * static_cast<std::uint32_t>(Avx512Common::sum_of_lanes(sum)));
 }
@@ -36,7 +37,7 @@ void dot_packed_q8(const std::int8_t* w, std::size_t row_stride, const float* w_
     std::int32_t offset[kPackRows];
     for (std::size_t r = 0; r < kPackRows; ++r) offset[r] = weight_offset(block + r * row_stride, d);
     for (std::size_t t = 0; t < n_tokens; t += kPackRows) {
-      const std::byte* pack = packs + t * d;
+      const std::byte* pack = packs + t / kPackRows * pack_bytes(d);
       __m512i sums[kPackRows];
       TERRACE_UNROLL
       for (std::size_t r = 0; r < kPackRows; ++r) sums[r] = _mm512_setzero_si512();

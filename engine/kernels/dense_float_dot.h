@@ -113,5 +113,60 @@ void dot(const Element* w, std::size_t row_stride, std::size_t n_rows, const flo
   run_all(FloatDot<S, Element>{w, row_stride, x, d, y, y_stride, ahead}, n_rows, n_tokens);
 }
 
+/// Rows that lie anywhere: a row alone is one chain of additions, several hide each other's latency.
+template <class S, class Element>
+struct GatheredDot {
+  using F = typename S::F;
+  static constexpr std::size_t kParts = terrace::kParts<S>;
+
+  const Element* const* rows;
+  const float* x;
+  std::size_t d;
+  float* y;
+
+  template <std::size_t R, std::size_t /*T*/>
+  void run(std::size_t row, std::size_t row_step, std::size_t /*token*/) const noexcept {
+    F sum[R][kParts];
+    const Element* ws[R];
+    TERRACE_UNROLL
+    for (std::size_t k = 0; k < R; ++k) {
+      ws[k] = rows[row + k * row_step];
+      TERRACE_UNROLL
+      for (std::size_t p = 0; p < kParts; ++p) sum[k][p] = S::set(0.0F);
+    }
+    std::size_t i = 0;
+    for (; i + kLanes <= d; i += kLanes) {
+      add_group<R>([&](std::size_t k) { return ws[k] + i; }, x + i, sum);
+    }
+    if (i < d) {
+      alignas(64) Element w_group[R][kLanes] = {};
+      for (std::size_t k = 0; k < R; ++k) std::memcpy(w_group[k], ws[k] + i, (d - i) * sizeof(Element));
+      const PartialGroup<float> x_group(x + i, d - i);
+      add_group<R>([&](std::size_t k) { return w_group[k]; }, x_group.lanes, sum);
+    }
+    TERRACE_UNROLL
+    for (std::size_t k = 0; k < R; ++k) y[row + k * row_step] = S::fold(sum[k]);
+  }
+
+ private:
+  template <std::size_t R, class W>
+  static void add_group(W w_at, const float* x, F (&sum)[R][kParts]) noexcept {
+    TERRACE_UNROLL
+    for (std::size_t p = 0; p < kParts; ++p) {
+      const F xs = S::load(x + p * S::kWidth);
+      TERRACE_UNROLL
+      for (std::size_t k = 0; k < R; ++k) {
+        sum[k][p] = S::fma(S::load(w_at(k) + p * S::kWidth), xs, sum[k][p]);
+      }
+    }
+  }
+};
+
+template <class S, class Element>
+void dot_gathered(const Element* const* rows, std::size_t n, const float* x, std::size_t d,
+                  float* y) noexcept {
+  run_streams<S::kStreams, 1>(GatheredDot<S, Element>{rows, x, d, y}, n, 1);
+}
+
 }  // namespace
 }  // namespace terrace

@@ -10,7 +10,8 @@
 // model is built. Every dot product has ONE reduction order, the same in every table (dense_scalar.cpp states
 // it): it depends on d only, never on how many rows or tokens a call handles, so prefill, decode, any thread
 // count, any nested width and any instruction set agree bit for bit. Only gelu, fast_gelu, silu and sigmoid
-// differ between kScalar, which calls the C library, and the others, which agree among themselves.
+// differ between kScalar, which calls the C library, and the others, which agree among themselves; and tables
+// with dot_split_bf16 have a second order of their own, for layers that ask for it.
 
 namespace terrace {
 
@@ -23,10 +24,24 @@ struct QuantizedRow {
 
 /// Quantised activation rows that lie side by side in a pack.
 inline constexpr std::size_t kPackRows = 16;
-/// Rows are packed when they are a multiple of so many columns long.
+/// Columns of a step through a pack; behind the last column of a row there are zeros.
 inline constexpr std::size_t kPackColumns = 64;
+/// Rows are packed when they are a multiple of so many columns long.
+inline constexpr std::size_t kPackMultiple = 4;
 /// Bytes of one pack of rows of d columns.
-constexpr std::size_t pack_bytes(std::size_t d) noexcept { return d * kPackRows; }
+constexpr std::size_t pack_bytes(std::size_t d) noexcept {
+  return (d + kPackColumns - 1) / kPackColumns * kPackColumns * kPackRows;
+}
+
+/// Activation rows that lie side by side in a pack of split rows, each as its high and its low part.
+inline constexpr std::size_t kSplitRows = 8;
+/// Columns of a step through such a pack; behind the last column of a row there are zeros.
+inline constexpr std::size_t kSplitColumns = 32;
+/// Bytes of one pack of rows of d columns. A row `alone`, not one of several, has a pack of its own kind.
+constexpr std::size_t split_bytes(std::size_t d, bool alone) noexcept {
+  const std::size_t bytes_per_column = (alone ? 1 : kSplitRows) * 2 * sizeof(std::uint16_t);
+  return (d + kSplitColumns - 1) / kSplitColumns * kSplitColumns * bytes_per_column;
+}
 
 struct DenseKernels {
   Isa isa;
@@ -39,6 +54,12 @@ struct DenseKernels {
                   std::size_t n_tokens, std::size_t d, float* y, std::size_t y_stride) noexcept;
   void (*dot_bf16)(const std::uint16_t* w, std::size_t row_stride, std::size_t n_rows, const float* const* x,
                    std::size_t n_tokens, std::size_t d, float* y, std::size_t y_stride) noexcept;
+  // The same of n rows that lie anywhere with one activation row: y[k] = <rows[k], x>. Bits of dot_f32,
+  // dot_bf16.
+  void (*dot_gathered_f32)(const float* const* rows, std::size_t n, const float* x, std::size_t d,
+                           float* y) noexcept;
+  void (*dot_gathered_bf16)(const std::uint16_t* const* rows, std::size_t n, const float* x, std::size_t d,
+                            float* y) noexcept;
   /// Integer part exact: the same bits on every ISA. y = float(sum) * (w_scale[r] * x[t].scale).
   void (*dot_q8)(const std::int8_t* w, std::size_t row_stride, const float* w_scale, std::size_t n_rows,
                  const QuantizedRow* x, std::size_t n_tokens, std::size_t d, float* y,
@@ -51,13 +72,29 @@ struct DenseKernels {
 
   // The products of dot_q8, bit for bit, for many activation rows, which are packed first: what a pack holds
   // in which order is the table's own business. Null in tables that gain nothing by it.
-  /// One pack of n <= kPackRows rows. d is a multiple of kPackColumns.
+  /// One pack of n <= kPackRows rows. d is a multiple of kPackMultiple; what lies behind d columns of x does
+  /// not count.
   void (*pack_q8)(const QuantizedRow* x, std::size_t n, std::size_t d, std::byte* pack) noexcept = nullptr;
   /// n_rows is a multiple of kPackRows; ceil(n_tokens / kPackRows) packs lie behind each other.
   void (*dot_packed_q8)(const std::int8_t* w, std::size_t row_stride, const float* w_scale,
                         std::size_t n_rows, const std::byte* packs, const QuantizedRow* x,
                         std::size_t n_tokens, std::size_t d, float* y,
                         std::size_t y_stride) noexcept = nullptr;
+
+  // Products of bf16 weights with f32 activation rows split into two bf16 numbers,
+  //   high = bf16(x), low = bf16(x - high)   |x - high - low| <= 2^-17 |x|; low of an infinite x is 0
+  // where the CPU multiplies tiles of them: a tenth of dot_bf16's time, but not its bits. For s = high, low,
+  // in steps of 32 columns, the last one filled up with zeros:
+  //   even, odd = chains of fused multiply-adds over the columns of the step;   sum_s += even + odd
+  // and then y = sum_high + sum_low. Denormals count as 0. The order depends on d only, so a layer that takes
+  // these products for every number of tokens has equal prefill and decode. Null where there are no tiles.
+  /// One pack of n <= kSplitRows rows, or of a row alone.
+  void (*pack_split)(const float* const* x, std::size_t n, std::size_t d, bool alone,
+                     std::byte* pack) noexcept = nullptr;
+  /// ceil(n_tokens / kSplitRows) packs lie behind each other; a single token is alone.
+  void (*dot_split_bf16)(const std::uint16_t* w, std::size_t row_stride, std::size_t n_rows,
+                         const std::byte* packs, std::size_t n_tokens, std::size_t d, float* y,
+                         std::size_t y_stride) noexcept = nullptr;
 
   // y[i] += sum over k, in order, of a[k] * row_k[i], for i in [0, d). `rows[k]` points at element 0 of the
   // range. Each element is one chain of fused multiply-adds over k: the same bits however columns are split.

@@ -16,6 +16,13 @@
 namespace terrace {
 namespace {
 
+/// A mask of the first n lanes; all of them if there are not more.
+template <class Mask>
+constexpr Mask first_lanes(std::size_t n) noexcept {
+  constexpr std::size_t kBits = sizeof(Mask) * 8;
+  return n >= kBits ? static_cast<Mask>(~Mask{0}) : static_cast<Mask>((std::uint64_t{1} << n) - 1);
+}
+
 /// The outputs of sixteen weight rows for one pack, from exact integer sums [row][activation row]:
 ///   y = float(sum - offset[row]) * (w_scale[row] * x.scale)
 inline void store_scaled(const __m512i* sums, const std::int32_t* offset, const float* w_scale,
@@ -49,9 +56,10 @@ inline void pack_rows(const QuantizedRow* x, std::size_t n, std::size_t d, int f
   for (std::size_t r = 0; r < kPackRows; ++r) q[r] = x[r < n ? r : 0].q;
   for (std::size_t c = 0; c < d; c += kPackColumns, pack += kPackColumns * kPackRows) {
     Avx512Lanes::F rows[kPackRows];
+    const __mmask64 there = first_lanes<__mmask64>(d - c);  // behind d there may be more of a longer row
     TERRACE_UNROLL
     for (std::size_t r = 0; r < kPackRows; ++r) {
-      rows[r] = _mm512_castsi512_ps(_mm512_xor_si512(load_bytes(q[r] + c), flips));
+      rows[r] = _mm512_castsi512_ps(_mm512_xor_si512(_mm512_maskz_loadu_epi8(there, q[r] + c), flips));
     }
     TERRACE_UNROLL
     for (std::size_t r = 0; r < kPackRows; ++r) {

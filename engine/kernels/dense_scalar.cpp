@@ -67,6 +67,16 @@ void dot_bf16(const std::uint16_t* w, std::size_t row_stride, std::size_t n_rows
   }
 }
 
+void dot_gathered_f32(const float* const* rows, std::size_t n, const float* x, std::size_t d,
+                      float* y) noexcept {
+  for (std::size_t k = 0; k < n; ++k) dot_f32(rows[k], d, 1, &x, 1, d, y + k, 1);
+}
+
+void dot_gathered_bf16(const std::uint16_t* const* rows, std::size_t n, const float* x, std::size_t d,
+                       float* y) noexcept {
+  for (std::size_t k = 0; k < n; ++k) dot_bf16(rows[k], d, 1, &x, 1, d, y + k, 1);
+}
+
 void dot_q8(const std::int8_t* w, std::size_t row_stride, const float* w_scale, std::size_t n_rows,
             const QuantizedRow* x, std::size_t n_tokens, std::size_t d, float* y,
             std::size_t y_stride) noexcept {
@@ -232,6 +242,8 @@ constexpr DenseKernels kTable = {
     .name = "scalar",
     .dot_f32 = dot_f32,
     .dot_bf16 = dot_bf16,
+    .dot_gathered_f32 = dot_gathered_f32,
+    .dot_gathered_bf16 = dot_gathered_bf16,
     .dot_q8 = dot_q8,
     .dot_q4 = dot_q4,
     .axpy_f32 = axpy_f32,

@@ -9,6 +9,11 @@ namespace {
 /// Rows whose sums leave the adding-up tree as one register.
 constexpr std::size_t kRows = 16;
 
+/// Bytes between what a step reads and what it asks for: the rows of a controller are one run, a page border
+/// stops the hardware prefetcher, and a burst of requests before the products would not overlap with them
+/// (lm1b-24L q8, one thread: a token is 2 % faster; 2 and 8 KB are as good).
+constexpr std::size_t kAhead = 4096;
+
 /// [sum a, sum b] of each quarter register, in turn: half of a step of the tree.
 inline __m512i add_pairs32(__m512i a, __m512i b) noexcept {
   return _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
@@ -47,6 +52,7 @@ inline __m512i dot_rows(const std::int8_t* w, std::size_t row_stride, const Quan
     const std::int8_t* row = w + i;
     TERRACE_UNROLL
     for (std::size_t r = 0; r < kRows; ++r, row += row_stride) {
+      __builtin_prefetch(row + kAhead);
       sums[r] = add_products(sums[r], _mm512_xor_si512(load_bytes(row), offset), xs);
     }
   }
@@ -55,6 +61,7 @@ inline __m512i dot_rows(const std::int8_t* w, std::size_t row_stride, const Quan
     const std::int8_t* row = w + whole;
     TERRACE_UNROLL
     for (std::size_t r = 0; r < kRows; ++r, row += row_stride) {
+      __builtin_prefetch(row + kAhead);
       const __m512i ws = _mm512_xor_si512(_mm512_maskz_loadu_epi8(tail, row), offset);
       sums[r] = add_products(sums[r], ws, xs);
     }

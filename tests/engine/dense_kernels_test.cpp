@@ -268,6 +268,36 @@ std::vector<float> run_axpy(const DenseKernels& kernels, const Problem& problem,
   return y;
 }
 
+TEST_CASE("dot_gathered: rows anywhere give the bits of dot") {
+  for (const std::size_t d : lengths()) {
+    const Problem problem(DType::kBf16, 11, 1, d, d, 1, d);
+    const Problem f32_problem(DType::kF32, 11, 1, d, d, 1, d);
+    for (const std::size_t n : {1, 2, 3, 4, 5, 8, 11}) {
+      std::vector<const std::uint16_t*> bf16_rows;
+      std::vector<const float*> f32_rows;
+      std::vector<float> bf16_expected, f32_expected;
+      for (std::size_t k = 0; k < n; ++k) {
+        const std::size_t r = k * 7 % 11;
+        bf16_rows.push_back(problem.bf16.data() + problem.offset + r * problem.row_stride);
+        f32_rows.push_back(f32_problem.f32.data() + f32_problem.offset + r * f32_problem.row_stride);
+        bf16_expected.push_back(problem.run(scalar(), r, 1, 0, 1)[0]);
+        f32_expected.push_back(f32_problem.run(scalar(), r, 1, 0, 1)[0]);
+      }
+      for (const DenseKernels* kernels : available_dense_kernels()) {
+        CAPTURE(std::string(kernels->name));
+        CAPTURE(d);
+        CAPTURE(n);
+        std::vector<float> y(n);
+        kernels->dot_gathered_bf16(bf16_rows.data(), n, problem.x[0].data() + problem.offset, d, y.data());
+        CHECK(same_bits(y, bf16_expected));
+        kernels->dot_gathered_f32(f32_rows.data(), n, f32_problem.x[0].data() + f32_problem.offset, d,
+                                  y.data());
+        CHECK(same_bits(y, f32_expected));
+      }
+    }
+  }
+}
+
 TEST_CASE("axpy: every instruction set gives the bits of the specification for all lengths and row counts") {
   for (const DType dtype : kDtypes) {
     for (const std::size_t d : lengths(dtype == DType::kQ4 ? kQ4Columns : 1)) {

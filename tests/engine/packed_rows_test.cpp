@@ -55,7 +55,7 @@ TEST_CASE("dot_rows: any number of rows, tokens and columns gives the bits of th
   TestExec exec(2);
   constexpr std::size_t kRows = 53;
   for (const DType dtype : kAllDtypes) {
-    for (const std::size_t d : {1, 15, 16, 40, 64, 128, 192, 576, 800, 1024, 1600}) {
+    for (const std::size_t d : {1, 15, 16, 40, 64, 68, 100, 128, 192, 432, 576, 802, 1024, 1296}) {
       if (dtype == DType::kQ4 && d % kQ4Columns != 0) continue;
       const StoredWeight w(dtype, kRows, d, d);
       for (const std::size_t n : {1, 7, 8, 15, 16, 17, 23, 24, 40}) {
@@ -98,8 +98,8 @@ TEST_CASE("PreparedRows::slice: a part gives the bits of the whole") {
       const PreparedRows unpacked = PreparedRows::unpacked(exec.get(), *kernels, dtype, x);
       CHECK(unpacked.n_packed() == 0);
       CHECK(same_bits(dot_all(*kernels, w.view(), 0, kRows, unpacked), whole));
-      auto* const packs = exec.get().ws.take<std::byte>(unpacked.packs_bytes(*kernels, dtype));
-      const PreparedRows own = unpacked.packed_into(*kernels, dtype, packs);
+      auto* const packs = exec.get().ws.take<std::byte>(unpacked.packs_bytes(packs_for(*kernels, dtype)));
+      const PreparedRows own = unpacked.packed_into(*kernels, packs_for(*kernels, dtype), packs);
       CHECK(own.n_packed() == rows.n_packed());
       CHECK(same_bits(dot_all(*kernels, w.view(), 0, kRows, own), whole));
       for (const auto& [begin, n] :
@@ -132,7 +132,7 @@ TEST_CASE("PreparedRows::put_product: rows made one by one are the rows of the p
           widen_row(*kernels, b.view(), i, &product[i * kColumns]);
           kernels->multiply(&product[i * kColumns], &a[i * kColumns], kColumns);
         }
-        made.pack(exec.get(), *kernels, dtype);
+        made.pack(exec.get(), *kernels, packs_for(*kernels, dtype));
         const PreparedRows given(exec.get(), *kernels, dtype, {product.data(), n, kColumns, kColumns});
         CHECK(same_bits(dot_all(*kernels, w.view(), 0, 16, made), dot_all(*kernels, w.view(), 0, 16, given)));
       }

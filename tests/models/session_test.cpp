@@ -7,6 +7,7 @@
 #include <numeric>
 #include <vector>
 
+#include "engine/kernels/dense_kernels.h"
 #include "models/init.h"
 #include "models/session.h"
 #include "tests/support/allocation_counter.h"
@@ -58,7 +59,7 @@ TEST_CASE("session: a prefill of any length, then single tokens, gives the bits 
 
 TEST_CASE("session: the number of threads does not change a bit") {
   for_samples([](Models& models, const Sample& sample) {
-    for (const DType dtype : {DType::kF32, DType::kQ8, DType::kQ4}) {
+    for (const DType dtype : kDTypes) {
       CAPTURE(dtype_name(dtype));
       const auto model = models.make(sample, dtype);
       const std::vector<TokenId> ids = some_tokens(*model, 40);
@@ -74,7 +75,7 @@ TEST_CASE("session: the number of threads does not change a bit") {
 TEST_CASE("session: all vector instruction sets compute the same bits, and stay near the scalar one") {
   // Only gelu, silu and sigmoid differ between scalar and vector code (engine/kernels/README.md).
   for_samples([](Models& models, const Sample& sample) {
-    for (const DType dtype : {DType::kF32, DType::kBf16, DType::kQ8, DType::kQ4}) {
+    for (const DType dtype : kDTypes) {
       CAPTURE(dtype_name(dtype));
       const auto scalar = models.make(sample, dtype, Isa::kScalar);
       const std::vector<TokenId> ids = some_tokens(*scalar, 24);
@@ -84,6 +85,11 @@ TEST_CASE("session: all vector instruction sets compute the same bits, and stay 
         if (isa == Isa::kScalar) continue;
         CAPTURE(isa_name(isa));
         const Logits rows = step_by_step(models.make(sample, dtype, isa), ids);
+        // Tiles add up split bf16 activations in an order of their own (DenseKernels::dot_split_bf16).
+        if (dtype == DType::kBf16 && dense_kernels(isa).pack_split) {
+          CHECK(largest_difference(rows, vector) < 1e-4F);
+          continue;
+        }
         if (vector.empty()) vector = rows;
         CHECK(rows == vector);
         if (sample.exact_on_scalar) CHECK(rows == specified);
@@ -223,7 +229,7 @@ TEST_CASE("session: widths are prefixes; unknown ones are refused") {
   for (const Sample& sample : kSamples) {
     if (parse_config(sample.config).decoder.ff.widths.empty()) continue;
     CAPTURE(sample.name);
-    for (const DType dtype : {DType::kF32, DType::kQ8, DType::kQ4}) {
+    for (const DType dtype : kDTypes) {
       CAPTURE(dtype_name(dtype));
       check_widths(models.make(sample, dtype));
     }

@@ -143,7 +143,7 @@ TEST_CASE("SparseQkv: every option, dtype and ISA agrees with the formula in dou
 }
 
 TEST_CASE("SparseQkv: any cut into calls and any number of threads gives the same bits and the same state") {
-  for (const DType dtype : {DType::kF32, DType::kQ8}) {
+  for (const DType dtype : {DType::kF32, DType::kBf16, DType::kQ8}) {
     for (const Options& options : all_options(dtype)) {
       CAPTURE(options.n_modules);
       CAPTURE(options.share_qk);
