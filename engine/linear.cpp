@@ -74,7 +74,8 @@ void dot_rows(const DenseKernels& kernels, const WeightView& w, std::size_t begi
 }
 
 void dot_gathered(const DenseKernels& kernels, const WeightView& w, const std::uint32_t* rows, std::size_t n,
-                  const PreparedRows& x, float* y, const void** scratch_rows) noexcept {
+                  const PreparedRows& x, float* y, float* scratch_scales,
+                  const void** scratch_rows) noexcept {
   TERRACE_DCHECK(x.size() == 1 && x.width() == w.cols);
   switch (w.dtype) {
     case DType::kF32:
@@ -84,8 +85,12 @@ void dot_gathered(const DenseKernels& kernels, const WeightView& w, const std::u
       kernels.dot_gathered_bf16(row_pointers<std::uint16_t>(w, rows, n, 0, scratch_rows), n, x.f32()[0],
                                 w.cols, y);
       break;
-    // A row of integers is several chains of additions by itself.
     case DType::kQ8:
+      for (std::size_t k = 0; k < n; ++k)
+        scratch_scales[k] = *reinterpret_cast<const float*>(w.row_scale(rows[k]));
+      kernels.dot_gathered_q8(row_pointers<std::int8_t>(w, rows, n, 0, scratch_rows), scratch_scales, n,
+                              *x.q8(), w.cols, y);
+      break;
     case DType::kQ4:
       for (std::size_t k = 0; k < n; ++k) dot_rows(kernels, w.slice_rows(rows[k], 1), 0, 1, x, y + k, 1);
       break;

@@ -15,9 +15,9 @@ void dot_rows(const DenseKernels& kernels, const WeightView& w, std::size_t begi
               const PreparedRows& x, float* y, std::size_t y_stride) noexcept;
 
 /// y[k] = <w_r, x> for the n rows r = rows[k] of `w` and the one row of `x`; bits of dot_rows().
-/// `scratch_rows` holds n pointers.
+/// `scratch_scales` holds n floats, `scratch_rows` n pointers.
 void dot_gathered(const DenseKernels& kernels, const WeightView& w, const std::uint32_t* rows, std::size_t n,
-                  const PreparedRows& x, float* y, const void** scratch_rows) noexcept;
+                  const PreparedRows& x, float* y, float* scratch_scales, const void** scratch_rows) noexcept;
 
 /// y_i += sum_k a[k] * row_k, columns [begin, end) of rows given by index `rows[k]` of `w`.
 /// `scratch_a` holds n floats (scaled coefficients), `scratch_rows` 2n pointers; begin is a multiple of 64.

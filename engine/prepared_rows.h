@@ -31,9 +31,20 @@ constexpr Packs module_packs_for(const DenseKernels& kernels, DType dtype, std::
   return n_modules % kSplitRows == 0 ? tile_packs_for(kernels, dtype) : packs_for(kernels, dtype);
 }
 
-/// About how many multiply-adds of sixteen activation rows with weights of `dtype` a core does in the time of
-/// reading a byte from memory (Emerald Rapids, bench_sparse_qkv).
-constexpr std::size_t multiply_adds_per_byte(Packs packs) noexcept { return packs == Packs::kNone ? 2 : 20; }
+/// About how many multiply-adds of sixteen activation rows a core does in the time of reading a byte from
+/// memory (Emerald Rapids, bench_sparse_qkv), as far as it helps to cut a phase: weights of bf16 take two
+/// cores' time to read rather than to multiply (lm1b-24L, q, k and v on both: a token is 6 to 8 % faster).
+constexpr std::size_t multiply_adds_per_byte(Packs packs) noexcept {
+  switch (packs) {
+    case Packs::kNone:
+      return 2;
+    case Packs::kSplit:
+      return 3;
+    case Packs::kQ8:
+      return 20;
+  }
+  return 1;
+}
 
 /// Activation rows as the dot kernels of one weight dtype want them: pointers to f32 rows, or quantised rows;
 /// many of them also packed. Made once and used by every linear map that reads the same input (q, k and v of

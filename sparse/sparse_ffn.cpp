@@ -181,7 +181,8 @@ void SparseFfn::activate(const Pass& pass, std::size_t group) const noexcept {
     const std::size_t slot = t * pass.n_blocks + first;
     float* const a = pass.activations + slot;
     for (std::size_t i = 0; i < n; ++i) rows[i] = 2 * pass.units[slot + i];
-    dot_gathered(*kernels_, units_, rows, n, pass.x.slice(t, 1), a, pass.scratch_rows + 2 * first);
+    dot_gathered(*kernels_, units_, rows, n, pass.x.slice(t, 1), a, pass.scratch_a + first,
+                 pass.scratch_rows + 2 * first);
     kernels_->relu(a, n);
     if (pass.gains) kernels_->multiply(a, pass.gains + slot, n);
     for (std::size_t i = 0; i < n; ++i) {

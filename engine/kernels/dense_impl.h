@@ -21,6 +21,7 @@ constexpr DenseKernels make_dense_kernels(Isa isa, const char* name) noexcept {
       .dot_bf16 = dot<S, std::uint16_t>,
       .dot_gathered_f32 = dot_gathered<S, float>,
       .dot_gathered_bf16 = dot_gathered<S, std::uint16_t>,
+      .dot_gathered_q8 = dot_gathered_q8<S>,
       .dot_q8 = dot_q8<S>,
       .dot_q4 = dot_q4<S>,
       .axpy_f32 = axpy<S, float>,

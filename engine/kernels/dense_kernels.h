@@ -55,11 +55,14 @@ struct DenseKernels {
   void (*dot_bf16)(const std::uint16_t* w, std::size_t row_stride, std::size_t n_rows, const float* const* x,
                    std::size_t n_tokens, std::size_t d, float* y, std::size_t y_stride) noexcept;
   // The same of n rows that lie anywhere with one activation row: y[k] = <rows[k], x>. Bits of dot_f32,
-  // dot_bf16.
+  // dot_bf16, dot_q8.
   void (*dot_gathered_f32)(const float* const* rows, std::size_t n, const float* x, std::size_t d,
                            float* y) noexcept;
   void (*dot_gathered_bf16)(const std::uint16_t* const* rows, std::size_t n, const float* x, std::size_t d,
                             float* y) noexcept;
+  /// w_scale[k] is that of rows[k].
+  void (*dot_gathered_q8)(const std::int8_t* const* rows, const float* w_scale, std::size_t n,
+                          const QuantizedRow& x, std::size_t d, float* y) noexcept;
   /// Integer part exact: the same bits on every ISA. y = float(sum) * (w_scale[r] * x[t].scale).
   void (*dot_q8)(const std::int8_t* w, std::size_t row_stride, const float* w_scale, std::size_t n_rows,
                  const QuantizedRow* x, std::size_t n_tokens, std::size_t d, float* y,

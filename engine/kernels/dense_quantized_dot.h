@@ -151,6 +151,56 @@ void dot_q8(const std::int8_t* w, std::size_t row_stride, const float* w_scale, 
   run_all(Q8Dot<S>{w, row_stride, w_scale, x, d, y, y_stride, ahead}, n_rows, n_tokens);
 }
 
+/// Rows that lie anywhere: the loads of several hide each other's latency.
+template <class S>
+struct GatheredQ8Dot {
+  using Q8 = typename S::Q8;
+  using Sum = typename Q8::Sum;
+
+  const std::int8_t* const* rows;
+  const float* w_scale;
+  const QuantizedRow& x;
+  std::size_t d;
+  float* y;
+
+  template <std::size_t R, std::size_t /*T*/>
+  void run(std::size_t row, std::size_t row_step, std::size_t /*token*/) const noexcept {
+    if constexpr (R < 4) {
+      for (std::size_t k = 0; k < R; ++k) {
+        const std::size_t r = row + k * row_step;
+        const Q8Dot<S> one{rows[r], d, w_scale + r, &x, d, y + r, 1, 0};
+        one.template run<1, 1>(0, 1, 0);
+      }
+    } else {
+      const std::int8_t* ws[R];
+      Sum sum[R];
+      TERRACE_UNROLL
+      for (std::size_t k = 0; k < R; ++k) {
+        ws[k] = rows[row + k * row_step];
+        sum[k] = Q8::zero();
+      }
+      std::size_t i = 0;
+      for (; i + Q8::kBytes <= d; i += Q8::kBytes) {
+        const typename Q8::X xs = Q8::load_x(x.q + i);
+        TERRACE_UNROLL
+        for (std::size_t k = 0; k < R; ++k) sum[k] = Q8::add(sum[k], Q8::load_w(ws[k] + i), xs);
+      }
+      if (i < d) {
+        const typename Q8::X xs = Q8::load_part_x(x.q + i, d - i);
+        TERRACE_UNROLL
+        for (std::size_t k = 0; k < R; ++k) sum[k] = Q8::add(sum[k], Q8::load_part_w(ws[k] + i, d - i), xs);
+      }
+      Q8::put_four(sum[0], sum[1], sum[2], sum[3], w_scale + row, x, y + row, row_step);
+    }
+  }
+};
+
+template <class S>
+void dot_gathered_q8(const std::int8_t* const* rows, const float* w_scale, std::size_t n,
+                     const QuantizedRow& x, std::size_t d, float* y) noexcept {
+  run_streams<4, 1>(GatheredQ8Dot<S>{rows, w_scale, x, d, y}, n, 1);
+}
+
 template <class S>
 struct Q4Dot {
   using F = typename S::F;

@@ -90,6 +90,11 @@ void dot_q8(const std::int8_t* w, std::size_t row_stride, const float* w_scale, 
   }
 }
 
+void dot_gathered_q8(const std::int8_t* const* rows, const float* w_scale, std::size_t n,
+                     const QuantizedRow& x, std::size_t d, float* y) noexcept {
+  for (std::size_t k = 0; k < n; ++k) dot_q8(rows[k], d, w_scale + k, 1, &x, 1, d, y + k, 1);
+}
+
 // Lane l < 8 holds columns 4l..4l+3 of the even groups, lane 8 + l the same columns of the odd groups: four
 // products are summed as integers, then one fused multiply-add with the group's scale.
 void dot_q4(const std::uint8_t* w, std::size_t row_stride, const std::uint16_t* w_scale, std::size_t n_rows,
@@ -244,6 +249,7 @@ constexpr DenseKernels kTable = {
     .dot_bf16 = dot_bf16,
     .dot_gathered_f32 = dot_gathered_f32,
     .dot_gathered_bf16 = dot_gathered_bf16,
+    .dot_gathered_q8 = dot_gathered_q8,
     .dot_q8 = dot_q8,
     .dot_q4 = dot_q4,
     .axpy_f32 = axpy_f32,

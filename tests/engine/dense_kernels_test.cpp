@@ -103,6 +103,27 @@ struct Problem {
   }
   std::vector<float> run(const DenseKernels& kernels) const { return run(kernels, 0, n_rows, 0, n_tokens); }
 
+  /// Outputs of rows row(0) .. row(n - 1) and the first token from one call; not of q4.
+  template <class Row>
+  std::vector<float> run_gathered(const DenseKernels& kernels, std::size_t n, Row row) const {
+    std::vector<float> y(n), w_scale(n);
+    const auto pointers = [&]<class T>(const std::vector<T>& w) {
+      std::vector<const T*> rows;
+      for (std::size_t k = 0; k < n; ++k) rows.push_back(w.data() + offset + row(k) * row_stride);
+      return rows;
+    };
+    if (dtype == DType::kF32)
+      kernels.dot_gathered_f32(pointers(f32).data(), n, x[0].data() + offset, d, y.data());
+    if (dtype == DType::kBf16)
+      kernels.dot_gathered_bf16(pointers(bf16).data(), n, x[0].data() + offset, d, y.data());
+    if (dtype == DType::kQ8) {
+      for (std::size_t k = 0; k < n; ++k) w_scale[k] = q8_scale[row(k)];
+      kernels.dot_gathered_q8(pointers(q8).data(), w_scale.data(), n,
+                              {q[0].data() + offset, scales[0], sums[0]}, d, y.data());
+    }
+    return y;
+  }
+
   DType dtype;
   std::size_t n_rows, n_tokens, d, row_stride, offset;
   std::vector<float> f32, q8_scale, scales;
@@ -269,30 +290,22 @@ std::vector<float> run_axpy(const DenseKernels& kernels, const Problem& problem,
 }
 
 TEST_CASE("dot_gathered: rows anywhere give the bits of dot") {
-  for (const std::size_t d : lengths()) {
-    const Problem problem(DType::kBf16, 11, 1, d, d, 1, d);
-    const Problem f32_problem(DType::kF32, 11, 1, d, d, 1, d);
-    for (const std::size_t n : {1, 2, 3, 4, 5, 8, 11}) {
-      std::vector<const std::uint16_t*> bf16_rows;
-      std::vector<const float*> f32_rows;
-      std::vector<float> bf16_expected, f32_expected;
-      for (std::size_t k = 0; k < n; ++k) {
-        const std::size_t r = k * 7 % 11;
-        bf16_rows.push_back(problem.bf16.data() + problem.offset + r * problem.row_stride);
-        f32_rows.push_back(f32_problem.f32.data() + f32_problem.offset + r * f32_problem.row_stride);
-        bf16_expected.push_back(problem.run(scalar(), r, 1, 0, 1)[0]);
-        f32_expected.push_back(f32_problem.run(scalar(), r, 1, 0, 1)[0]);
-      }
-      for (const DenseKernels* kernels : available_dense_kernels()) {
-        CAPTURE(std::string(kernels->name));
-        CAPTURE(d);
-        CAPTURE(n);
-        std::vector<float> y(n);
-        kernels->dot_gathered_bf16(bf16_rows.data(), n, problem.x[0].data() + problem.offset, d, y.data());
-        CHECK(same_bits(y, bf16_expected));
-        kernels->dot_gathered_f32(f32_rows.data(), n, f32_problem.x[0].data() + f32_problem.offset, d,
-                                  y.data());
-        CHECK(same_bits(y, f32_expected));
+  constexpr std::size_t kRows = 11;
+  for (const DType dtype : {DType::kF32, DType::kBf16, DType::kQ8}) {
+    for (const std::size_t d : lengths()) {
+      const Problem problem(dtype, kRows, 1, d, d, 1, d);
+      const auto row = [&](std::size_t k) { return k * 7 % kRows; };
+      std::vector<float> expected;
+      for (std::size_t k = 0; k < kRows; ++k) expected.push_back(problem.run(scalar(), row(k), 1, 0, 1)[0]);
+      for (std::size_t n = 1; n <= kRows; ++n) {
+        for (const DenseKernels* kernels : available_dense_kernels()) {
+          CAPTURE(std::string(kernels->name));
+          CAPTURE(std::string(dtype_name(dtype)));
+          CAPTURE(d);
+          CAPTURE(n);
+          CHECK(same_bits(problem.run_gathered(*kernels, n, row),
+                          {expected.begin(), expected.begin() + static_cast<std::ptrdiff_t>(n)}));
+        }
       }
     }
   }
