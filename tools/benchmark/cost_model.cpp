@@ -32,7 +32,10 @@ double fastest(F&& call) {
   return best;
 }
 
-double multiply_adds_per_s(Runtime& runtime, DType dtype) {
+/// Rows that a layer of modules makes of a token; also how many make it worth to pack them.
+constexpr std::size_t kModules = 16, kFewModules = 8;
+
+double multiply_adds_per_s(Runtime& runtime, DType dtype, std::size_t n_rows) {
   constexpr std::size_t kColumns = 1024;
   constexpr std::size_t kBytes = std::size_t{128} << 10;  // in any L2, beside what else is there
   constexpr std::uint32_t kPasses = 64;
@@ -44,20 +47,21 @@ double multiply_adds_per_s(Runtime& runtime, DType dtype) {
   const WeightView weights{data.data(), scales.data(), rows, kColumns, kColumns, dtype};
 
   const DenseKernels& kernels = dense_kernels(isa_from_environment());
-  const std::vector<float> input(kColumns, 1.0F);
+  const std::vector<float> input(n_rows * kColumns, 1.0F);
   const unsigned n_threads = runtime.n_threads();
-  std::vector<float> results(n_threads * rows);
+  std::vector<float> results(n_threads * n_rows * rows);
   Workspace ws(std::size_t{1} << 20);
   Exec exec{runtime.team(), ws};
-  const PreparedRows x(exec, kernels, dtype, {input.data(), 1, kColumns, kColumns});
+  PreparedRows x = PreparedRows::unpacked(exec, kernels, dtype, {input.data(), n_rows, kColumns, kColumns});
+  if (n_rows > 1) x.pack(exec, kernels, module_packs_for(kernels, dtype, n_rows));
   const double seconds = fastest([&] {
     runtime.team().run(n_threads, [&](std::uint32_t chunk) {
       for (std::uint32_t pass = 0; pass < kPasses; ++pass) {
-        dot_rows(kernels, weights, 0, rows, x, results.data() + chunk * rows, rows);
+        dot_rows(kernels, weights, 0, rows, x, results.data() + chunk * n_rows * rows, rows);
       }
     });
   });
-  return static_cast<double>(n_threads) * kPasses * static_cast<double>(rows * kColumns) / seconds;
+  return static_cast<double>(n_threads) * kPasses * static_cast<double>(n_rows * rows * kColumns) / seconds;
 }
 
 double seconds_per_phase(Runtime& runtime) {
@@ -72,7 +76,8 @@ double seconds_per_phase(Runtime& runtime) {
 
 MachineRates measure_rates(Runtime& runtime, DType dtype) {
   const ThreadTeam::Region region(runtime.team());
-  return {multiply_adds_per_s(runtime, dtype), seconds_per_phase(runtime)};
+  return {multiply_adds_per_s(runtime, dtype, 1), multiply_adds_per_s(runtime, dtype, kModules),
+          seconds_per_phase(runtime)};
 }
 
 double predicted_seconds(const Model& model, const MachineRates& rates, const TokenWork& work) {
@@ -82,8 +87,10 @@ double predicted_seconds(const Model& model, const MachineRates& rates, const To
     const TensorInfo* stored = model.file().find(tensor.name);
     if (stored == nullptr) continue;  // an optional bias that this model does without
     const DType dtype = weight_dtype(*stored).value_or(DType::kF32);
+    const double rate =
+        tensor.uses < kFewModules ? rates.multiply_adds_per_s : rates.module_multiply_adds_per_s;
     seconds += std::max(static_cast<double>(touched_bytes(tensor, dtype)) / work.weight_bytes_per_s,
-                        static_cast<double>(token_cost(tensor).multiply_adds) / rates.multiply_adds_per_s);
+                        static_cast<double>(token_cost(tensor).multiply_adds) / rate);
   }
   return seconds;
 }

@@ -11,8 +11,10 @@ namespace terrace::tools {
 
 /// What the machine does at best, measured in this process with the runtime's threads.
 struct MachineRates {
-  /// Of the dense kernels for one dtype, on rows that stay in L2.
+  /// Of the dense kernels for one dtype and one activation row, on weights that stay in L2.
   double multiply_adds_per_s = 0;
+  /// The same for the sixteen rows, packed if the dtype has packs, that a layer of modules makes of a token.
+  double module_multiply_adds_per_s = 0;
   /// A phase in which each thread has nothing to do.
   double seconds_per_phase = 0;
 };
