@@ -65,39 +65,18 @@ void dot_packed_q8(const std::int8_t* w, std::size_t row_stride, const float* w_
                    const std::byte* packs, const QuantizedRow* x, std::size_t n_tokens, std::size_t d,
                    float* y, std::size_t y_stride) noexcept {
   constexpr std::int32_t kNoOffset[kTileRows] = {};
-  const auto store = [&](const TileBlock& block, const TileSums(&sums)[2][2]) {
-    for (std::size_t i = 0; i * kTileRows < block.n_rows; ++i) {
-      for (std::size_t j = 0; j * kTileRows < block.n_tokens; ++j) {
-        const std::size_t row = block.row + i * kTileRows, token = block.token + j * kTileRows;
-        store_scaled(reinterpret_cast<const __m512i*>(&sums[i][j]), kNoOffset, w_scale + row, x + token,
-                     std::min(kTileRows, n_tokens - token), y + token * y_stride + row, y_stride);
-      }
-    }
-  };
   const TileRegisters registers;
-  TileSums sums[2][2][2];
-  TileBlock before;
-  std::size_t turn = 0;
-  for (std::size_t row = 0; row < n_rows; row += 2 * kTileRows) {
-    const std::size_t rows = std::min(2 * kTileRows, n_rows - row);
-    const std::int8_t* const block = w + row * row_stride;
-    for (std::size_t t = 0; t < n_tokens; t += 2 * kTileRows, turn = 1 - turn) {
-      const std::size_t tokens = std::min(2 * kTileRows, n_tokens - t);
-      const std::byte* const pack = packs + t / kPackRows * pack_bytes(d);
-      // Rows come from memory once; the packs that follow find them in the caches.
-      const bool ahead = t == 0 && row + rows < n_rows;
-      if (rows > kTileRows) {
-        tokens > kTileRows ? multiply<true, true>(block, row_stride, pack, d, ahead, sums[turn])
-                           : multiply<true, false>(block, row_stride, pack, d, ahead, sums[turn]);
-      } else {
-        tokens > kTileRows ? multiply<false, true>(block, row_stride, pack, d, ahead, sums[turn])
-                           : multiply<false, false>(block, row_stride, pack, d, ahead, sums[turn]);
-      }
-      if (before.n_rows > 0) store(before, sums[1 - turn]);
-      before = {row, rows, t, tokens};
-    }
-  }
-  store(before, sums[1 - turn]);
+  for_tile_blocks<TileSums, kTileRows>(
+      n_rows, n_tokens,
+      [&](auto two_rows, auto two_packs, std::size_t row, std::size_t token, bool ahead,
+          TileSums(&sums)[2][2]) {
+        const std::byte* const pack = packs + token / kPackRows * pack_bytes(d);
+        multiply<two_rows, two_packs>(w + row * row_stride, row_stride, pack, d, ahead, sums);
+      },
+      [&](const TileSums& sums, std::size_t row, std::size_t token) {
+        store_scaled(reinterpret_cast<const __m512i*>(&sums), kNoOffset, w_scale + row, x + token,
+                     std::min(kTileRows, n_tokens - token), y + token * y_stride + row, y_stride);
+      });
 }
 
 constexpr DenseKernels make_table() noexcept {

@@ -209,38 +209,18 @@ inline void dot_split_bf16(const std::uint16_t* w, std::size_t row_stride, std::
                            std::size_t y_stride) noexcept {
   const SplitWeights weights{w, row_stride, n_rows, d};
   if (n_tokens == 1) return dot_one_split(weights, packs, y);
-  const auto store = [&](const TileBlock& block, const SplitSums(&sums)[2][2]) {
-    for (std::size_t i = 0; i * kTileRows < block.n_rows; ++i) {
-      for (std::size_t j = 0; j * kSplitRows < block.n_tokens; ++j) {
-        const std::size_t at_row = block.row + i * kTileRows, token = block.token + j * kSplitRows;
-        sums[i][j].store(n_rows - at_row, std::min(kSplitRows, n_tokens - token),
-                         y + token * y_stride + at_row, y_stride);
-      }
-    }
-  };
   const TileRegisters registers;
-  SplitSums sums[2][2][2];
-  TileBlock before;
-  std::size_t turn = 0;
-  for (std::size_t row = 0; row < n_rows; row += 2 * kTileRows) {
-    const std::size_t rows = std::min(2 * kTileRows, n_rows - row);
-    for (std::size_t t = 0; t < n_tokens; t += 2 * kSplitRows, turn = 1 - turn) {
-      const std::size_t tokens = std::min(2 * kSplitRows, n_tokens - t);
-      const std::byte* const pack = packs + t / kSplitRows * split_bytes(d, false);
-      // Rows come from memory once; the packs that follow find them in the caches.
-      const bool ahead = t == 0 && row + rows < n_rows;
-      if (rows > kTileRows) {
-        tokens > kSplitRows ? multiply_split<true, true>(weights, row, pack, ahead, sums[turn])
-                            : multiply_split<true, false>(weights, row, pack, ahead, sums[turn]);
-      } else {
-        tokens > kSplitRows ? multiply_split<false, true>(weights, row, pack, ahead, sums[turn])
-                            : multiply_split<false, false>(weights, row, pack, ahead, sums[turn]);
-      }
-      if (before.n_rows > 0) store(before, sums[1 - turn]);
-      before = {row, rows, t, tokens};
-    }
-  }
-  store(before, sums[1 - turn]);
+  for_tile_blocks<SplitSums, kSplitRows>(
+      n_rows, n_tokens,
+      [&](auto two_rows, auto two_packs, std::size_t row, std::size_t token, bool ahead,
+          SplitSums(&sums)[2][2]) {
+        const std::byte* const pack = packs + token / kSplitRows * split_bytes(d, false);
+        multiply_split<two_rows, two_packs>(weights, row, pack, ahead, sums);
+      },
+      [&](const SplitSums& sums, std::size_t row, std::size_t token) {
+        sums.store(n_rows - row, std::min(kSplitRows, n_tokens - token), y + token * y_stride + row,
+                   y_stride);
+      });
 }
 
 }  // namespace

@@ -3,14 +3,20 @@
 
 #include <immintrin.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 namespace terrace {
 namespace {
 
 constexpr std::size_t kTileRows = 16;
 constexpr std::size_t kTileRowBytes = 64;
+
+/// What is written at p before is there after, and what is written after was not before: GCC's intrinsics
+/// that load tiles do not say what memory they read, so the compiler could leave stores out or move them.
+inline void settle(const void* p) noexcept { asm volatile("" : : "r"(p) : "memory"); }
 
 /// The tile registers of this thread while it lives: eight tiles of 16 rows of 64 bytes. About 80 ns.
 class TileRegisters {
@@ -29,6 +35,7 @@ class TileRegisters {
       configuration.row_bytes[i] = static_cast<std::uint16_t>(is_narrow ? narrow_bytes : kTileRowBytes);
       configuration.rows[i] = kTileRows;
     }
+    settle(&configuration);
     _tile_loadconfig(&configuration);
   }
   ~TileRegisters() { _tile_release(); }  // tiles in use make every switch of threads slower
@@ -36,23 +43,59 @@ class TileRegisters {
   TileRegisters& operator=(const TileRegisters&) = delete;
 };
 
-/// Which sums lie in memory, not yet stored as outputs: scaling, turning and storing them waits for the
-/// tiles, so it is done while the tiles of the block after are multiplied (lm1b-24L, 256 tokens: a third of
-/// the time).
-struct TileBlock {
-  std::size_t row = 0, n_rows = 0, token = 0, n_tokens = 0;
-};
+/// Products of n_rows weight rows with n_tokens activation rows, in blocks of two by two tiles of sums, or
+/// one where there are no more; a tile of sums is a `Sums` and holds kTileRows weight rows and kTokens
+/// activation rows.
+///   multiply(two_rows, two_packs, row, token, ahead, sums)   sums of a block; the first two are constants.
+///                                   `ahead`: there are rows after these, which nobody has asked for yet
+///   store(sums, row, token)         outputs of one tile
+/// A block is stored while the tiles of the one after are multiplied, because storing waits for its tiles.
+template <class Sums, std::size_t kTokens, class Multiply, class Store>
+inline void for_tile_blocks(std::size_t n_rows, std::size_t n_tokens, Multiply multiply,
+                            Store store) noexcept {
+  struct Block {
+    std::size_t row = 0, n_rows = 0, token = 0, n_tokens = 0;
+  };
+  const auto store_block = [&](const Block& block, const Sums(&sums)[2][2]) {
+    for (std::size_t i = 0; i * kTileRows < block.n_rows; ++i) {
+      for (std::size_t j = 0; j * kTokens < block.n_tokens; ++j) {
+        store(sums[i][j], block.row + i * kTileRows, block.token + j * kTokens);
+      }
+    }
+  };
+  Sums sums[2][2][2];
+  Block before;
+  std::size_t turn = 0;
+  for (std::size_t row = 0; row < n_rows; row += 2 * kTileRows) {
+    const std::size_t rows = std::min(2 * kTileRows, n_rows - row);
+    for (std::size_t t = 0; t < n_tokens; t += 2 * kTokens, turn = 1 - turn) {
+      const std::size_t tokens = std::min(2 * kTokens, n_tokens - t);
+      // Rows come from memory once; the packs that follow find them in the caches.
+      const bool ahead = t == 0 && row + rows < n_rows;
+      const auto with_packs = [&](auto two_rows) {
+        tokens > kTokens ? multiply(two_rows, std::true_type{}, row, t, ahead, sums[turn])
+                         : multiply(two_rows, std::false_type{}, row, t, ahead, sums[turn]);
+      };
+      rows > kTileRows ? with_packs(std::true_type{}) : with_packs(std::false_type{});
+      if (before.n_rows > 0) store_block(before, sums[1 - turn]);
+      before = {row, rows, t, tokens};
+    }
+  }
+  store_block(before, sums[1 - turn]);
+}
 
 /// A tile that cannot be loaded where it lies because a part of it is not there.
 struct alignas(64) PartialTile {
   /// n_rows rows, row_bytes bytes of each; zeros elsewhere.
   void fill(const void* from, std::size_t stride, std::size_t n_rows, std::size_t row_bytes) noexcept {
+    settle(this);
     const __mmask64 there = row_bytes >= kTileRowBytes ? ~__mmask64{0} : (__mmask64{1} << row_bytes) - 1;
     for (std::size_t r = 0; r < kTileRows; ++r) {
       const auto* const row = static_cast<const char*>(from) + r * stride;
       const __m512i part = r < n_rows ? _mm512_maskz_loadu_epi8(there, row) : _mm512_setzero_si512();
       _mm512_store_si512(bytes + r * kTileRowBytes, part);
     }
+    settle(this);
   }
   std::byte bytes[kTileRows * kTileRowBytes];
 };

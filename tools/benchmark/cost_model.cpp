@@ -32,8 +32,8 @@ double fastest(F&& call) {
   return best;
 }
 
-/// Rows that a layer of modules makes of a token; also how many make it worth to pack them.
-constexpr std::size_t kModules = 16, kFewModules = 8;
+/// Rows that a layer of modules makes of a token.
+constexpr std::size_t kModules = 16;
 
 double multiply_adds_per_s(Runtime& runtime, DType dtype, std::size_t n_rows) {
   constexpr std::size_t kColumns = 1024;
@@ -53,7 +53,7 @@ double multiply_adds_per_s(Runtime& runtime, DType dtype, std::size_t n_rows) {
   Workspace ws(std::size_t{1} << 20);
   Exec exec{runtime.team(), ws};
   PreparedRows x = PreparedRows::unpacked(exec, kernels, dtype, {input.data(), n_rows, kColumns, kColumns});
-  if (n_rows > 1) x.pack(exec, kernels, module_packs_for(kernels, dtype, n_rows));
+  x.pack(exec, kernels, module_packs_for(kernels, dtype, n_rows));
   const double seconds = fastest([&] {
     runtime.team().run(n_threads, [&](std::uint32_t chunk) {
       for (std::uint32_t pass = 0; pass < kPasses; ++pass) {
@@ -88,7 +88,7 @@ double predicted_seconds(const Model& model, const MachineRates& rates, const To
     if (stored == nullptr) continue;  // an optional bias that this model does without
     const DType dtype = weight_dtype(*stored).value_or(DType::kF32);
     const double rate =
-        tensor.uses < kFewModules ? rates.multiply_adds_per_s : rates.module_multiply_adds_per_s;
+        tensor.uses < PreparedRows::kMinPacked ? rates.multiply_adds_per_s : rates.module_multiply_adds_per_s;
     seconds += std::max(static_cast<double>(touched_bytes(tensor, dtype)) / work.weight_bytes_per_s,
                         static_cast<double>(token_cost(tensor).multiply_adds) / rate);
   }
