@@ -57,9 +57,10 @@ void KvCache::write_head(std::size_t head, ConstRows k, ConstRows v) noexcept {
   }
 }
 
-void KvCache::turn_open_group(std::size_t n_slots, std::byte* page) const noexcept {
+void KvCache::turn_last_group(std::size_t n_slots, bool open, std::byte* page) const noexcept {
   if (n_slots % kLanes == 0) return;
-  for (std::size_t head = 0; head < n_heads_; ++head) rows_.turn_group(n_slots, page + head * head_bytes_);
+  for (std::size_t head = 0; head < n_heads_; ++head)
+    rows_.turn_group(n_slots, open, page + head * head_bytes_);
 }
 
 void KvCache::truncate(std::size_t length) {
@@ -67,7 +68,7 @@ void KvCache::truncate(std::size_t length) {
   const std::size_t page = length / kPageSlots, n_slots = length % kPageSlots;
   pages_.truncate(page, n_slots != 0);
   const bool was_open = length / kLanes == length_ / kLanes;
-  if (n_slots != 0 && !was_open) turn_open_group(n_slots, pages_.writable_page(page));
+  if (n_slots != 0 && !was_open) turn_last_group(n_slots, true, pages_.writable_page(page));
   length_ = length;
 }
 
@@ -97,7 +98,7 @@ void KvCache::save(ByteSink& sink) const {
   // Slots past the end may hold what was truncated: equal states must give equal bytes. No group is open in a
   // file.
   std::vector<std::byte> last(pages_.page(full), pages_.page(full) + pages_.page_bytes());
-  turn_open_group(rest, last.data());
+  turn_last_group(rest, false, last.data());
   for (std::size_t head = 0; head < n_heads_; ++head) rows_.clear(rest, last.data() + head * head_bytes_);
   write_array(sink, last.data(), last.size());
 }
@@ -117,7 +118,7 @@ void KvCache::load(ByteSource& source) {
     read_array(source, pages_.writable_page(page), pages_.page_bytes());
   }
   const std::size_t rest = length % kPageSlots;
-  if (rest != 0) turn_open_group(rest, pages_.writable_page(length / kPageSlots));
+  if (rest != 0) turn_last_group(rest, true, pages_.writable_page(length / kPageSlots));
   length_ = length;
 }
 

@@ -79,8 +79,9 @@ class KvCache {
   }
 
  private:
-  /// Where `n_slots` slots of a page leave a group open: turns it, for all heads (KvRows::turn_group).
-  void turn_open_group(std::size_t n_slots, std::byte* page) const noexcept;
+  /// The group that `n_slots` slots of a page leave unfinished, if any: opens or closes it, for all heads
+  /// (KvRows::turn_group).
+  void turn_last_group(std::size_t n_slots, bool open, std::byte* page) const noexcept;
 
   std::size_t n_heads_ = 0, d_k_ = 0, d_v_ = 0;
   KvRows rows_;

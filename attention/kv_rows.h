@@ -10,6 +10,7 @@
 
 namespace terrace {
 
+struct AttentionKernels;
 struct DenseKernels;
 
 /// How cached keys and values are stored.
@@ -17,11 +18,12 @@ enum class KvType : std::uint8_t {
   kF32,
   kBf16,  ///< rounded to nearest even
   kQ8,    ///< int8 with one f32 scale, max / 127, per key and per value (one slot of one head)
+  kQ4,    ///< -8..7 with one bf16 scale, the extreme / -8, per kQ4Group channels of a key or value
 };
 
-inline constexpr KvType kKvTypes[] = {KvType::kF32, KvType::kBf16, KvType::kQ8};
+inline constexpr KvType kKvTypes[] = {KvType::kF32, KvType::kBf16, KvType::kQ8, KvType::kQ4};
 
-/// "f32", "bf16", "q8": as on the command line.
+/// "f32", "bf16", "q8", "q4": as on the command line.
 const char* kv_type_name(KvType type) noexcept;
 /// The type of that name. Throws Error{kBadArgument}.
 KvType parse_kv_type(std::string_view name);
@@ -29,17 +31,17 @@ KvType parse_kv_type(std::string_view name);
 /// One KV head's rows of one page: where they lie (kernels/kv_page.h) and how they are written.
 class KvRows {
  public:
-  /// Longest q8 row: its bytes are made on the stack.
-  static constexpr std::size_t kMostQ8Channels = 4096;
+  /// Longest quantised row: its steps are made on the stack.
+  static constexpr std::size_t kMostChannels = 4096;
 
   KvRows() = default;
-  /// Throws Error{kBadArgument} for q8 rows of more than kMostQ8Channels.
+  /// Throws Error{kBadArgument} for q8 and q4 rows of more than kMostChannels.
   KvRows(KvType type, std::size_t d_k, std::size_t d_v);
 
   KvType type() const noexcept { return type_; }
   /// Bytes of the head in a page: a whole number of cache lines.
   std::size_t bytes() const noexcept;
-  /// Behind the scales, which q8 has at the start: kPageSlots floats of the keys, then of the values.
+  /// In q8 the scales are in front: kPageSlots floats of the keys, then of the values.
   std::size_t keys_offset() const noexcept;
   std::size_t values_offset() const noexcept;
   /// Bytes that attention reads of one slot.
@@ -49,8 +51,8 @@ class KvRows {
   /// first_slot + t - begin of the part at `to`. The slots before are full: the group of first_slot is open.
   void write(ConstRows k, ConstRows v, std::size_t head, std::size_t begin, std::size_t end,
              std::size_t first_slot, std::byte* to) const noexcept;
-  /// Opens the full group of `slot`, or makes an open one lie like a full one.
-  void turn_group(std::size_t slot, std::byte* part) const noexcept;
+  /// Opens the full group of `slot`, or makes the open one lie like a full one.
+  void turn_group(std::size_t slot, bool open, std::byte* part) const noexcept;
   /// Asks for the keys and values of the first `n_slots` slots.
   void prefetch(std::size_t n_slots, const std::byte* part) const noexcept;
   /// Zeros in the slots from `first_slot` on, whose group is not open.
@@ -58,10 +60,12 @@ class KvRows {
 
  private:
   void write_q8(const float* k, const float* v, std::size_t slot, std::byte* to) const noexcept;
+  void write_q4(const float* k, const float* v, std::size_t slot, std::byte* to) const noexcept;
 
   KvType type_ = KvType::kF32;
   std::size_t d_k_ = 0, d_v_ = 0;
-  const DenseKernels* kernels_ = nullptr;  // of q8
+  const DenseKernels* dense_ = nullptr;          // of q8
+  const AttentionKernels* attention_ = nullptr;  // of q4
 };
 
 }  // namespace terrace

@@ -25,6 +25,24 @@ constexpr std::size_t most_chunks(std::size_t n_threads) noexcept {
 constexpr std::size_t kBlockWork = 8192;
 
 constexpr std::size_t ceil_div(std::size_t a, std::size_t b) noexcept { return (a + b - 1) / b; }
+constexpr bool multiplies_integers(KvType type) noexcept {
+  return type == KvType::kQ8 || type == KvType::kQ4;
+}
+
+auto attend_page_of(const AttentionKernels& kernels, KvType type) noexcept {
+  switch (type) {
+    case KvType::kF32:
+      return kernels.attend_page_f32;
+    case KvType::kBf16:
+      return kernels.attend_page_bf16;
+    case KvType::kQ8:
+      return kernels.attend_page_q8;
+    case KvType::kQ4:
+      break;
+  }
+  return kernels.attend_page_q4;
+}
+
 constexpr std::size_t whole_lines(std::size_t bytes) noexcept {
   return ceil_div(bytes, kCacheLine) * kCacheLine;
 }
@@ -40,7 +58,7 @@ struct PagedAttention::Block {
 
 struct PagedAttention::Scratch {
   const float** q;            // [rows]
-  QuantizedQuery* quantized;  // [rows], with their bytes
+  QuantizedQuery* quantized;  // [rows], with their bytes and sums
   VisibleSlots::Range* seen;  // [rows]
   PageSpan* spans;            // [rows]
   float* page;                // [rows] states of the page at hand
@@ -86,8 +104,10 @@ PagedAttention::Block PagedAttention::block(std::size_t index, std::size_t n_row
 std::size_t PagedAttention::scratch_bytes() const noexcept {
   const std::size_t rows = block_tokens() * group_;
   return whole_lines(rows * sizeof(const float*)) + whole_lines(rows * sizeof(QuantizedQuery)) +
-         whole_lines(2 * rows * padded_width(d_k_)) + whole_lines(rows * sizeof(VisibleSlots::Range)) +
-         whole_lines(rows * sizeof(PageSpan)) + 3 * whole_lines(rows * state_floats(d_v_) * sizeof(float));
+         whole_lines(2 * rows * padded_width(d_k_)) +
+         whole_lines(rows * q4_groups(d_k_) * sizeof(std::int32_t)) +
+         whole_lines(rows * sizeof(VisibleSlots::Range)) + whole_lines(rows * sizeof(PageSpan)) +
+         3 * whole_lines(rows * state_floats(d_v_) * sizeof(float));
 }
 
 PagedAttention::Scratch PagedAttention::scratch_at(std::byte* memory) const noexcept {
@@ -101,7 +121,9 @@ PagedAttention::Scratch PagedAttention::scratch_at(std::byte* memory) const noex
   scratch.q = reinterpret_cast<const float**>(take(rows * sizeof(const float*)));
   scratch.quantized = reinterpret_cast<QuantizedQuery*>(take(rows * sizeof(QuantizedQuery)));
   auto* const bytes = reinterpret_cast<std::int8_t*>(take(2 * rows * padded_width(d_k_)));
+  auto* const sums = reinterpret_cast<std::int32_t*>(take(rows * q4_groups(d_k_) * sizeof(std::int32_t)));
   for (std::size_t r = 0; r < rows; ++r) {
+    scratch.quantized[r].group_sums = sums + r * q4_groups(d_k_);
     scratch.quantized[r].high = bytes + 2 * r * padded_width(d_k_);
     scratch.quantized[r].low = scratch.quantized[r].high + padded_width(d_k_);
   }
@@ -147,16 +169,14 @@ void PagedAttention::prepare(const KvCache& kv, const Block& block, const Visibl
     const std::size_t t = block.first_row + r / group_;
     scratch.q[r] = q.row(t) + (block.kv_head * group_ + r % group_) * d_k_;
     scratch.seen[r] = visible.of(t);
-    if (kv.type() == KvType::kQ8) kernels_->quantize_query(scratch.q[r], d_k_, scratch.quantized + r);
+    if (multiplies_integers(kv.type())) kernels_->quantize_query(scratch.q[r], d_k_, scratch.quantized + r);
   }
 }
 
 void PagedAttention::attend_segment(const KvCache& kv, const Block& block, std::size_t segment,
                                     const Scratch& scratch, float* states) const noexcept {
   const std::size_t stride = state_floats(d_v_);
-  const auto attend_page = kv.type() == KvType::kF32    ? kernels_->attend_page_f32
-                           : kv.type() == KvType::kBf16 ? kernels_->attend_page_bf16
-                                                        : kernels_->attend_page_q8;
+  const auto attend_page = attend_page_of(*kernels_, kv.type());
   const std::size_t first_page = segment * kSegmentPages;
   const std::size_t end_page = std::min(first_page + kSegmentPages, kv.n_pages_in_use());
   for (std::size_t page = first_page; page < end_page; ++page) {
@@ -184,8 +204,8 @@ void PagedAttention::attend_segment(const KvCache& kv, const Block& block, std::
     task.scale = scale_;
     if (page + 1 < kv.n_pages_in_use()) task.next_page = kv.part(page + 1, block.kv_head);
     task.states = scratch.page;
+    task.quantized_q = scratch.quantized + begin;
     if (kv.type() == KvType::kQ8) {
-      task.quantized_q = scratch.quantized + begin;
       task.key_scale = kv.scales(page, block.kv_head);
       task.value_scale = task.key_scale + kPageSlots;
     }

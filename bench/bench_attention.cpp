@@ -4,7 +4,7 @@
 // layer of a decoded token pays for its own key and value: append, and append with attention over a short
 // context. Shapes of the preset lm1b-24L.
 //
-//   bench_attention [--threads=N] [--dtype=f32|bf16|q8] [Google Benchmark's flags]
+//   bench_attention [--threads=N] [--dtype=f32|bf16|q8|q4] [Google Benchmark's flags]
 #include <chrono>
 #include <cmath>
 #include <memory>
@@ -257,6 +257,7 @@ int main(int argc, char** argv) {
     if (dtype == DType::kF32) bench.add(KvType::kF32);
     if (dtype == DType::kBf16) bench.add(KvType::kBf16);
     if (dtype == DType::kQ8) bench.add(KvType::kQ8);
+    if (dtype == DType::kQ4) bench.add(KvType::kQ4);
   }
   return bench::run_comparisons(argc, argv, runtime, bench.comparisons());
 }

@@ -9,12 +9,12 @@
 #include "attention/kernels/attention_kernels.h"
 #include "attention/kernels/open_group_impl.h"
 #include "attention/kernels/prefetch.h"
+#include "attention/kernels/quantize_impl.h"
 #include "engine/kernels/lanes.h"
 
-// Body of attend_page_q8 and quantize_query. Sums of products are integers, exact in any order; what comes
+// Body of attend_page_q8. Sums of products are integers, exact in any order; what comes
 // before and after them is done in floats, lane by lane. Queries and weights have 14 bits, in two bytes each.
 // Beyond engine/kernels/lanes.h an instruction set `S` says
-//   S::store_i8(q, parts)        kLanes floats that hold integers in -127..127, as int8
 //   S::Q8::kAccumulators         registers that a block of running sums may take
 //   S::Q8::kRows                 query rows that share the loads of keys and values
 //   S::Q8::Sum                   S::kWidth sums of int32
@@ -28,81 +28,12 @@ namespace terrace {
 namespace {
 
 constexpr std::size_t kQ8GroupBytes = kLanes * kQuad;
-/// Keys and values are asked for that far ahead, into the second-level cache. A head's page is a short run,
-/// gone in a microsecond, which the hardware prefetcher has no time to learn, and the nearest cache can wait
-/// for too few lines at once: bench_attention, multi_head/q8/8192, two cores of an Emerald Rapids: 15 to 18
-/// GB/s with 1 to 8 KB into the nearest cache, 25 with 8 KB into the second.
-constexpr std::size_t kQ8PrefetchBytes = 8192;
-constexpr int kQ8Locality = 2;
-constexpr float kUnitHigh = kHighUnit;
-/// Largest query that its two bytes hold, and largest weight (both bytes in 0..127).
-constexpr float kQueryLargest = 127 * kHighUnit + 63;
-constexpr float kWeightLargest = 127 * kHighUnit + 127;
-/// Adding it leaves no bits for a fraction: rounds to nearest, ties to even.
-constexpr float kRoundQ8 = 12582912.0F;
-
 template <class S, std::size_t n_rows>
 constexpr std::size_t kQ8Groups = [] {
   std::size_t groups = 8;
   while (groups > 1 && groups * n_rows * 2 * kParts < S >> S::Q8::kAccumulators) groups /= 2;
   return groups;
 }();
-
-template <class S>
-inline typename S::F round_lanes(typename S::F x) noexcept {
-  return S::sub(S::add(x, S::set(kRoundQ8)), S::set(kRoundQ8));
-}
-
-/// Stores kLanes integers as two bytes each; `below` decides which part of a unit the low byte covers.
-template <class S>
-inline void store_split(const typename S::F* x, float below, std::int8_t* high, std::int8_t* low) noexcept {
-  using F = typename S::F;
-  F highs[kParts<S>], lows[kParts<S>];
-  TERRACE_UNROLL
-  for (std::size_t i = 0; i < kParts<S>; ++i) {
-    highs[i] = round_lanes<S>(S::mul(S::sub(x[i], S::set(below)), S::set(1.0F / kUnitHigh)));
-    lows[i] = S::fma(highs[i], S::set(-kUnitHigh), x[i]);
-  }
-  S::store_i8(high, highs);
-  S::store_i8(low, lows);
-}
-
-template <class S>
-void quantize_query(const float* q, std::size_t d_k, QuantizedQuery* to) noexcept {
-  using F = typename S::F;
-  const auto for_groups = [&](auto&& fn) {
-    std::size_t d = 0;
-    for (; d + kLanes <= d_k; d += kLanes) fn(d, q + d);
-    if (d < d_k) fn(d, PartialGroup<float>(q + d, d_k - d).lanes);
-  };
-  F top[kParts<S>];
-  TERRACE_UNROLL
-  for (std::size_t i = 0; i < kParts<S>; ++i) top[i] = S::set(0.0F);
-  for_groups([&](std::size_t, const float* x) {
-    TERRACE_UNROLL
-    for (std::size_t i = 0; i < kParts<S>; ++i) {
-      top[i] = S::max(S::abs(S::load(x + i * S::kWidth)), top[i]);  // a NaN is not greater than anything
-    }
-  });
-  to->scale = S::fold_max(top) / kQueryLargest;
-  const F inverse = S::set(to->scale > 0 ? 1.0F / to->scale : 0.0F);
-  for_groups([&](std::size_t d, const float* x) {
-    F steps[kParts<S>];
-    TERRACE_UNROLL
-    for (std::size_t i = 0; i < kParts<S>; ++i) {
-      // In range but for a scale so small that its inverse is infinite, and for NaN and infinity.
-      const F scaled = S::mul(S::load(x + i * S::kWidth), inverse);
-      const F kept = S::if_less(S::abs(scaled), S::set(kQueryLargest + 0.5F), scaled, S::set(0.0F));
-      steps[i] = round_lanes<S>(kept);
-    }
-    store_split<S>(steps, 0.0F, to->high + d, to->low + d);
-  });
-  to->high_sum = to->low_sum = 0;
-  for (std::size_t d = 0; d < d_k; ++d) {
-    to->high_sum += to->high[d];
-    to->low_sum += to->low[d];
-  }
-}
 
 /// Raw scores, sum of q * key times the key's scale, of G groups of slots.
 template <class S, std::size_t R, std::size_t G>
@@ -125,7 +56,7 @@ inline void score_q8_groups(const std::int8_t* keys, std::size_t n_quads, const 
     for (std::size_t i = 0; i < n; ++i) {
       const std::int8_t* p =
           keys + i / kParts<S> * group_bytes + at * kQ8GroupBytes + i % kParts<S> * S::kWidth * kQuad;
-      if (i % kParts<S> == 0) prefetch<kQ8GroupBytes, kQ8Locality>(ahead.of(p));
+      if (i % kParts<S> == 0) prefetch<kQ8GroupBytes, kIntoSecondCache>(ahead.of(p));
       const typename Q8::Keys key = Q8::load_keys(p);
       TERRACE_UNROLL
       for (std::size_t r = 0; r < R; ++r) {
@@ -219,7 +150,7 @@ inline void add_q8_values(const std::int8_t* values, std::size_t stride, std::si
   }
   for (std::size_t quad = first_quad; quad < last_quad; ++quad) {
     const std::int8_t* p = values + quad * stride;
-    prefetch<G * kQ8GroupBytes, kQ8Locality>(ahead.of(p));
+    prefetch<G * kQ8GroupBytes, kIntoSecondCache>(ahead.of(p));
     TERRACE_UNROLL
     for (std::size_t i = 0; i < n; ++i) {
       const typename Q8::Values value = Q8::load_values(p + i * S::kWidth * kQuad);
@@ -247,7 +178,7 @@ inline void attend_q8_rows(const PageTask& task, std::size_t row) noexcept {
   const std::size_t width = padded_width(task.d_v);
   const std::size_t state_stride = state_floats(task.d_v);
   const Groups seen = groups_seen<R>(task.spans + row);
-  const Ahead ahead(task, row, width, kQ8PrefetchBytes);
+  const Ahead ahead(task, row, width, kBytesAhead);
   alignas(64) float scores[R * kPageSlots];
   alignas(64) std::int8_t high[R * kPageSlots];
   alignas(64) std::int8_t low[R * kPageSlots];

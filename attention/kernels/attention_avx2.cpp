@@ -59,15 +59,27 @@ struct Avx2 : Avx2Lanes {
     static F join(Sum high, Sum low) noexcept {
       return fma(_mm256_cvtepi32_ps(high), set(kHighUnit), _mm256_cvtepi32_ps(low));
     }
-
-   private:
     static __m256i quad(const std::int8_t* x) noexcept {
       std::int32_t four;
       std::memcpy(&four, x, sizeof four);
       return _mm256_set1_epi32(four);
     }
+    /// u without a sign.
     static Sum add(Sum sum, __m256i u, __m256i s) noexcept {
       return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(u, s), _mm256_set1_epi16(1)));
+    }
+  };
+
+  struct Q4 {
+    using Nibbles = __m256i;
+    static void load(const std::uint8_t* p, Nibbles* low, Nibbles* high) noexcept {
+      const __m256i bytes = load_bytes(p), mask = _mm256_set1_epi8(15);
+      *low = _mm256_and_si256(bytes, mask);
+      *high = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), mask);
+    }
+    static Q8::Sum set(std::int32_t x) noexcept { return _mm256_set1_epi32(x); }
+    static Q8::Sum add(Q8::Sum sum, Nibbles n, const std::int8_t* x) noexcept {
+      return Q8::add(sum, n, Q8::quad(x));
     }
   };
 };

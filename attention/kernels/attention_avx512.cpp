@@ -15,10 +15,15 @@ struct Avx512 : Avx512Common {
       return add(sum, _mm512_abs_epi8(signs), signed_k);
     }
     static Sum add_value(Sum sum, Values v, const std::int8_t* w) noexcept { return add(sum, quad(w), v); }
-
-   private:
+    /// u without a sign.
     static Sum add(Sum sum, __m512i u, __m512i s) noexcept {
       return _mm512_add_epi32(sum, _mm512_madd_epi16(_mm512_maddubs_epi16(u, s), _mm512_set1_epi16(1)));
+    }
+  };
+
+  struct Q4 : Q4Common {
+    static Q8::Sum add(Q8::Sum sum, Nibbles n, const std::int8_t* x) noexcept {
+      return Q8::add(sum, n, Q8::quad(x));
     }
   };
 };

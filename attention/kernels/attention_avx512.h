@@ -37,6 +37,16 @@ struct Avx512Common : Avx512Lanes {
       return _mm512_set1_epi32(four);
     }
   };
+
+  struct Q4Common {
+    using Nibbles = __m512i;
+    static void load(const std::uint8_t* p, Nibbles* low, Nibbles* high) noexcept {
+      const __m512i bytes = load_bytes(p), mask = _mm512_set1_epi8(15);
+      *low = _mm512_and_si512(bytes, mask);
+      *high = _mm512_and_si512(_mm512_srli_epi16(bytes, 4), mask);
+    }
+    static Q8Common::Sum set(std::int32_t x) noexcept { return _mm512_set1_epi32(x); }
+  };
 };
 
 }  // namespace

@@ -19,6 +19,12 @@ struct Avx512Vnni : Avx512Common {
       return _mm512_dpbusd_epi32(sum, quad(w), v);
     }
   };
+
+  struct Q4 : Q4Common {
+    static Q8::Sum add(Q8::Sum sum, Nibbles n, const std::int8_t* x) noexcept {
+      return _mm512_dpbusd_epi32(sum, n, Q8::quad(x));
+    }
+  };
 };
 
 constexpr AttentionKernels kTable = make_attention_kernels<Avx512Vnni>(Isa::kAvx512Vnni, "avx512vnni");

@@ -4,12 +4,14 @@
 #include <cstdint>
 
 #include "attention/kernels/attend_page_impl.h"
+#include "attention/kernels/attend_page_q4_impl.h"
 #include "attention/kernels/attend_page_q8_impl.h"
 #include "attention/kernels/attention_tables.h"
+#include "attention/kernels/quantize_impl.h"
 #include "attention/kernels/rows_impl.h"
 
-// The table of one instruction set, from its struct `S` (engine/kernels/lanes.h, attend_page_impl.h,
-// attend_page_q8_impl.h).
+// The table of one instruction set, from its struct `S` (engine/kernels/lanes.h, and what the bodies here
+// say).
 
 namespace terrace {
 namespace {
@@ -21,7 +23,9 @@ constexpr AttentionKernels make_attention_kernels(Isa isa, const char* name) noe
           attend_page<S, float>,
           attend_page<S, std::uint16_t>,
           attend_page_q8<S>,
+          attend_page_q4<S>,
           quantize_query<S>,
+          quantize_q4<S>,
           merge_states<S>,
           finish_state<S>,
           softmax_weights<S>,

@@ -28,14 +28,15 @@ struct PageSpan {
 inline constexpr std::size_t kStateHeader = 16;
 constexpr std::size_t state_floats(std::size_t d_v) noexcept { return kStateHeader + padded_width(d_v); }
 
-/// A query row for q8 keys: q[d] is about scale * (kHighUnit * high[d] + low[d]). Fourteen bits, so that what
-/// is lost against f32 is lost by the keys alone.
+/// A query row for q8 and q4 keys: q[d] is about scale * (kHighUnit * high[d] + low[d]). Fourteen bits, so
+/// that what is lost against f32 is lost by the keys alone.
 struct QuantizedQuery {
   std::int8_t* high;  ///< [padded_width(d_k)], zeros behind d_k; -127 .. 127
   std::int8_t* low;   ///< the same; -64 .. 64
   std::int32_t high_sum;
   std::int32_t low_sum;
   float scale;
+  std::int32_t* group_sums;  ///< [q4_groups(d_k)]: kHighUnit * high + low, of each group's channels
 };
 inline constexpr int kHighUnit = 128;
 
@@ -47,10 +48,9 @@ struct PageTask {
   std::size_t d_v = 0;
   std::size_t n_slots = kPageSlots;  ///< that hold keys; where a group of kLanes is not full, it is open
   const float* const* q = nullptr;   ///< n_rows pointers to d_k floats
-  // q8 pages have these instead of q:
-  const QuantizedQuery* quantized_q = nullptr;  ///< [n_rows]
-  const float* key_scale = nullptr;             ///< [kPageSlots]
-  const float* value_scale = nullptr;           ///< [kPageSlots]
+  const QuantizedQuery* quantized_q = nullptr;  ///< q8, q4: [n_rows], instead of q
+  const float* key_scale = nullptr;             ///< q8: [kPageSlots]
+  const float* value_scale = nullptr;           ///< q8: [kPageSlots]
   const void* next_page =
       nullptr;  ///< what will be read after this page, to be fetched meanwhile; may be null
   const PageSpan* spans = nullptr;  ///< [n_rows]; begin < end
@@ -80,9 +80,18 @@ struct AttentionKernels {
   ///   value = float(sum of w * value) * unit,   w = round(weight * value_scale / unit), 14 bits,
   /// where unit is the largest weight * value_scale of the row in the page over 16383.
   void (*attend_page_q8)(const PageTask& task) noexcept;
+  /// The same by groups g of kQ4Group channels, which have scales of their own:
+  ///   score = chain over g of float(sum of q * key) * key_scale[g], times (q.scale * scale)
+  ///   value = float(sum of w * value) * unit[g],   w = round(weight * value_scale[g] / unit[g]), 14 bits,
+  /// where unit[g] is the largest |weight * value_scale[g]| over 16319.
+  void (*attend_page_q4)(const PageTask& task) noexcept;
   /// Fills in `to`, whose pointers are set: scale = max |q| / 16319, rounded to nearest even. NaN counts as
   /// 0.
   void (*quantize_query)(const float* q, std::size_t d_k, QuantizedQuery* to) noexcept;
+  /// A row of d channels as a q4 cache keeps it: per group of kQ4Group, scale = the value of largest |x| over
+  /// -8, as bf16, and steps = min(7, round(x / scale)) + 8, to nearest even; [whole groups], channels behind
+  /// d are 0. NaN counts as 0; so does a group below 1e-36.
+  void (*quantize_q4)(const float* x, std::size_t d, std::uint8_t* steps, std::uint16_t* scales) noexcept;
 
   /// state = the state of both sets of slots together; `next` comes after `state` in slot order.
   void (*merge)(float* state, const float* next, std::size_t d_v) noexcept;

@@ -14,6 +14,7 @@ struct WideningDot4 {
 
 struct Neon : NeonCommon {
   using Q8 = Bytes<WideningDot4>;
+  using Q4 = HalfBytes<WideningDot4>;
 };
 
 constexpr AttentionKernels kTable = make_attention_kernels<Neon>(Isa::kNeon, "neon");

@@ -54,6 +54,20 @@ struct NeonCommon : NeonLanes {
       return fma(vcvtq_f32_s32(high), set(kHighUnit), vcvtq_f32_s32(low));
     }
   };
+
+  template <class Dot4>
+  struct HalfBytes {
+    using Nibbles = int8x16_t;
+    static void load(const std::uint8_t* p, Nibbles* low, Nibbles* high) noexcept {
+      const uint8x16_t bytes = vld1q_u8(p);
+      *low = vreinterpretq_s8_u8(vandq_u8(bytes, vdupq_n_u8(15)));
+      *high = vreinterpretq_s8_u8(vshrq_n_u8(bytes, 4));
+    }
+    static int32x4_t set(std::int32_t x) noexcept { return vdupq_n_s32(x); }
+    static int32x4_t add(int32x4_t sum, Nibbles n, const std::int8_t* x) noexcept {
+      return Bytes<Dot4>::add_key(sum, n, x);
+    }
+  };
 };
 
 }  // namespace

@@ -10,6 +10,7 @@ struct Sdot {
 
 struct NeonDot : NeonCommon {
   using Q8 = Bytes<Sdot>;
+  using Q4 = HalfBytes<Sdot>;
 };
 
 constexpr AttentionKernels kTable = make_attention_kernels<NeonDot>(Isa::kNeonDot, "neondot");

@@ -53,6 +53,23 @@ struct Scalar {
     }
   };
 
+  struct Q4 {
+    struct Nibbles {
+      std::uint8_t four[kQuad];
+    };
+    static void load(const std::uint8_t* p, Nibbles* low, Nibbles* high) noexcept {
+      for (std::size_t i = 0; i < kQuad; ++i) {
+        low->four[i] = p[i] & 15;
+        high->four[i] = p[i] >> 4;
+      }
+    }
+    static Q8::Sum set(std::int32_t x) noexcept { return x; }
+    static Q8::Sum add(Q8::Sum sum, const Nibbles& n, const std::int8_t* x) noexcept {
+      for (std::size_t i = 0; i < kQuad; ++i) sum += n.four[i] * x[i];
+      return sum;
+    }
+  };
+
   static float fold(const F* parts) noexcept {
     return fold_with(parts, [](float a, float b) { return a + b; });
   }

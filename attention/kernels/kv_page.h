@@ -21,11 +21,22 @@
 // Lanes are slots for keys and channels for values, so that here too no sum runs across lanes. Channels
 // beyond d_k and d_v are 0.
 //
+// q4, nibbles that hold -8..7 as 0..15, two to a byte, and a bf16 scale per kQ4Group channels of a slot; runs
+// of bytes, each with its scales in front:
+//   keys    [kPageSlots / kLanes] { scales [groups][kLanes], [octets(d_k)][kLanes][kQuad] }
+//           byte c of octet i: channel 8 i + c, and 8 i + kQuad + c in the high nibble
+//   values  [groups] { scales [kPageSlots], [kPageSlots / kQuad][kLanes][kQuad slots] }
+//           lane c of group g: channel 32 g + c, and 32 g + kLanes + c in the high nibble
+// so that lanes are what they are in q8 once the nibbles are apart, and both halves of a byte have the same
+// scale. Channels beyond d_k and d_v are 0.
+//
 // The open group: a key of its own would touch a cache line per channel, each for a few bytes. So the keys of
 // the last kLanes slots, while they are not all there, lie the other way round: of every square of kLanes
 // slots by kLanes channels (q8: quads of channels) rows and columns are swapped, in place, and a key touches
 // one line per square. Channels left over after the last whole square are never swapped. When the last slot
-// of the group comes, the squares are turned.
+// of the group comes, the squares are turned. In q4 the open group's keys are rows,
+// [kLanes][octets(d_k)][kQuad], which is one line for 128 channels and needs no square; the scales stay where
+// they are.
 
 namespace terrace {
 
@@ -71,6 +82,47 @@ constexpr std::size_t open_q8_key_index(std::size_t slot, std::size_t i, std::si
 /// Index of channel `d` of the q8 value in slot `slot`.
 constexpr std::size_t q8_value_index(std::size_t slot, std::size_t d, std::size_t d_v) noexcept {
   return (slot / kQuad * padded_width(d_v) + d) * kQuad + slot % kQuad;
+}
+
+inline constexpr std::size_t kOctet = 2 * kQuad;
+/// What a nibble holds for 0.
+inline constexpr int kQ4Zero = 8;
+/// Four-byte units that hold the nibbles of `d` channels of a key.
+constexpr std::size_t octets(std::size_t d) noexcept { return (d + kOctet - 1) / kOctet; }
+inline constexpr std::size_t kOctetsPerGroup = kQ4Group / kOctet;
+/// Scales of `d` channels.
+constexpr std::size_t q4_groups(std::size_t d) noexcept { return (d + kQ4Group - 1) / kQ4Group; }
+
+inline constexpr std::size_t kQ4ScaleBytes = 2;
+/// Bytes of the scales before a run of keys, and of the run with them.
+constexpr std::size_t q4_key_scales(std::size_t d_k) noexcept {
+  return q4_groups(d_k) * kLanes * kQ4ScaleBytes;
+}
+constexpr std::size_t q4_key_run(std::size_t d_k) noexcept {
+  return q4_key_scales(d_k) + octets(d_k) * kLanes * kQuad;
+}
+/// Places, in bytes, of the scale of group `g` and of octet `i` of the q4 key in slot `slot`, the latter
+/// outside the open group.
+constexpr std::size_t q4_key_scale_index(std::size_t slot, std::size_t g, std::size_t d_k) noexcept {
+  return slot / kLanes * q4_key_run(d_k) + (g * kLanes + slot % kLanes) * kQ4ScaleBytes;
+}
+constexpr std::size_t q4_key_index(std::size_t slot, std::size_t i, std::size_t d_k) noexcept {
+  return slot / kLanes * q4_key_run(d_k) + q4_key_scales(d_k) + (i * kLanes + slot % kLanes) * kQuad;
+}
+/// q4_key_index in the open group.
+constexpr std::size_t open_q4_key_index(std::size_t slot, std::size_t i, std::size_t d_k) noexcept {
+  return slot / kLanes * q4_key_run(d_k) + q4_key_scales(d_k) + (slot % kLanes * octets(d_k) + i) * kQuad;
+}
+/// Bytes of the scales before a group of values, and of the group with them.
+inline constexpr std::size_t kQ4ValueScales = kPageSlots * kQ4ScaleBytes;
+inline constexpr std::size_t kQ4ValueRun = kQ4ValueScales + kPageSlots * kLanes;
+/// Places, in bytes, of the scale of group `g` and of its channels c and c + kLanes of the q4 value in
+/// `slot`.
+constexpr std::size_t q4_value_scale_index(std::size_t slot, std::size_t g) noexcept {
+  return g * kQ4ValueRun + slot * kQ4ScaleBytes;
+}
+constexpr std::size_t q4_value_index(std::size_t slot, std::size_t g, std::size_t c) noexcept {
+  return g * kQ4ValueRun + kQ4ValueScales + (slot / kQuad * kLanes + c) * kQuad + slot % kQuad;
 }
 
 }  // namespace terrace

@@ -7,6 +7,7 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <vector>
 
@@ -36,7 +37,8 @@ struct Page {
   std::vector<std::uint16_t> keys16, values16;  // the same numbers, exactly, as bf16
   std::vector<std::int8_t> keys8, values8;      // and as q8
   std::vector<float> scales8;
-  Matrix k, v;  // [kPageSlots, d]
+  std::vector<std::byte> keys4, values4;  // numbers of their own
+  Matrix k, v, k4, v4;                    // [kPageSlots, d]
   std::vector<float> q;
   std::vector<PageSpan> spans;
   std::vector<float> query_position, key_position;
@@ -53,8 +55,12 @@ struct Page {
         keys8(kPageSlots * quads(d_k_) * kQuad),
         values8(values.size()),
         scales8(2 * kPageSlots),
+        keys4(kPageSlots / kLanes * q4_key_run(d_k_)),
+        values4(q4_groups(d_v_) * kQ4ValueRun),
         k(kPageSlots, d_k_),
         v(kPageSlots, d_v_),
+        k4(kPageSlots, d_k_),
+        v4(kPageSlots, d_v_),
         q(random_floats(spans_.size() * d_k_, seed, 3.0F)),
         spans(std::move(spans_)) {
     const auto key_numbers = random_floats(kPageSlots * d_k, seed + 1, 127);
@@ -75,7 +81,43 @@ struct Page {
         v(s, d) = values[s * padded_width(d_v) + d];
       }
     }
+    fill_q4(seed);
   }
+
+  /// Steps of -8 .. 7 and scales of either sign, other ones for every slot and group of channels.
+  void fill_q4(std::uint32_t seed) {
+    const auto scale = [](std::size_t slot, std::size_t group) {
+      return (slot % 3 == 0 ? -1.0F : 1.0F) / static_cast<float>(4 << (slot + group) % 4);
+    };
+    const auto key_steps = random_floats(kPageSlots * d_k, seed + 3, 7.49F);
+    const auto value_steps = random_floats(kPageSlots * d_v, seed + 4, 7.49F);
+    for (std::size_t s = 0; s < kPageSlots; ++s) {
+      for (std::size_t g = 0; g < q4_groups(d_k); ++g) {
+        put_scale(keys4, q4_key_scale_index(s, g, d_k), scale(s, g));
+      }
+      for (std::size_t d = 0; d < d_k; ++d) {
+        const int step = std::max(-8, static_cast<int>(std::floor(key_steps[s * d_k + d])));
+        const std::size_t at = q4_key_index(s, d / 8, d_k) + d % 4;
+        keys4[at] |= static_cast<std::byte>((step + 8) << (d % 8 / 4 * 4));
+        k4(s, d) = scale(s, d / 32) * static_cast<float>(step);
+      }
+      for (std::size_t g = 0; g < q4_groups(d_v); ++g) {
+        put_scale(values4, q4_value_scale_index(s, g), scale(s, g + 1));
+      }
+      for (std::size_t d = 0; d < d_v; ++d) {
+        const int step = std::max(-8, static_cast<int>(std::floor(value_steps[s * d_v + d])));
+        values4[q4_value_index(s, d / 32, d % 16)] |= static_cast<std::byte>((step + 8) << (d % 32 / 16 * 4));
+        v4(s, d) = scale(s, d / 32 + 1) * static_cast<float>(step);
+      }
+    }
+  }
+  static void put_scale(std::vector<std::byte>& to, std::size_t at, float scale) {
+    const auto bits = static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(scale) >> 16);
+    std::memcpy(to.data() + at, &bits, sizeof bits);
+  }
+
+  const Matrix& keys_of(KvType type) const { return type == KvType::kQ4 ? k4 : k; }
+  const Matrix& values_of(KvType type) const { return type == KvType::kQ4 ? v4 : v; }
 
   static void put(float x, std::size_t at, std::vector<float>& wide, std::vector<std::uint16_t>& narrow) {
     wide[at] = x;
@@ -99,6 +141,17 @@ struct Page {
         }
       }
       if (s >= n) cut.scales8[s] = cut.scales8[kPageSlots + s] = kNan;
+      for (std::size_t i = 0; i < octets(d_k); ++i) {
+        const std::size_t to = open ? open_q4_key_index(s, i, d_k) : q4_key_index(s, i, d_k);
+        std::memset(cut.keys4.data() + to, 0xA7, kQuad);
+        if (s < n) std::memcpy(cut.keys4.data() + to, keys4.data() + q4_key_index(s, i, d_k), kQuad);
+      }
+      for (std::size_t g = 0; s >= n && g < q4_groups(d_k); ++g) {
+        put_scale(cut.keys4, q4_key_scale_index(s, g, d_k), kNan);
+      }
+      for (std::size_t g = 0; s >= n && g < q4_groups(d_v); ++g) {
+        put_scale(cut.values4, q4_value_scale_index(s, g), kNan);
+      }
     }
     return cut;
   }
@@ -124,6 +177,16 @@ struct Page {
     }
     task.states = states.data();
     const AttentionKernels& kernels = attention_kernels(isa);
+    std::vector<std::int8_t> bytes(2 * spans.size() * padded_width(d_k));
+    std::vector<std::int32_t> sums(spans.size() * q4_groups(d_k));
+    std::vector<QuantizedQuery> queries(spans.size());
+    for (std::size_t r = 0; r < spans.size(); ++r) {
+      queries[r].high = bytes.data() + 2 * r * padded_width(d_k);
+      queries[r].low = queries[r].high + padded_width(d_k);
+      queries[r].group_sums = sums.data() + r * q4_groups(d_k);
+      kernels.quantize_query(rows[r], d_k, &queries[r]);
+    }
+    task.quantized_q = queries.data();
     switch (type) {
       case KvType::kF32:
         task.keys = keys.data();
@@ -135,22 +198,18 @@ struct Page {
         task.values = values16.data();
         kernels.attend_page_bf16(task);
         break;
-      case KvType::kQ8: {
-        std::vector<std::int8_t> bytes(2 * spans.size() * padded_width(d_k));
-        std::vector<QuantizedQuery> queries(spans.size());
-        for (std::size_t r = 0; r < spans.size(); ++r) {
-          queries[r].high = bytes.data() + 2 * r * padded_width(d_k);
-          queries[r].low = queries[r].high + padded_width(d_k);
-          kernels.quantize_query(rows[r], d_k, &queries[r]);
-        }
+      case KvType::kQ8:
         task.keys = keys8.data();
         task.values = values8.data();
-        task.quantized_q = queries.data();
         task.key_scale = scales8.data();
         task.value_scale = scales8.data() + kPageSlots;
         kernels.attend_page_q8(task);
         break;
-      }
+      case KvType::kQ4:
+        task.keys = keys4.data();
+        task.values = values4.data();
+        kernels.attend_page_q4(task);
+        break;
     }
     for (std::size_t r = 0; r < spans.size(); ++r) {  // the header is two numbers; the rest is free
       std::fill_n(states.begin() + static_cast<std::ptrdiff_t>(r * state_floats(d_v) + 2), kStateHeader - 2,
@@ -160,8 +219,8 @@ struct Page {
   }
 };
 
-/// How far a page may be from its double version; q8 rounds queries and weights to 14 bits.
-double bound(KvType type) { return type == KvType::kQ8 ? 1e-3 : 5e-6; }
+/// How far a page may be from its double version; q8 and q4 round queries and weights to 14 bits.
+double bound(KvType type) { return type == KvType::kQ8 || type == KvType::kQ4 ? 1e-3 : 5e-6; }
 
 std::vector<PageSpan> random_spans(std::size_t n, std::uint32_t seed) {
   std::vector<PageSpan> spans(n);
@@ -190,11 +249,12 @@ TEST_CASE("attend_page: agrees with a double version for any span, width and num
         const auto spans = random_spans(n, static_cast<std::uint32_t>(n + 100));
         const Page page(d_k, d_v, spans, static_cast<std::uint32_t>(7 * n));
         const Matrix q(n, page.d_k, page.q);
-        const Matrix expected =
-            naive_attention_head(q, page.k, page.v, 0.5, [&](std::size_t t, std::size_t s) {
-              return s >= spans[t].begin && s < spans[t].end ? 0.0 : kHidden;
-            });
+        const auto hidden = [&](std::size_t t, std::size_t s) {
+          return s >= spans[t].begin && s < spans[t].end ? 0.0 : kHidden;
+        };
         for (const KvType type : kKvTypes) {
+          const Matrix expected =
+              naive_attention_head(q, page.keys_of(type), page.values_of(type), 0.5, hidden);
           CAPTURE(isa_name(isa));
           CAPTURE(n);
           CAPTURE(d_v);
@@ -278,6 +338,20 @@ TEST_CASE("attend_page: slots outside a row's span may hold anything") {
     const auto touched8 = page.attend(isa, KvType::kQ8);
     CHECK(touched8[kStateHeader] == expected8[kStateHeader]);
     CHECK_FALSE(std::isfinite(touched8[4 * stride + kStateHeader]));
+
+    const auto expected4 = page.attend(isa, KvType::kQ4);
+    for (std::size_t s = 0; s < kPageSlots; ++s) {
+      if (s >= 1 && s < 70) continue;
+      Page::put_scale(page.keys4, q4_key_scale_index(s, 0, 6), kNan);
+      Page::put_scale(page.values4, q4_value_scale_index(s, 0), kNan);
+      std::memset(page.keys4.data() + q4_key_index(s, 0, 6), 0xF8, kQuad);
+      for (std::size_t c = 0; c < kLanes; ++c) page.values4[q4_value_index(s, 0, c)] = std::byte{0xF8};
+    }
+    CHECK(same_bits(page.attend(isa, KvType::kQ4), expected4));
+    Page::put_scale(page.values4, q4_value_scale_index(69, 0), std::numeric_limits<float>::infinity());
+    const auto touched4 = page.attend(isa, KvType::kQ4);
+    CHECK(touched4[kStateHeader] == expected4[kStateHeader]);
+    CHECK_FALSE(std::isfinite(touched4[4 * stride + kStateHeader]));
   }
 }
 
@@ -313,8 +387,9 @@ TEST_CASE("quantize_query: nearest of 16319 steps, the same bytes on every instr
         auto q = random_floats(d, d, scale);
         q.back() = scale;
         std::vector<std::int8_t> bytes(2 * padded_width(d)), scalar(bytes.size());
-        QuantizedQuery found{bytes.data(), bytes.data() + padded_width(d), 0, 0, 0};
-        QuantizedQuery expected{scalar.data(), scalar.data() + padded_width(d), 0, 0, 0};
+        std::vector<std::int32_t> sums(q4_groups(d)), scalar_sums(sums.size());
+        QuantizedQuery found{bytes.data(), bytes.data() + padded_width(d), 0, 0, 0, sums.data()};
+        QuantizedQuery expected{scalar.data(), scalar.data() + padded_width(d), 0, 0, 0, scalar_sums.data()};
         attention_kernels(isa).quantize_query(q.data(), d, &found);
         attention_kernels(Isa::kScalar).quantize_query(q.data(), d, &expected);
         CHECK(bytes == scalar);
@@ -329,11 +404,54 @@ TEST_CASE("quantize_query: nearest of 16319 steps, the same bytes on every instr
           CHECK(std::abs(found.low[i]) <= 64);
           high_sum += found.high[i];
           low_sum += found.low[i];
+          sums[i / kQ4Group] -= steps;
         }
+        CHECK(sums == std::vector<std::int32_t>(sums.size()));
         CHECK(high_sum == found.high_sum);
         CHECK(low_sum == found.low_sum);
       }
     }
+  }
+}
+
+TEST_CASE("quantize_q4: the extreme of a group is -8 steps, the same bytes on every instruction set") {
+  for (const Isa isa : available_isas()) {
+    for (const std::size_t d : {1UL, 15UL, 32UL, 33UL, 64UL, 130UL}) {
+      for (const float largest : {0.0F, 1.0F, 1e-37F, 3e-35F, 1e38F}) {
+        auto x = random_floats(d, static_cast<std::uint32_t>(d), largest);
+        x[d / 2] = d % 2 == 0 ? largest : -largest;
+        const std::size_t n = q4_groups(d);
+        std::vector<std::uint8_t> steps(n * kQ4Group, 99), scalar(n * kQ4Group, 99);
+        std::vector<std::uint16_t> scales(n), scalar_scales(n);
+        attention_kernels(isa).quantize_q4(x.data(), d, steps.data(), scales.data());
+        attention_kernels(Isa::kScalar).quantize_q4(x.data(), d, scalar.data(), scalar_scales.data());
+        CHECK(steps == scalar);
+        CHECK(scales == scalar_scales);
+        for (std::size_t i = 0; i < n * kQ4Group; ++i) {
+          if (i >= d || largest < 1e-36F) {
+            CHECK(steps[i] == 8);
+            continue;
+          }
+          const double scale = std::bit_cast<float>(std::uint32_t{scales[i / kQ4Group]} << 16);
+          const double kept = scale * (steps[i] - 8.0);
+          CHECK(steps[i] <= 15);
+          // Half a step, or a whole one at the end of the range that has no step of its own.
+          const bool at_end = steps[i] == 15 && x[i] / scale > 7;
+          CHECK(std::abs(kept - x[i]) <= (at_end ? 1.02 : 0.501) * std::abs(scale));
+        }
+        if (largest >= 1e-36F) CHECK(steps[d / 2] == 0);
+      }
+    }
+    std::vector<float> odd(40, 1.0F);
+    odd[3] = kNan;
+    odd[35] = std::numeric_limits<float>::infinity();
+    std::vector<std::uint8_t> steps(64);
+    std::uint16_t scales[2];
+    attention_kernels(isa).quantize_q4(odd.data(), odd.size(), steps.data(), scales);
+    CHECK(steps[0] == 0);
+    CHECK(steps[3] == 8);
+    CHECK(std::bit_cast<float>(std::uint32_t{scales[0]} << 16) == -0.125F);
+    CHECK(std::isinf(std::bit_cast<float>(std::uint32_t{scales[1]} << 16)));
   }
 }
 

@@ -75,8 +75,8 @@ TEST_CASE("causal attention agrees with a double version: multi-head, grouped, m
       const Sequence sequence(shape, n, static_cast<std::uint32_t>(n));
       for (const KvType type : kKvTypes) {
         const Matrix expected = sequence.naive(true, type);
-        // q8 also rounds queries and weights, to 14 bits.
-        const double bound = type == KvType::kQ8 ? 5e-4 : 5e-6;
+        // q8 and q4 also round queries and weights, to 14 bits.
+        const double bound = type == KvType::kQ8 || type == KvType::kQ4 ? 5e-4 : 5e-6;
         for (const Isa isa : {Isa::kScalar, isa_from_environment()}) {
           CHECK(relative_difference(sequence.run(exec.get(), isa, type, {n}), expected) < bound);
         }
@@ -112,7 +112,7 @@ TEST_CASE("prefill gives the bits of one step per row, for every cut, thread cou
 TEST_CASE("long contexts: work cut into segments gives the same bits as one thread") {
   // One KV head and thousands of slots: with threads the pages of a row are shared out and merged afterwards.
   const Sequence sequence({3, 1, 16, 16}, 5000, 3);
-  for (const KvType type : {KvType::kF32, KvType::kQ8}) {
+  for (const KvType type : {KvType::kF32, KvType::kQ8, KvType::kQ4}) {
     std::vector<float> expected;
     {
       TestExec one(1);

@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include <cstring>
 #include <memory>
 #include <random>
 #include <vector>
@@ -54,6 +55,12 @@ struct Checked {
           open ? open_q8_key_index(slot, d / kQuad, d_k()) : q8_key_index(slot, d / kQuad, d_k());
       return static_cast<float>(static_cast<std::int8_t>(part[at + d % kQuad])) * scales[slot];
     }
+    if (cache.type() == KvType::kQ4) {
+      const std::size_t at =
+          open ? open_q4_key_index(slot, d / kOctet, d_k()) : q4_key_index(slot, d / kOctet, d_k());
+      return nibble(part[at + d % kQuad], d / kQuad % 2) *
+             scale4(part + q4_key_scale_index(slot, d / kQ4Group, d_k()));
+    }
     return stored(part, open ? open_key_index(slot, d, d_k()) : key_index(slot, d, d_k()));
   }
   float value(const std::byte* part, const float* scales, std::size_t slot, std::size_t d) const {
@@ -61,7 +68,20 @@ struct Checked {
       return static_cast<float>(static_cast<std::int8_t>(part[q8_value_index(slot, d, kDv)])) *
              scales[kPageSlots + slot];
     }
+    if (cache.type() == KvType::kQ4) {
+      const std::size_t g = d / kQ4Group;
+      return nibble(part[q4_value_index(slot, g, d % kLanes)], d / kLanes % 2) *
+             scale4(part + q4_value_scale_index(slot, g));
+    }
     return stored(part, slot * padded_width(kDv) + d);
+  }
+  static float nibble(std::byte at, std::size_t half) {
+    return static_cast<float>(std::to_integer<int>(at >> (4 * half) & std::byte{15}) - 8);
+  }
+  static float scale4(const std::byte* at) {
+    std::uint16_t bits;
+    std::memcpy(&bits, at, sizeof bits);
+    return std::bit_cast<float>(std::uint32_t{bits} << 16);
   }
   float stored(const std::byte* at, std::size_t i) const {
     if (cache.type() == KvType::kF32) return reinterpret_cast<const float*>(at)[i];
@@ -104,9 +124,13 @@ TEST_CASE("a cache holds what was appended, in calls of any size") {
     }
     CHECK(checked.cache.length() == 700);
     CHECK(checked.holds());
-    const std::size_t key_bytes = type == KvType::kF32 ? 4 * kDk : type == KvType::kBf16 ? 2 * kDk : 4 + 4;
-    const std::size_t value_bytes = type == KvType::kF32 ? 4 * 16 : type == KvType::kBf16 ? 2 * 16 : 16 + 4;
-    CHECK(checked.cache.bytes() == 6 * kHeads * kPageSlots * (key_bytes + value_bytes));
+    // Of a slot: keys of 3 channels (q8: a quad and its scale; q4: half an octet more than they fill, and its
+    // scale), values of 5 channels, which take the place of 16 (q4: 32).
+    const std::size_t slot_bytes = type == KvType::kF32    ? 4 * kDk + 4 * 16
+                                   : type == KvType::kBf16 ? 2 * kDk + 2 * 16
+                                   : type == KvType::kQ8   ? (4 + 4) + (16 + 4)
+                                                           : (4 + 2) + (16 + 2);
+    CHECK(checked.cache.bytes() == 6 * kHeads * kPageSlots * slot_bytes);
   }
 }
 
@@ -352,7 +376,8 @@ TEST_CASE("q8 keeps a scale per head and slot; NaN counts as 0, and what is all 
   CHECK(cache.scales(0, 0)[kPageSlots] == 0);
   CHECK(static_cast<int>(cache.values(0, 1)[0]) == 256 - 127);
   for (const KvType type : kKvTypes) CHECK(parse_kv_type(kv_type_name(type)) == type);
-  expect_error(ErrorCode::kBadArgument, "expected f32, bf16 or q8, found 'q3'", [] { parse_kv_type("q3"); });
+  expect_error(ErrorCode::kBadArgument, "expected f32, bf16, q8 or q4, found 'q3'",
+               [] { parse_kv_type("q3"); });
 }
 
 TEST_CASE("a cache without heads or channels is refused") {
@@ -360,6 +385,8 @@ TEST_CASE("a cache without heads or channels is refused") {
   expect_error(ErrorCode::kBadArgument, "too wide", [] { KvCache(SIZE_MAX / 2, 8, 8, KvType::kF32, 1); });
   expect_error(ErrorCode::kBadArgument, "at most 4096 channels, found 4097",
                [] { KvCache(1, 8, 4097, KvType::kQ8, 1); });
+  expect_error(ErrorCode::kBadArgument, "q4 keys and values take heads of at most 4096 channels, found 4097",
+               [] { KvCache(1, 4097, 8, KvType::kQ4, 1); });
   expect_error(ErrorCode::kOutOfMemory, "keys and values",
                [] { KvCache(1, 64, 64, KvType::kF32, SIZE_MAX / 2); });
 }

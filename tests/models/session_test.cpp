@@ -159,12 +159,12 @@ TEST_CASE("session: a token allocates nothing") {
   });
 }
 
-TEST_CASE("session: bf16 and q8 keys and values keep the same promises") {
+TEST_CASE("session: bf16, q8 and q4 keys and values keep the same promises") {
   for_samples([](Models& models, const Sample& sample) {
     const auto model = models.make(sample);
     const std::vector<TokenId> ids = some_tokens(*model, kLength);
     const Logits exact = step_by_step(model, ids);
-    for (const KvType type : {KvType::kBf16, KvType::kQ8}) {
+    for (const KvType type : {KvType::kBf16, KvType::kQ8, KvType::kQ4}) {
       CAPTURE(kv_type_name(type));
       const Logits expected = step_by_step(model, ids, 1, type);
       CHECK(step_by_step(model, ids, 3, type) == expected);
@@ -173,7 +173,7 @@ TEST_CASE("session: bf16 and q8 keys and values keep the same promises") {
         worst = std::max(worst, std::abs(expected[10][i] - exact[10][i]));
         largest = std::max(largest, std::abs(exact[10][i]));
       }
-      CHECK(worst < 0.05F * largest);
+      CHECK(worst < (type == KvType::kQ4 ? 0.5F : 0.05F) * largest);
 
       Runtime runtime({.n_threads = 2});
       const std::string path = models.file("state");

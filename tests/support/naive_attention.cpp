@@ -5,6 +5,7 @@
 #include <bit>
 #include <cstdint>
 #include <limits>
+#include <span>
 
 namespace terrace::test {
 
@@ -19,6 +20,15 @@ std::vector<float> kept_as(KvType type, std::vector<float> rows, std::size_t d_h
     for (std::size_t d = 0; d < d_head; ++d) {
       float& x = rows[begin + d];
       x = scale > 0 ? std::nearbyint(x * (1.0F / scale)) * scale : 0;
+    }
+  }
+  for (std::size_t begin = 0; type == KvType::kQ4 && begin < rows.size(); begin += d_head) {
+    for (std::size_t g = 0; g < d_head; g += 32) {
+      const std::span<float> group(rows.data() + begin + g, std::min<std::size_t>(32, d_head - g));
+      const float low = std::ranges::min(group), high = std::ranges::max(group);
+      const float extreme = std::abs(low) > std::abs(high) ? low : high;
+      const float scale = rounded_to_bf16(extreme / -8.0F);
+      for (float& x : group) x = scale != 0 ? std::min(7.0F, std::nearbyint(x * (1.0F / scale))) * scale : 0;
     }
   }
   return rows;

@@ -25,8 +25,10 @@ void add_kv_type(CLI::App& command, std::string& to) {
   std::vector<std::string> names;
   for (const KvType type : kKvTypes) names.emplace_back(kv_type_name(type));
   command
-      .add_option("--kv-type", to,
-                  "How keys and values are kept: f32, bf16, or q8 (int8, a scale per head and position)")
+      .add_option(
+          "--kv-type", to,
+          "How keys and values are kept: f32, bf16, q8 (int8, a scale per head and position), or q4 (4 bits, "
+          "a scale per 32 channels)")
       ->check(CLI::IsMember(names))
       ->capture_default_str()
       ->type_name("TYPE");

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "attention/kernels/attention_kernels.h"
+#include "engine/dtype.h"
+#include "engine/kernels/lanes.h"
+
+// Integers of floats, for attend_page_q8 and attend_page_q4: queries and softmax weights of 14 bits, in two
+// bytes each, and the 4-bit rows of a cache. Rounded lane by lane, so every instruction set gives the same.
+// Beyond engine/kernels/lanes.h an instruction set `S` says
+//   S::store_i8(q, parts)   kLanes floats that hold integers in -127..127, as int8
+
+namespace terrace {
+namespace {
+
+constexpr float kUnitHigh = kHighUnit;
+/// Largest query that its two bytes hold, and largest weight that has no sign (both bytes in 0..127).
+constexpr float kQueryLargest = 127 * kHighUnit + 63;
+constexpr float kWeightLargest = 127 * kHighUnit + 127;
+/// Adding it leaves no bits for a fraction: rounds to nearest, ties to even.
+constexpr float kRoundQ8 = 12582912.0F;
+
+template <class S>
+inline typename S::F round_lanes(typename S::F x) noexcept {
+  return S::sub(S::add(x, S::set(kRoundQ8)), S::set(kRoundQ8));
+}
+
+/// Stores kLanes integers as two bytes each; `below` decides which part of a unit the low byte covers.
+template <class S>
+inline void store_split(const typename S::F* x, float below, std::int8_t* high, std::int8_t* low) noexcept {
+  using F = typename S::F;
+  F highs[kParts<S>], lows[kParts<S>];
+  TERRACE_UNROLL
+  for (std::size_t i = 0; i < kParts<S>; ++i) {
+    highs[i] = round_lanes<S>(S::mul(S::sub(x[i], S::set(below)), S::set(1.0F / kUnitHigh)));
+    lows[i] = S::fma(highs[i], S::set(-kUnitHigh), x[i]);
+  }
+  S::store_i8(high, highs);
+  S::store_i8(low, lows);
+}
+
+template <class S>
+void quantize_query(const float* q, std::size_t d_k, QuantizedQuery* to) noexcept {
+  using F = typename S::F;
+  const auto for_groups = [&](auto&& fn) {
+    std::size_t d = 0;
+    for (; d + kLanes <= d_k; d += kLanes) fn(d, q + d);
+    if (d < d_k) fn(d, PartialGroup<float>(q + d, d_k - d).lanes);
+  };
+  F top[kParts<S>];
+  TERRACE_UNROLL
+  for (std::size_t i = 0; i < kParts<S>; ++i) top[i] = S::set(0.0F);
+  for_groups([&](std::size_t, const float* x) {
+    TERRACE_UNROLL
+    for (std::size_t i = 0; i < kParts<S>; ++i) {
+      top[i] = S::max(S::abs(S::load(x + i * S::kWidth)), top[i]);  // a NaN is not greater than anything
+    }
+  });
+  to->scale = S::fold_max(top) / kQueryLargest;
+  const F inverse = S::set(to->scale > 0 ? 1.0F / to->scale : 0.0F);
+  for_groups([&](std::size_t d, const float* x) {
+    F steps[kParts<S>];
+    TERRACE_UNROLL
+    for (std::size_t i = 0; i < kParts<S>; ++i) {
+      // In range but for a scale so small that its inverse is infinite, and for NaN and infinity.
+      const F scaled = S::mul(S::load(x + i * S::kWidth), inverse);
+      const F kept = S::if_less(S::abs(scaled), S::set(kQueryLargest + 0.5F), scaled, S::set(0.0F));
+      steps[i] = round_lanes<S>(kept);
+    }
+    store_split<S>(steps, 0.0F, to->high + d, to->low + d);
+  });
+  to->high_sum = to->low_sum = 0;
+  for (std::size_t begin = 0; begin < d_k; begin += kQ4Group) {
+    std::int32_t high = 0, low = 0;
+    for (std::size_t d = begin; d < d_k && d < begin + kQ4Group; ++d) {
+      high += to->high[d];
+      low += to->low[d];
+    }
+    to->group_sums[begin / kQ4Group] = kHighUnit * high + low;
+    to->high_sum += high;
+    to->low_sum += low;
+  }
+}
+
+template <class S>
+void quantize_q4(const float* x, std::size_t d, std::uint8_t* steps, std::uint16_t* scales) noexcept {
+  using F = typename S::F;
+  constexpr std::size_t n = kQ4Group / S::kWidth;
+  constexpr float kLeast = 1e-36F;  // below, the scale would be denormal, which some threads flush to zero
+  for (std::size_t begin = 0; begin < d; begin += kQ4Group, steps += kQ4Group, ++scales) {
+    alignas(64) float tail[kQ4Group] = {};
+    const float* group = x + begin;
+    if (d - begin < kQ4Group) {
+      std::memcpy(tail, group, (d - begin) * sizeof(float));
+      group = tail;
+    }
+    F most[kParts<S>], least[kParts<S>];  // largest x and largest -x; a NaN is not greater than anything
+    TERRACE_UNROLL
+    for (std::size_t i = 0; i < kParts<S>; ++i) most[i] = least[i] = S::set(0.0F);
+    TERRACE_UNROLL
+    for (std::size_t i = 0; i < n; ++i) {
+      const F lanes = S::load(group + i * S::kWidth);
+      most[i % kParts<S>] = S::max(lanes, most[i % kParts<S>]);
+      least[i % kParts<S>] = S::max(S::sub(S::set(0.0F), lanes), least[i % kParts<S>]);
+    }
+    const float above = S::fold_max(most), below = S::fold_max(least);
+    // The extreme becomes -8: the end of the range that reaches further.
+    const float extreme = above < below ? -below : above;
+    const bool any = (above < below ? below : above) >= kLeast;
+    *scales = any ? f32_to_bf16(extreme / -static_cast<float>(kQ4Zero)) : std::uint16_t{0};
+    const F inverse = S::set(any ? 1.0F / bf16_to_f32(*scales) : 0.0F);
+    TERRACE_UNROLL
+    for (std::size_t half = 0; half < kQ4Group; half += kLanes) {
+      F parts[kParts<S>];
+      TERRACE_UNROLL
+      for (std::size_t i = 0; i < kParts<S>; ++i) {
+        const F scaled = S::mul(S::load(group + half + i * S::kWidth), inverse);
+        // In range but for NaN and infinity.
+        const F kept = S::if_less(S::abs(scaled), S::set(kQ4Zero + 0.5F), scaled, S::set(0.0F));
+        const F step = round_lanes<S>(kept);
+        const F top = S::set(static_cast<float>(kQ4Zero - 1));
+        parts[i] = S::add(S::if_less(top, step, top, step), S::set(static_cast<float>(kQ4Zero)));
+      }
+      S::store_i8(reinterpret_cast<std::int8_t*>(steps + half), parts);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace terrace
