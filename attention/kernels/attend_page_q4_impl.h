@@ -20,6 +20,7 @@
 //   S::Q4::Nibbles                           S::kWidth quads of nibbles, apart
 //   S::Q4::load(p, low, high)                quads of the low and of the high nibbles of the bytes at p
 //   S::Q4::set(x)                            x in every lane
+//   S::Q4::plus(a, b)                        lane by lane
 //   S::Q4::add(sum, n, x)                    lane l: sum + <quad l of n, the quad at x>; x in -127..127
 
 namespace terrace {
@@ -53,7 +54,7 @@ inline void add_q4_scores(const std::uint8_t* keys, const std::uint8_t* scales, 
       low[r][i] = Q4::set(-kQ4Zero * q[r].group_sums[group]);
     }
   }
-  for (std::size_t at = 0; at < n_octets; ++at) {
+  const auto add = [&](std::size_t at) {
     const std::size_t channel = group * kQ4Group + at * kOctet;
     TERRACE_UNROLL
     for (std::size_t i = 0; i < n; ++i) {
@@ -71,10 +72,18 @@ inline void add_q4_scores(const std::uint8_t* keys, const std::uint8_t* scales, 
         }
       }
     }
+  };
+  if (n_octets == kOctetsPerGroup) {
+    TERRACE_UNROLL
+    for (std::size_t at = 0; at < kOctetsPerGroup; ++at) add(at);
+  } else {
+    for (std::size_t at = 0; at < n_octets; ++at) add(at);
   }
   TERRACE_UNROLL
   for (std::size_t i = 0; i < n; ++i) {
-    const auto* of_slots = reinterpret_cast<const std::uint16_t*>(scales + i / kParts<S> * distance);
+    const std::uint8_t* const of_group = scales + i / kParts<S> * distance;
+    if (i % kParts<S> == 0 && group % 2 == 0) fetch(of_group);  // a line holds the scales of two groups
+    const auto* of_slots = reinterpret_cast<const std::uint16_t*>(of_group);
     const auto scale = S::load(of_slots + i % kParts<S> * S::kWidth);
     TERRACE_UNROLL
     for (std::size_t r = 0; r < R; ++r) {
@@ -168,21 +177,38 @@ struct Q4Weights {
   float unit;
 };
 
+/// Lines of a group's run of values that are asked for while its weights are made, two for every kLanes
+/// slots; the others follow while it is read. Were they all asked for there, memory would have nothing to do
+/// before.
+constexpr std::size_t kQ4LinesAtWeights = 2 * kPageSlots / kLanes;
+/// The first quads that are not among them.
+constexpr std::size_t kQ4QuadsLeft = kQ4LinesAtWeights - kQ4ValueScales / kQ4RowBytes;
+
 template <class S>
 inline void quantize_q4_weights(PageSpan span, const std::uint16_t* value_scale, const float* weights,
-                                Groups seen, Q4Weights* to) noexcept {
+                                Groups seen, const Ahead& ahead, Q4Weights* to) noexcept {
   using F = typename S::F;
   const std::size_t begin = span.begin / kLanes * kLanes;
   const std::size_t end = (span.end + kLanes - 1) / kLanes * kLanes;
-  const std::size_t n_bytes = (seen.last - seen.first) * kLanes;
-  std::memset(to->high + seen.first * kLanes, 0, n_bytes);
-  std::memset(to->low + seen.first * kLanes, 0, n_bytes);
+  const auto clear = [to](std::size_t from, std::size_t until) {
+    if (from >= until) return;
+    std::memset(to->high + from, 0, until - from);
+    std::memset(to->low + from, 0, until - from);
+  };
+  clear(seen.first * kLanes, begin);
+  clear(end, seen.last * kLanes);
   to->sum = 0;
   alignas(64) float scaled[kPageSlots];
   F top[kParts<S>];
   TERRACE_UNROLL
   for (std::size_t i = 0; i < kParts<S>; ++i) top[i] = S::set(0.0F);
+  const auto* line = reinterpret_cast<const std::uint8_t*>(value_scale) + 2 * begin / kLanes * kQ4RowBytes;
+  const auto fetch_line = [&] {
+    prefetch<kQ4RowBytes, kIntoSecondCache>(ahead.of(line));
+    line += kQ4RowBytes;
+  };
   for (std::size_t s = begin; s < end; s += kLanes) {
+    fetch_line();
     TERRACE_UNROLL
     for (std::size_t i = 0; i < kParts<S>; ++i) {
       const std::size_t at = s + i * S::kWidth;
@@ -198,13 +224,14 @@ inline void quantize_q4_weights(PageSpan span, const std::uint16_t* value_scale,
   // Values that are all but zero add nothing; an infinite one makes 0 * infinity of the sum.
   if (!(to->unit > 1e-30F && to->unit < 1e30F)) {
     if (to->unit < 1.0F) to->unit = 0;
-    return;
+    return clear(begin, end);
   }
   const F inverse = S::set(1.0F / to->unit);
   F sum[kParts<S>];
   TERRACE_UNROLL
   for (std::size_t i = 0; i < kParts<S>; ++i) sum[i] = S::set(0.0F);
   for (std::size_t s = begin; s < end; s += kLanes) {
+    fetch_line();
     F steps[kParts<S>];
     TERRACE_UNROLL
     for (std::size_t i = 0; i < kParts<S>; ++i) {
@@ -221,27 +248,41 @@ template <class S, std::size_t R>
 inline void add_q4_values(const std::uint8_t* values, Groups seen, const Q4Weights* w, bool all,
                           const Ahead& ahead, float* sums, std::size_t sum_stride) noexcept {
   using Q4 = typename S::Q4;
+  constexpr std::size_t kChains = R == 1 ? 2 : 1;  // one row alone would wait for its products
   TERRACE_UNROLL
   for (std::size_t i = 0; i < kParts<S>; ++i) {
-    typename S::Q8::Sum high[R][2], low[R][2];
+    typename S::Q8::Sum high[R * kChains][2], low[R * kChains][2];
     TERRACE_UNROLL
-    for (std::size_t r = 0; r < R; ++r) {
+    for (std::size_t r = 0; r < R * kChains; ++r) {
       high[r][0] = high[r][1] = Q4::set(0);
-      low[r][0] = low[r][1] = Q4::set(-kQ4Zero * w[r].sum);
+      low[r][0] = low[r][1] = Q4::set(r < R ? -kQ4Zero * w[r].sum : 0);
     }
     const std::size_t last = seen.last * (kLanes / kQuad);
-    for (std::size_t at = seen.first * (kLanes / kQuad); at < last; ++at) {
-      const std::uint8_t* const p = values + at * kQ4RowBytes + i * S::kWidth * kQuad;
-      if (i == 0) prefetch<kQ4RowBytes, kIntoSecondCache>(ahead.of(p));
-      typename Q4::Nibbles quad[2];
-      Q4::load(p, &quad[0], &quad[1]);
+    for (std::size_t first = seen.first * (kLanes / kQuad); first < last; first += kChains) {
       TERRACE_UNROLL
-      for (std::size_t r = 0; r < R; ++r) {
+      for (std::size_t chain = 0; chain < kChains; ++chain) {
+        const std::size_t at = first + chain;
+        const std::uint8_t* const p = values + at * kQ4RowBytes + i * S::kWidth * kQuad;
+        if (i == 0 && first >= kQ4QuadsLeft) prefetch<kQ4RowBytes, kIntoSecondCache>(ahead.of(p));
+        typename Q4::Nibbles quad[2];
+        Q4::load(p, &quad[0], &quad[1]);
         TERRACE_UNROLL
-        for (std::size_t half = 0; half < 2; ++half) {
-          high[r][half] = Q4::add(high[r][half], quad[half], w[r].high + at * kQuad);
-          low[r][half] = Q4::add(low[r][half], quad[half], w[r].low + at * kQuad);
+        for (std::size_t r = 0; r < R; ++r) {
+          TERRACE_UNROLL
+          for (std::size_t half = 0; half < 2; ++half) {
+            auto& h = high[chain * R + r][half];
+            auto& l = low[chain * R + r][half];
+            h = Q4::add(h, quad[half], w[r].high + at * kQuad);
+            l = Q4::add(l, quad[half], w[r].low + at * kQuad);
+          }
         }
+      }
+    }
+    if constexpr (kChains == 2) {
+      TERRACE_UNROLL
+      for (std::size_t half = 0; half < 2; ++half) {
+        high[0][half] = Q4::plus(high[0][half], high[1][half]);
+        low[0][half] = Q4::plus(low[0][half], low[1][half]);
       }
     }
     TERRACE_UNROLL
@@ -275,7 +316,7 @@ inline void attend_q4_rows(const PageTask& task, std::size_t row) noexcept {
   for (std::size_t c = 0; c < width; c += kQ4Group, run += kQ4ValueRun) {
     const auto* const scales = reinterpret_cast<const std::uint16_t*>(run);
     for (std::size_t r = 0; r < R; ++r) {
-      quantize_q4_weights<S>(task.spans[row + r], scales, scores + r * kPageSlots, seen, weights + r);
+      quantize_q4_weights<S>(task.spans[row + r], scales, scores + r * kPageSlots, seen, ahead, weights + r);
     }
     add_q4_values<S, R>(run + kQ4ValueScales, seen, weights, c + kQ4Group <= width, ahead,
                         states + kStateHeader + c, state_stride);

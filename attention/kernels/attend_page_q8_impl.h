@@ -94,10 +94,15 @@ inline void score_q8_page(const PageTask& task, std::size_t row, Groups seen, co
                             task.quantized_q + row, task.key_scale + group * kLanes, scores + group * kLanes);
 }
 
+/// Bytes of the values that are asked for at every kLanes slots of each pass over the weights of a page, so
+/// that memory has something to do meanwhile; the rest follows while values are read.
+constexpr std::size_t kFetchedPerGroup = 128;
+constexpr std::size_t kFetchedAtWeights = 2 * kFetchedPerGroup * kPageSlots / kLanes;
+
 /// Makes integers of a row's weights times the values' scales, 0 outside its span; returns their unit.
 template <class S>
-inline float quantize_weights(PageSpan span, const float* value_scale, float* weights, Groups seen,
-                              std::int8_t* high, std::int8_t* low) noexcept {
+inline float quantize_weights(const PageTask& task, PageSpan span, Groups seen, const Ahead& ahead,
+                              float* weights, std::int8_t* high, std::int8_t* low) noexcept {
   using F = typename S::F;
   const std::size_t begin = span.begin / kLanes * kLanes;
   const std::size_t end = (span.end + kLanes - 1) / kLanes * kLanes;
@@ -107,13 +112,19 @@ inline float quantize_weights(PageSpan span, const float* value_scale, float* we
   F top[kParts<S>];
   TERRACE_UNROLL
   for (std::size_t i = 0; i < kParts<S>; ++i) top[i] = S::set(0.0F);
+  const auto* line = static_cast<const std::int8_t*>(task.values) + begin / kLanes * 2 * kFetchedPerGroup;
+  const auto fetch_lines = [&] {
+    prefetch<kFetchedPerGroup, kIntoSecondCache>(ahead.of(line));
+    line += kFetchedPerGroup;
+  };
   for (std::size_t s = begin; s < end; s += kLanes) {
+    fetch_lines();
     TERRACE_UNROLL
     for (std::size_t i = 0; i < kParts<S>; ++i) {
       float* at = weights + s + i * S::kWidth;
       const F weight = S::load(at);
       // The scale of a slot outside the span may be anything; its weight is 0. A NaN is in the row's sum.
-      const F scaled = S::mul(weight, S::load(value_scale + s + i * S::kWidth));
+      const F scaled = S::mul(weight, S::load(task.value_scale + s + i * S::kWidth));
       const F kept = S::if_less(S::set(0.0F), weight, scaled, S::set(0.0F));
       S::store(at, kept);
       top[i] = S::max(top[i], kept);
@@ -124,6 +135,7 @@ inline float quantize_weights(PageSpan span, const float* value_scale, float* we
   if (!(unit > 1e-30F && unit < 1e30F)) return unit < 1.0F ? 0.0F : unit;
   const float inverse = 1.0F / unit;
   for (std::size_t s = begin; s < end; s += kLanes) {
+    fetch_lines();
     F steps[kParts<S>];
     TERRACE_UNROLL
     for (std::size_t i = 0; i < kParts<S>; ++i) {
@@ -150,7 +162,7 @@ inline void add_q8_values(const std::int8_t* values, std::size_t stride, std::si
   }
   for (std::size_t quad = first_quad; quad < last_quad; ++quad) {
     const std::int8_t* p = values + quad * stride;
-    prefetch<G * kQ8GroupBytes, kIntoSecondCache>(ahead.of(p));
+    if (quad * stride >= kFetchedAtWeights) prefetch<G * kQ8GroupBytes, kIntoSecondCache>(ahead.of(p));
     TERRACE_UNROLL
     for (std::size_t i = 0; i < n; ++i) {
       const typename Q8::Values value = Q8::load_values(p + i * S::kWidth * kQuad);
@@ -189,7 +201,7 @@ inline void attend_q8_rows(const PageTask& task, std::size_t row) noexcept {
     float* of_row = scores + r * kPageSlots;
     weigh_row<S>(task, row + r, task.quantized_q[row + r].scale * task.scale, of_row,
                  states + r * state_stride);
-    unit[r] = quantize_weights<S>(task.spans[row + r], task.value_scale, of_row, seen, high + r * kPageSlots,
+    unit[r] = quantize_weights<S>(task, task.spans[row + r], seen, ahead, of_row, high + r * kPageSlots,
                                   low + r * kPageSlots);
   }
   const auto* values = static_cast<const std::int8_t*>(task.values);
