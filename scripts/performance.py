@@ -87,7 +87,12 @@ PARTS = {
     ),
     "llama-kv": Part(
         "llama-0.8B with int8 keys and values: milliseconds per token against the context length",
-        "bench --preset llama-0.8B --dtype q8 --kv-type q8 -t 2 -p 0 -n 16 -d 0,4096,16384 -r 3",
+        "bench --preset llama-0.8B --dtype q8 --kv-type q8 -t 2 -p 0 -n 16 -d 0,4096,16384 -r 5",
+        f"{SMALL} -d 0,64",
+    ),
+    "llama-kv4": Part(
+        "llama-0.8B with 4-bit keys and values: milliseconds per token against the context length",
+        "bench --preset llama-0.8B --dtype q8 --kv-type q4 -t 2 -p 0 -n 16 -d 0,4096,16384 -r 5",
         f"{SMALL} -d 0,64",
     ),
     "block-size": Part(

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <numeric>
 #include <random>
 
 #include "models/model.h"
@@ -27,6 +28,24 @@ void go_to_depth(Session& session, std::span<const TokenId> tokens, std::size_t 
   if (session.position() < depth) {
     session.prefill(tokens.subspan(session.position(), depth - session.position()), go_on);
   }
+}
+
+/// [test][subject] forks of the subjects' sessions at the depths of the tests: a context is filled once, and
+/// forks share it.
+std::vector<std::vector<Session>> sessions_at_depths(std::vector<Subject>& subjects,
+                                                     std::span<const TokenId> tokens,
+                                                     std::span<const BenchTest> tests) {
+  std::vector<std::size_t> by_depth(tests.size());
+  std::iota(by_depth.begin(), by_depth.end(), std::size_t{0});
+  std::ranges::stable_sort(by_depth, {}, [&](std::size_t t) { return tests[t].depth; });
+  std::vector<std::vector<Session>> sessions(tests.size());
+  for (const std::size_t t : by_depth) {
+    for (Subject& subject : subjects) {
+      go_to_depth(subject.session, tokens, tests[t].depth);
+      sessions[t].push_back(subject.session.fork());
+    }
+  }
+  return sessions;
 }
 
 /// Seconds for the timed part.
@@ -63,37 +82,46 @@ TokenProfile typical_profile(Session& session, Runtime& runtime, std::span<const
 
 }  // namespace
 
-Timings measure(std::vector<Subject>& subjects, Runtime& runtime, const BandwidthProbe& memory,
-                const BenchTest& test, const MeasureOptions& options) {
-  const auto tokens = random_tokens(test.context(), subjects.front().session.model().config().vocab_size);
+void measure(std::vector<Subject>& subjects, Runtime& runtime, const BandwidthProbe& memory,
+             std::span<const BenchTest> tests, const MeasureOptions& options, std::vector<Timings>& timings) {
+  std::size_t longest = 0;
+  for (const BenchTest& test : tests) longest = std::max(longest, test.context());
+  const auto tokens = random_tokens(longest, subjects.front().session.model().config().vocab_size);
   const auto probe = [&](const BandwidthProbe& of) { return of.measure(runtime) / 1e9; };
+  auto sessions = sessions_at_depths(subjects, tokens, tests);
 
-  Timings timings{.subjects = std::vector<Timing>(subjects.size()), .read_bw_gb_per_s = {}};
-  for (std::size_t s = 0; s < subjects.size(); ++s) {
-    Session& session = subjects[s].session;
-    go_to_depth(session, tokens, test.depth);
-    const auto warm_up = [&] { time_once(session, tokens, test); };
-    timings.subjects[s].phases_per_token = profile_tokens(session, runtime, test.n_tokens, warm_up).phases;
+  timings.assign(tests.size(), {});
+  for (std::size_t t = 0; t < tests.size(); ++t) {
+    timings[t].subjects.resize(subjects.size());
+    for (std::size_t s = 0; s < subjects.size(); ++s) {
+      Session& session = sessions[t][s];
+      const auto warm_up = [&] { time_once(session, tokens, tests[t]); };
+      timings[t].subjects[s].phases_per_token =
+          profile_tokens(session, runtime, tests[t].n_tokens, warm_up).phases;
+    }
   }
-  timings.read_bw_gb_per_s.push_back(probe(memory));
+  double before = probe(memory);
   for (std::size_t i = 0; i < options.repetitions; ++i) {
-    for (std::size_t s = 0; s < subjects.size(); ++s) {
-      const double seconds = time_once(subjects[s].session, tokens, test);
-      timings.subjects[s].tokens_per_s.push_back(static_cast<double>(test.n_tokens) / seconds);
-      if (const auto& own = subjects[s].own_probe) {
-        timings.subjects[s].own_read_bw_gb_per_s.push_back(probe(*own));
+    for (std::size_t t = 0; t < tests.size(); ++t) {
+      for (std::size_t s = 0; s < subjects.size(); ++s) {
+        Timing& timing = timings[t].subjects[s];
+        const double seconds = time_once(sessions[t][s], tokens, tests[t]);
+        timing.tokens_per_s.push_back(static_cast<double>(tests[t].n_tokens) / seconds);
+        if (const auto& own = subjects[s].own_probe) timing.own_read_bw_gb_per_s.push_back(probe(*own));
       }
+      const double after = probe(memory);
+      timings[t].read_bw_gb_per_s.insert(timings[t].read_bw_gb_per_s.end(), {before, after});
+      before = after;
+      options.tick();
     }
-    timings.read_bw_gb_per_s.push_back(probe(memory));
-    options.tick();
   }
-  if (options.profile && test.kind == BenchTest::Kind::kDecode) {
+  for (std::size_t t = 0; options.profile && t < tests.size(); ++t) {
+    if (tests[t].kind != BenchTest::Kind::kDecode) continue;
     for (std::size_t s = 0; s < subjects.size(); ++s) {
-      timings.subjects[s].profile =
-          typical_profile(subjects[s].session, runtime, tokens, test, options.repetitions);
+      timings[t].subjects[s].profile =
+          typical_profile(sessions[t][s], runtime, tokens, tests[t], options.repetitions);
     }
   }
-  return timings;
 }
 
 double median(std::vector<double> values) {

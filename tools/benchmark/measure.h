@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -46,22 +47,26 @@ struct Timing {
 /// Of all subjects, and the read bandwidth of memory seen between them.
 struct Timings {
   std::vector<Timing> subjects;
-  std::vector<double> read_bw_gb_per_s;  ///< [repetition + 1]
+  std::vector<double> read_bw_gb_per_s;  ///< before and after every repetition
+
+  /// True if every subject was timed at least once.
+  bool any() const noexcept { return !read_bw_gb_per_s.empty(); }
 };
 
 struct MeasureOptions {
   std::size_t repetitions = 5;
   bool profile = false;        ///< profile decode tests too, in repetitions of their own
-  std::function<void()> tick;  ///< called after every repetition
+  std::function<void()> tick;  ///< called after every repetition of a test
 };
 
-/// Times `test` on all subjects in turn (A B A B ...), so that a change of the machine's speed meets all of
-/// them, with a bandwidth probe before, between and after the repetitions. One untimed repetition comes
-/// first: it reads the weights into memory and fills the context up to the depth; the phases are counted in
-/// it. Profiles are taken afterwards, because looking costs time: of as many repetitions the one of median
-/// length. Throws Error{kCancelled} after an interrupt.
-Timings measure(std::vector<Subject>& subjects, Runtime& runtime, const BandwidthProbe& memory,
-                const BenchTest& test, const MeasureOptions& options);
+/// Times every test on all subjects in turn (A1 B1 A2 B2 A1 B1 ...), so that a change of the machine's speed
+/// meets all of them, with a bandwidth probe before, between and after. The contexts are filled up to the
+/// depths beforehand. One untimed repetition comes first: it reads the weights into memory; the phases are
+/// counted in it. Profiles are taken afterwards, because looking costs time: of as many repetitions the one
+/// of median length. `timings` gets what each test gave, also where Error{kCancelled} is thrown after an
+/// interrupt.
+void measure(std::vector<Subject>& subjects, Runtime& runtime, const BandwidthProbe& memory,
+             std::span<const BenchTest> tests, const MeasureOptions& options, std::vector<Timings>& timings);
 
 /// The middle value; the mean of the two middle ones for an even number. `values` is not empty.
 double median(std::vector<double> values);

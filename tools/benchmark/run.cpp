@@ -6,7 +6,9 @@
 #include <algorithm>
 #include <array>
 #include <filesystem>
+#include <span>
 
+#include "engine/error.h"
 #include "tools/benchmark/contestants.h"
 #include "tools/benchmark/cost_model.h"
 #include "tools/benchmark/dense_twin.h"
@@ -92,11 +94,26 @@ class Contest {
     }
   }
 
-  void run(const BenchTest& test, const BandwidthProbe& memory, const std::function<void()>& tick,
+  void run(std::span<const BenchTest> all, const BandwidthProbe& memory, const std::function<void()>& tick,
            std::vector<BenchRow>& rows) {
-    const Timings timings =
-        measure(subjects_, runtime_, memory, test,
-                {.repetitions = options_.repetitions, .profile = options_.profile, .tick = tick});
+    std::vector<Timings> timings;
+    const auto add_all = [&] {
+      for (std::size_t t = 0; t < timings.size(); ++t) {
+        if (timings[t].any()) add_rows(all[t], timings[t], rows);
+      }
+    };
+    try {
+      measure(subjects_, runtime_, memory, all,
+              {.repetitions = options_.repetitions, .profile = options_.profile, .tick = tick}, timings);
+    } catch (const Error&) {  // what was measured before an interrupt is not lost
+      add_all();
+      throw;
+    }
+    add_all();
+  }
+
+ private:
+  void add_rows(const BenchTest& test, const Timings& timings, std::vector<BenchRow>& rows) const {
     std::optional<double> dense;
     for (std::size_t i = 0; i < contestants_.size(); ++i) {
       if (contestants_[i].variant == "dense") dense = median(timings.subjects[i].tokens_per_s);
@@ -109,7 +126,6 @@ class Contest {
     }
   }
 
- private:
   BenchRow figures(const Contestant& contestant, const BenchTest& test, const Timing& timing,
                    double memory_bw) const {
     const Model& model = *contestant.model;
@@ -167,9 +183,8 @@ void run_contestants(const BenchOptions& options, const std::string& name, DType
   const BandwidthProbe memory;
   for (const unsigned n_threads : thread_counts) {
     Contest contest(options, name, dtype, contestants, n_threads);
-    for (const BenchTest& test : all)
-      contest.run(
-          test, memory, [&] { bar.update(++done); }, rows);
+    contest.run(
+        all, memory, [&] { bar.update(++done); }, rows);
   }
 }
 
