@@ -30,6 +30,7 @@ struct Avx2 : Avx2Lanes {
     return _mm256_castsi256_ps(wide);
   }
 
+  static constexpr bool kNanStoresZero = false;
   static void store_i8(std::int8_t* q, const F* parts) noexcept {
     const __m256i words = _mm256_packs_epi32(_mm256_cvtps_epi32(parts[0]), _mm256_cvtps_epi32(parts[1]));
     const __m256i in_order = _mm256_permute4x64_epi64(words, 0xd8);  // packing works in each half by itself

@@ -31,6 +31,7 @@ struct Avx512Common : Avx512Lanes {
     return load(p);
   }
 
+  static constexpr bool kNanStoresZero = true;  // the lowest byte of 0x80000000
   static void store_i8(std::int8_t* q, const F* parts) noexcept {
     const __m128i bytes = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(parts[0]));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(q), bytes);

@@ -12,7 +12,8 @@
 #include "engine/kernels/lanes.h"
 
 // Kernels that reduce an activation row: norms and quantisation. Beyond lanes.h an instruction set says
-//   S::store_i8(q, parts)   kLanes floats that hold integers in -127..127, as int8
+//   S::store_i8(q, parts)   kLanes floats in -127.5..127.5 as int8, rounded to nearest, ties to even
+//   S::kNanStoresZero       whether that of a NaN is 0
 //   S::Q8                   as for dense_quantized_dot.h; here it adds up int8 values
 
 namespace terrace {
@@ -101,17 +102,15 @@ float largest_magnitude(const float* x, std::size_t d) noexcept {
 template <class S>
 inline void quantize_values(const float* x, std::size_t n, float scale, std::int8_t* q) noexcept {
   using F = typename S::F;
-  // Adding 1.5 * 2^23 leaves no bits for a fraction: rounds to nearest, ties to even.
-  const auto round = [](F v) { return S::sub(S::add(v, S::set(12582912.0F)), S::set(12582912.0F)); };
   const F inverse = S::set(1.0F / scale);
   const auto for_groups = [&](auto value) {
     const auto group = [&](const float* from, std::int8_t* to) {
-      F rounded[kParts<S>];
+      F scaled[kParts<S>];
       TERRACE_UNROLL
       for (std::size_t p = 0; p < kParts<S>; ++p) {
-        rounded[p] = round(value(S::mul(S::load(from + p * S::kWidth), inverse)));
+        scaled[p] = value(S::mul(S::load(from + p * S::kWidth), inverse));
       }
-      S::store_i8(to, rounded);
+      S::store_i8(to, scaled);
     };
     std::size_t i = 0;
     for (; i + kLanes <= n; i += kLanes) group(x + i, q + i);
@@ -121,8 +120,11 @@ inline void quantize_values(const float* x, std::size_t n, float scale, std::int
     std::memcpy(q + i, tail, n - i);
   };
   const bool all_bounded = scale > 1e-30F && scale < 1e30F;  // but NaN, which no maximum shows
-  if (all_bounded)
-    return for_groups([](F v) { return S::if_less(S::abs(v), S::set(128.0F), v, S::set(0.0F)); });
+  if (all_bounded) {
+    return for_groups([](F v) {
+      return S::kNanStoresZero ? v : S::if_less(S::abs(v), S::set(128.0F), v, S::set(0.0F));
+    });
+  }
   for_groups([](F v) {
     const F bounded = S::max(S::min(v, S::set(127.0F)), S::set(-127.0F));
     return S::if_less(S::abs(v), S::set(1e30F), bounded, S::set(0.0F));
