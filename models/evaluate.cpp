@@ -33,11 +33,11 @@ void check_ids(std::span<const TokenId> ids, std::uint32_t vocabulary) {
 }
 
 /// Keys and values of cross attention, per block.
-std::vector<KvCache> cross_caches(Exec& exec, const Network& net, ConstRows rows) {
+std::vector<KvCache> cross_caches(Exec& exec, const Network& net, ConstRows rows, KvType kv_type) {
   std::vector<KvCache> caches;
   for (const Block& block : net.decoder().blocks()) {
     const KvSpec spec = block.cross()->kv_spec();
-    caches.emplace_back(spec.n_heads, spec.d_k, spec.d_v, KvType::kF32, rows.n);
+    caches.emplace_back(spec.n_heads, spec.d_k, spec.d_v, kv_type, rows.n);
     for (std::size_t begin = 0; begin < rows.n; begin += EncodeContext::kRowsPerBlock) {
       const std::size_t count = std::min(EncodeContext::kRowsPerBlock, rows.n - begin);
       block.project_encoder(exec, rows.slice(begin, count), caches.back());
@@ -49,7 +49,7 @@ std::vector<KvCache> cross_caches(Exec& exec, const Network& net, ConstRows rows
 /// evaluate() where some layer's whole-sequence form differs from its steps.
 void evaluate_whole(const Model& model, Runtime& runtime, std::span<const TokenId> ids,
                     const Document* document,
-                    const std::function<void(std::size_t, std::span<const float>)>& sink) {
+                    const std::function<void(std::size_t, std::span<const float>)>& sink, KvType kv_type) {
   const ModelConfig& config = model.config();
   const Network& net = model.network();
   const ThreadTeam::Region region(runtime.team());
@@ -83,10 +83,11 @@ void evaluate_whole(const Model& model, Runtime& runtime, std::span<const TokenI
     concatenate_with_padding(encoded->streams().x2, decoder.x1, document->n_real(), streams.x2);
   } else {
     net.embed(exec, padded, 0, streams);
-    if (document) cross = cross_caches(exec, net, encoded->streams().x1.slice(0, document->n_real()));
+    if (document)
+      cross = cross_caches(exec, net, encoded->streams().x1.slice(0, document->n_real()), kv_type);
   }
   EncodeContext context{exec, n_rows, no_tick};
-  StackState state(net.decoder_state(), KvType::kF32, n_rows);
+  StackState state(net.decoder_state(), kv_type, n_rows);
   net.decoder().evaluate(context, streams, state, cross);
 
   const std::size_t start = joined ? document->n_real() : 0;
@@ -112,7 +113,7 @@ bool steps_equal_evaluation(const Model& model) noexcept {
 
 void evaluate(const Model& model, Runtime& runtime, std::span<const TokenId> ids,
               const EncoderInput* document,
-              const std::function<void(std::size_t, std::span<const float>)>& sink) {
+              const std::function<void(std::size_t, std::span<const float>)>& sink, KvType kv_type) {
   const ModelConfig& config = model.config();
   TERRACE_CHECK(model.has_encoder() == (document != nullptr), kBadArgument,
                 model.has_encoder() ? "this model needs the encoder's input" : "this model has no encoder");
@@ -124,11 +125,13 @@ void evaluate(const Model& model, Runtime& runtime, std::span<const TokenId> ids
       const std::size_t multiple = model.network().encoder()->length_multiple();
       padded.emplace(config, *document, multiple, Document::Padding::kKeep);
     }
-    return evaluate_whole(model, runtime, ids, padded ? &*padded : nullptr, sink);
+    return evaluate_whole(model, runtime, ids, padded ? &*padded : nullptr, sink, kv_type);
   }
   const std::shared_ptr<const Model> borrowed(std::shared_ptr<const Model>(), &model);
   Session session(borrowed, runtime,
-                  {.max_context = ids.size(), .max_encoder_tokens = document ? length_of(*document) : 0});
+                  {.max_context = ids.size(),
+                   .kv_type = kv_type,
+                   .max_encoder_tokens = document ? length_of(*document) : 0});
   if (document) session.encode(*document);
   session.prefill(ids, {}, sink);
 }

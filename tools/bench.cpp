@@ -31,7 +31,6 @@ struct Options {
   BenchOptions bench;
   std::string table1;  ///< empty, or the name of a rule
   std::string sweep;   ///< empty, or its text
-  std::string kv_type = "f32";
   bool profile = false;
   std::string format = "md";
   std::string report;  ///< path without extension; empty = none
@@ -42,7 +41,6 @@ struct Options {
 /// Turns what the flags said into what is to be done.
 void interpret(Options& options, bool n_prompt_given) {
   BenchOptions& bench = options.bench;
-  bench.kv_type = parse_kv_type(options.kv_type);
   if (!options.table1.empty()) {
     bench.table1 = options.table1 == "layers" ? Table1Rule::kLayers : Table1Rule::kPreset;
   }
@@ -185,7 +183,7 @@ CLI::Option* add_tests(CLI::App& command, Options& options) {
       ->check(between(std::size_t{1}, std::size_t{10000}))
       ->capture_default_str()
       ->type_name("N");
-  add_kv_type(command, options.kv_type);
+  add_kv_type(command, options.bench.kv_type);
   command.add_flag("--profile", options.profile,
                    "Also show where a token's time goes, by layer kind, and what synchronisation takes "
                    "(decode tests, in repetitions of their own)");

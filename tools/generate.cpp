@@ -189,7 +189,7 @@ void run(Options options) {
 
   if (!options.state_save.empty()) session.save(options.state_save);
   if (options.stats || options.json) {
-    stats.measure(session, runtime, options.model.kv(), options.model.widths);
+    stats.measure(session, runtime, kv_type_for(options.model.kv_type, *model), options.model.widths);
     stats.sampler = describe_sampler(options.sampler);
     stats.seed = options.sampler.seed;
     const std::string report = options.json ? stats.json() : stats.text();

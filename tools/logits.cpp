@@ -109,10 +109,11 @@ void run(const Options& options) {
     throw UsageError("--width: this model's --mode full is no session; expected step or prefill:K");
   }
   if (whole) {
-    evaluate(*model, runtime, ids, document, [&](std::size_t, std::span<const float> logits) {
+    const auto add_row = [&](std::size_t, std::span<const float> logits) {
       Interrupt::check();
       out.add_row(logits);
-    });
+    };
+    evaluate(*model, runtime, ids, document, add_row, kv_type_for(options.model.kv_type, *model));
   } else {
     const std::size_t n_prefill = mode.mode == Mode::kFull ? ids.size() : std::min(mode.prefill, ids.size());
     run_session(options, model, runtime, ids, document, n_prefill, out);

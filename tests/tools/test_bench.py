@@ -67,11 +67,11 @@ def test_figures_of_a_row_agree_with_each_other(rows):
 
 
 def test_bytes_per_token_are_those_of_the_plan(rows):
-    """35.3 M weights of lm-default's dense variant, two bytes each, and 24.6 kB of keys and values per position."""
+    """35.3 M weights of lm-default's dense variant, two bytes each, and 12.3 kB of keys and values per position."""
     row = next(r for r in rows if (r["variant"], r["dtype"], r["test"], r["depth"]) == ("dense", "bf16", "tg", 0))
     assert row["bytes_per_token"] == pytest.approx(2 * 35.33e6, rel=0.01)
     deeper = next(r for r in rows if (r["variant"], r["dtype"], r["test"], r["depth"]) == ("dense", "bf16", "tg", 16))
-    assert deeper["bytes_per_token"] - row["bytes_per_token"] == pytest.approx(16 * 24576)
+    assert deeper["bytes_per_token"] - row["bytes_per_token"] == pytest.approx(16 * 12288)
 
 
 def test_a_file_is_timed_beside_a_twin_of_equal_size(models):

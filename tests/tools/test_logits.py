@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """terrace logits and terrace perplexity: the same numbers whatever way they are computed."""
 
+import json
+
 import numpy as np
 import pytest
-from conftest import run
+from conftest import DENSE, run
 
 
 def logits(model, tokens, out, *arguments):
@@ -31,12 +33,24 @@ def test_rows_depend_on_earlier_tokens_only(models, tmp_path):
     )
 
 
-@pytest.mark.parametrize("kv_type", ["bf16", "q8"])
-def test_rounded_keys_and_values_stay_close(models, ids, tmp_path, kv_type):
+@pytest.mark.parametrize(("kv_type", "share"), [("bf16", 0.05), ("q8", 0.05), ("q4", 0.2)])
+def test_rounded_keys_and_values_stay_close(models, ids, tmp_path, kv_type, share):
     exact = logits(models["dense"], ids, tmp_path / "a.npy", "--mode", "step")
     rounded = logits(models["dense"], ids, tmp_path / "b.npy", "--mode", "step", "--kv-type", kv_type)
     assert not np.array_equal(exact, rounded)
-    assert np.abs(exact - rounded).max() < 0.05 * np.abs(exact).max()
+    assert np.abs(exact - rounded).max() < share * np.abs(exact).max()
+
+
+@pytest.mark.parametrize(("dtype", "kv_type"), [("f32", "f32"), ("bf16", "bf16"), ("q8", "q8"), ("q4", "q8")])
+def test_keys_and_values_are_kept_no_more_exactly_than_the_weights(tmp_path, ids, dtype, kv_type):
+    config, model = tmp_path / "config.json", tmp_path / "model.terrace"
+    config.write_text(json.dumps(DENSE))
+    run("init", "--config", config, "--dtype", dtype, "-o", model)
+    by_default = logits(model, ids, tmp_path / "a.npy", "--mode", "step")
+    assert np.array_equal(by_default, logits(model, ids, tmp_path / "b.npy", "--mode", "step", "--kv-type", kv_type))
+    assert np.array_equal(by_default, logits(model, ids, tmp_path / "full.npy"))
+    other = "f32" if kv_type != "f32" else "bf16"
+    assert not np.array_equal(by_default, logits(model, ids, tmp_path / "c.npy", "--mode", "step", "--kv-type", other))
 
 
 def test_an_encoder_input_without_an_encoder_is_a_usage_error(models, ids, tmp_path):

@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <filesystem>
 #include <span>
 
@@ -15,6 +14,7 @@
 #include "tools/benchmark/measure.h"
 #include "tools/common/command.h"
 #include "tools/common/dtype_argument.h"
+#include "tools/common/model_arguments.h"
 #include "tools/common/model_cost.h"
 #include "tools/common/progress.h"
 #include "tools/common/warnings.h"
@@ -63,15 +63,6 @@ std::vector<PlannedModel> planned_models(const BenchOptions& options) {
   return planned;
 }
 
-/// How most of a file's weights are stored.
-DType main_dtype(const WeightFile& file) {
-  std::array<std::uint64_t, 4> bytes{};
-  for (const TensorInfo& tensor : file.tensors()) {
-    if (const auto dtype = weight_dtype(tensor)) bytes[static_cast<std::size_t>(*dtype)] += tensor.bytes;
-  }
-  return static_cast<DType>(std::max_element(bytes.begin(), bytes.end()) - bytes.begin());
-}
-
 /// All tests of one set of models in one dtype with one number of threads.
 class Contest {
  public:
@@ -85,9 +76,10 @@ class Contest {
         rates_(measure_rates(runtime_, dtype)) {
     for (const Contestant& contestant : contestants_) {
       const Model& model = *contestant.model;
-      subjects_.push_back({Session(contestant.model, runtime_,
-                                   {.max_context = context(tests(options)), .kv_type = options.kv_type}),
-                           nullptr});
+      subjects_.push_back(
+          {Session(contestant.model, runtime_,
+                   {.max_context = context(tests(options)), .kv_type = kv_type_for(options.kv_type, model)}),
+           nullptr});
       if (model.has_encoder()) subjects_.back().session.encode(std::vector<TokenId>(kDocumentTokens, 1));
       const std::uint64_t touched = model_cost(model).total.touched_bytes;
       if (touched < kOwnProbeBytes) subjects_.back().own_probe = std::make_unique<BandwidthProbe>(touched);
@@ -150,7 +142,8 @@ class Contest {
     if (test.kind == BenchTest::Kind::kDecode) {
       const std::size_t middle = test.depth + test.n_tokens / 2;
       const std::size_t document = model.has_encoder() ? kDocumentTokens : 0;
-      const std::uint64_t state = state_bytes_read(model, options_.kv_type, middle, document);
+      const std::uint64_t state =
+          state_bytes_read(model, kv_type_for(options_.kv_type, model), middle, document);
       const double own_bw =
           timing.own_read_bw_gb_per_s.empty() ? memory_bw : median(timing.own_read_bw_gb_per_s);
       row.bytes_per_token = static_cast<double>(cost.total.touched_bytes + state);
@@ -203,7 +196,7 @@ void bench_file(const BenchOptions& options, std::vector<BenchRow>& rows) {
   std::vector<Contestant> contestants;
   const auto model = Model::load(options.model);
   warn_about_memory(*model);
-  const DType dtype = main_dtype(model->file());
+  const DType dtype = main_dtype(*model);
   const std::string name = std::filesystem::path(options.model).filename().string();
   const bool sparse = is_sparse(model->config());
   contestants.push_back({sparse ? "sparse" : "dense", model});

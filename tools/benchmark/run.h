@@ -7,7 +7,6 @@
 #include <string>
 #include <vector>
 
-#include "attention/kv_cache.h"
 #include "tools/benchmark/row.h"
 #include "tools/benchmark/variants.h"
 
@@ -27,7 +26,7 @@ struct BenchOptions {
   std::size_t n_prompt = 128;
   std::vector<std::size_t> depths = {0};
   std::size_t repetitions = 5;
-  KvType kv_type = KvType::kF32;
+  std::string kv_type = "auto";  ///< as on the command line (model_arguments.h)
   bool profile = false;
   std::string folder;  ///< for the weights of presets and twins
 };

@@ -11,6 +11,7 @@
 #include "tools/common/checks.h"
 #include "tools/common/command.h"
 #include "tools/common/input.h"
+#include "tools/common/model_cost.h"
 #include "tools/common/warnings.h"
 
 namespace terrace::tools {
@@ -22,16 +23,30 @@ constexpr std::uint64_t kCheckedScaleBytes = 64'000'000;
 }  // namespace
 
 void add_kv_type(CLI::App& command, std::string& to) {
-  std::vector<std::string> names;
+  std::vector<std::string> names{kAutoKvType};
   for (const KvType type : kKvTypes) names.emplace_back(kv_type_name(type));
   command
       .add_option(
           "--kv-type", to,
-          "How keys and values are kept: f32, bf16, q8 (int8, a scale per head and position), or q4 (4 bits, "
-          "a scale per 32 channels)")
+          "How keys and values are kept: f32, bf16, q8 (int8, a scale per head and position), q4 (4 bits, a "
+          "scale per 32 channels), or auto: as the weights, q8 where these are quantised")
       ->check(CLI::IsMember(names))
       ->capture_default_str()
       ->type_name("TYPE");
+}
+
+KvType kv_type_for(const std::string& name, const Model& model) {
+  if (name != kAutoKvType) return parse_kv_type(name);
+  switch (main_dtype(model)) {
+    case DType::kF32:
+      return KvType::kF32;
+    case DType::kBf16:
+      return KvType::kBf16;
+    case DType::kQ8:
+    case DType::kQ4:
+      break;
+  }
+  return KvType::kQ8;
 }
 
 void ModelArguments::add_model(CLI::App& command) {
@@ -73,8 +88,9 @@ Session ModelArguments::open_session(std::shared_ptr<const Model> loaded, Runtim
                                      std::size_t document_length) const {
   const ModelConfig& config = loaded->config();
   const std::size_t document = document_length > config.max_context ? document_length : 0;
+  const KvType kv = kv_type_for(kv_type, *loaded);
   Session session(std::move(loaded), runtime,
-                  {.max_context = context, .kv_type = kv(), .max_encoder_tokens = document});
+                  {.max_context = context, .kv_type = kv, .max_encoder_tokens = document});
   if (!widths.empty()) session.set_width(widths);
   return session;
 }

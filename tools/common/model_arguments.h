@@ -17,13 +17,17 @@ namespace terrace::tools {
 
 /// --kv-type, checked, with the default of `to`.
 void add_kv_type(CLI::App& command, std::string& to);
+/// The type that --kv-type names; kAutoKvType is no more exact than the weights: f32 or bf16 as they are, q8
+/// where they are quantised.
+KvType kv_type_for(const std::string& name, const Model& model);
+inline constexpr const char* kAutoKvType = "auto";
 
 /// -m, -t, -c: what every subcommand that runs a model takes.
 struct ModelArguments {
   std::string model;
   unsigned threads = 0;               ///< 0 = one per physical core
   std::uint32_t context = 0;          ///< 0 = the model's own
-  std::string kv_type = "f32";        ///< how keys and values are kept
+  std::string kv_type = kAutoKvType;  ///< how keys and values are kept
   std::vector<std::uint32_t> widths;  ///< feed-forward units in use, one number or one per block; empty = all
 
   void add_model(CLI::App& command);
@@ -34,7 +38,6 @@ struct ModelArguments {
   /// Checks the scales of a quantised file too, unless they take more than 64 MB.
   std::shared_ptr<const Model> load() const;
   Runtime::Options runtime() const;
-  KvType kv() const { return parse_kv_type(kv_type); }
   /// `document_length`: of the encoder's input, where it is known and may be longer than the model's context.
   Session open_session(std::shared_ptr<const Model> loaded, Runtime& runtime,
                        std::size_t document_length = 0) const;

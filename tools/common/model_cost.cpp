@@ -2,6 +2,7 @@
 #include "tools/common/model_cost.h"
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <string_view>
 
@@ -63,6 +64,16 @@ ModelCost model_cost(const Model& model, std::span<const std::uint32_t> widths) 
     cost.total += part;
   }
   return cost;
+}
+
+DType main_dtype(const Model& model) {
+  std::array<std::uint64_t, 4> elements{};
+  for (const PlannedTensor& tensor : tensor_plan(model.config())) {
+    const TensorInfo* stored = tensor.is_weight ? model.file().find(tensor.name) : nullptr;
+    const auto dtype = stored ? weight_dtype(*stored) : std::nullopt;
+    if (dtype) elements[static_cast<std::size_t>(*dtype)] += tensor.elements();
+  }
+  return static_cast<DType>(std::max_element(elements.begin(), elements.end()) - elements.begin());
 }
 
 std::uint64_t state_bytes_read(const Model& model, KvType kv_type, std::size_t position,

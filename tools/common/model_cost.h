@@ -34,6 +34,9 @@ struct ModelCost {
 /// number or one per block; empty = all.
 ModelCost model_cost(const Model& model, std::span<const std::uint32_t> widths = {});
 
+/// How most of a model's weights are stored.
+DType main_dtype(const Model& model);
+
 /// Bytes of keys and values that the token at `position` reads (those of the document included), and of
 /// recurrent state. Attention that looks at a window or at hash buckets reads less; its layers are counted as
 /// if they read all, LSH layers not at all.
