@@ -121,9 +121,8 @@ inline void quantize_values(const float* x, std::size_t n, float scale, std::int
   };
   const bool all_bounded = scale > 1e-30F && scale < 1e30F;  // but NaN, which no maximum shows
   if (all_bounded) {
-    return for_groups([](F v) {
-      return S::kNanStoresZero ? v : S::if_less(S::abs(v), S::set(128.0F), v, S::set(0.0F));
-    });
+    return for_groups(
+        [](F v) { return S::kNanStoresZero ? v : S::if_less(S::abs(v), S::set(128.0F), v, S::set(0.0F)); });
   }
   for_groups([](F v) {
     const F bounded = S::max(S::min(v, S::set(127.0F)), S::set(-127.0F));
