@@ -25,10 +25,6 @@ constexpr std::size_t most_chunks(std::size_t n_threads) noexcept {
 constexpr std::size_t kBlockWork = 8192;
 
 constexpr std::size_t ceil_div(std::size_t a, std::size_t b) noexcept { return (a + b - 1) / b; }
-constexpr bool multiplies_integers(KvType type) noexcept {
-  return type == KvType::kQ8 || type == KvType::kQ4;
-}
-
 auto attend_page_of(const AttentionKernels& kernels, KvType type) noexcept {
   switch (type) {
     case KvType::kF32:
@@ -105,7 +101,7 @@ std::size_t PagedAttention::scratch_bytes() const noexcept {
   const std::size_t rows = block_tokens() * group_;
   return whole_lines(rows * sizeof(const float*)) + whole_lines(rows * sizeof(QuantizedQuery)) +
          whole_lines(2 * rows * padded_width(d_k_)) +
-         whole_lines(rows * q4_groups(d_k_) * sizeof(std::int32_t)) +
+         2 * whole_lines(rows * q4_groups(d_k_) * sizeof(float)) +
          whole_lines(rows * sizeof(VisibleSlots::Range)) + whole_lines(rows * sizeof(PageSpan)) +
          3 * whole_lines(rows * state_floats(d_v_) * sizeof(float));
 }
@@ -122,8 +118,10 @@ PagedAttention::Scratch PagedAttention::scratch_at(std::byte* memory) const noex
   scratch.quantized = reinterpret_cast<QuantizedQuery*>(take(rows * sizeof(QuantizedQuery)));
   auto* const bytes = reinterpret_cast<std::int8_t*>(take(2 * rows * padded_width(d_k_)));
   auto* const sums = reinterpret_cast<std::int32_t*>(take(rows * q4_groups(d_k_) * sizeof(std::int32_t)));
+  auto* const scales = reinterpret_cast<float*>(take(rows * q4_groups(d_k_) * sizeof(float)));
   for (std::size_t r = 0; r < rows; ++r) {
     scratch.quantized[r].group_sums = sums + r * q4_groups(d_k_);
+    scratch.quantized[r].group_scales = scales + r * q4_groups(d_k_);
     scratch.quantized[r].high = bytes + 2 * r * padded_width(d_k_);
     scratch.quantized[r].low = scratch.quantized[r].high + padded_width(d_k_);
   }
@@ -169,7 +167,8 @@ void PagedAttention::prepare(const KvCache& kv, const Block& block, const Visibl
     const std::size_t t = block.first_row + r / group_;
     scratch.q[r] = q.row(t) + (block.kv_head * group_ + r % group_) * d_k_;
     scratch.seen[r] = visible.of(t);
-    if (multiplies_integers(kv.type())) kernels_->quantize_query(scratch.q[r], d_k_, scratch.quantized + r);
+    if (kv.type() == KvType::kQ8) kernels_->quantize_query(scratch.q[r], d_k_, scratch.quantized + r);
+    if (kv.type() == KvType::kQ4) kernels_->quantize_query_q4(scratch.q[r], d_k_, scratch.quantized + r);
   }
 }
 

@@ -20,7 +20,7 @@
 //   S::Q4::Nibbles                           S::kWidth quads of nibbles, apart
 //   S::Q4::load(p, low, high)                quads of the low and of the high nibbles of the bytes at p
 //   S::Q4::set(x)                            x in every lane
-//   S::Q4::plus(a, b)                        lane by lane
+//   S::Q4::plus(a, b), to_floats(sum)        lane by lane
 //   S::Q4::add(sum, n, x)                    lane l: sum + <quad l of n, the quad at x>; x in -127..127
 
 namespace terrace {
@@ -29,7 +29,7 @@ namespace {
 /// Bytes that kLanes lanes take of a run.
 constexpr std::size_t kQ4RowBytes = kLanes * kQuad;
 
-/// Groups of slots that are scored at a time, with a high and a low sum each.
+/// Groups of slots that are scored at a time, with a sum and a score each.
 template <class S, std::size_t n_rows>
 constexpr std::size_t kQ4Groups = [] {
   std::size_t groups = 4;
@@ -45,14 +45,11 @@ inline void add_q4_scores(const std::uint8_t* keys, const std::uint8_t* scales, 
                           typename S::F (&score)[R][G * kParts<S>], Fetch&& fetch) noexcept {
   using Q4 = typename S::Q4;
   constexpr std::size_t n = G * kParts<S>;
-  typename S::Q8::Sum high[R][n], low[R][n];
+  typename S::Q8::Sum sum[R][n];
   TERRACE_UNROLL
   for (std::size_t r = 0; r < R; ++r) {
     TERRACE_UNROLL
-    for (std::size_t i = 0; i < n; ++i) {
-      high[r][i] = Q4::set(0);
-      low[r][i] = Q4::set(-kQ4Zero * q[r].group_sums[group]);
-    }
+    for (std::size_t i = 0; i < n; ++i) sum[r][i] = Q4::set(-kQ4Zero * q[r].group_sums[group]);
   }
   const auto add = [&](std::size_t at) {
     const std::size_t channel = group * kQ4Group + at * kOctet;
@@ -67,8 +64,7 @@ inline void add_q4_scores(const std::uint8_t* keys, const std::uint8_t* scales, 
       for (std::size_t half = 0; half < 2; ++half) {
         TERRACE_UNROLL
         for (std::size_t r = 0; r < R; ++r) {
-          high[r][i] = Q4::add(high[r][i], quad[half], q[r].high + channel + half * kQuad);
-          low[r][i] = Q4::add(low[r][i], quad[half], q[r].low + channel + half * kQuad);
+          sum[r][i] = Q4::add(sum[r][i], quad[half], q[r].high + channel + half * kQuad);
         }
       }
     }
@@ -87,7 +83,8 @@ inline void add_q4_scores(const std::uint8_t* keys, const std::uint8_t* scales, 
     const auto scale = S::load(of_slots + i % kParts<S> * S::kWidth);
     TERRACE_UNROLL
     for (std::size_t r = 0; r < R; ++r) {
-      score[r][i] = S::fma(S::Q8::join(high[r][i], low[r][i]), scale, score[r][i]);
+      const auto both = S::mul(scale, S::set(q[r].group_scales[group]));
+      score[r][i] = S::fma(Q4::to_floats(sum[r][i]), both, score[r][i]);
     }
   }
 }

@@ -78,6 +78,7 @@ struct Avx2 : Avx2Lanes {
       *high = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), mask);
     }
     static Q8::Sum set(std::int32_t x) noexcept { return _mm256_set1_epi32(x); }
+    static F to_floats(Q8::Sum sum) noexcept { return _mm256_cvtepi32_ps(sum); }
     static Q8::Sum plus(Q8::Sum a, Q8::Sum b) noexcept { return _mm256_add_epi32(a, b); }
     static Q8::Sum add(Q8::Sum sum, Nibbles n, const std::int8_t* x) noexcept {
       return Q8::add(sum, n, Q8::quad(x));

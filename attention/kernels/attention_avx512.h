@@ -46,6 +46,7 @@ struct Avx512Common : Avx512Lanes {
       *high = _mm512_and_si512(_mm512_srli_epi16(bytes, 4), mask);
     }
     static Q8Common::Sum set(std::int32_t x) noexcept { return _mm512_set1_epi32(x); }
+    static F to_floats(Q8Common::Sum sum) noexcept { return _mm512_cvtepi32_ps(sum); }
     static Q8Common::Sum plus(Q8Common::Sum a, Q8Common::Sum b) noexcept { return _mm512_add_epi32(a, b); }
   };
 };

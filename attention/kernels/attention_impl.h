@@ -25,6 +25,7 @@ constexpr AttentionKernels make_attention_kernels(Isa isa, const char* name) noe
           attend_page_q8<S>,
           attend_page_q4<S>,
           quantize_query<S>,
+          quantize_query_q4<S>,
           quantize_q4<S>,
           merge_states<S>,
           finish_state<S>,

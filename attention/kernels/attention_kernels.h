@@ -28,15 +28,17 @@ struct PageSpan {
 inline constexpr std::size_t kStateHeader = 16;
 constexpr std::size_t state_floats(std::size_t d_v) noexcept { return kStateHeader + padded_width(d_v); }
 
-/// A query row for q8 and q4 keys: q[d] is about scale * (kHighUnit * high[d] + low[d]). Fourteen bits, so
-/// that what is lost against f32 is lost by the keys alone.
+/// A query row for q8 keys: q[d] is about scale * (kHighUnit * high[d] + low[d]). Fourteen bits, so that what
+/// is lost against f32 is lost by the keys alone. For q4 keys it is scale * group_scales[d / kQ4Group] *
+/// high[d]: eight bits lose a fifteenth of what the keys lose.
 struct QuantizedQuery {
   std::int8_t* high;  ///< [padded_width(d_k)], zeros behind d_k; -127 .. 127
   std::int8_t* low;   ///< the same; -64 .. 64
   std::int32_t high_sum;
   std::int32_t low_sum;
   float scale;
-  std::int32_t* group_sums;  ///< [q4_groups(d_k)]: kHighUnit * high + low, of each group's channels
+  float* group_scales;       ///< [q4_groups(d_k)]
+  std::int32_t* group_sums;  ///< [q4_groups(d_k)] of high
 };
 inline constexpr int kHighUnit = 128;
 
@@ -81,13 +83,15 @@ struct AttentionKernels {
   /// where unit is the largest weight * value_scale of the row in the page over 16383.
   void (*attend_page_q8)(const PageTask& task) noexcept;
   /// The same by groups g of kQ4Group channels, which have scales of their own:
-  ///   score = chain over g of float(sum of q * key) * key_scale[g], times (q.scale * scale)
+  ///   score = chain over g of float(sum of q * key) * (key_scale[g] * q.group_scales[g]), times scale
   ///   value = float(sum of w * value) * unit[g],   w = round(weight * value_scale[g] / unit[g]), 14 bits,
   /// where unit[g] is the largest |weight * value_scale[g]| over 16319.
   void (*attend_page_q4)(const PageTask& task) noexcept;
-  /// Fills in `to`, whose pointers are set: scale = max |q| / 16319, rounded to nearest even. NaN counts as
-  /// 0.
+  /// Fills in `to`, whose pointers are set, for q8 keys: scale = max |q| / 16319, rounded to nearest even.
+  /// NaN counts as 0.
   void (*quantize_query)(const float* q, std::size_t d_k, QuantizedQuery* to) noexcept;
+  /// Likewise for q4 keys: scale = 1, group_scales = max |q| / 127 of each group.
+  void (*quantize_query_q4)(const float* q, std::size_t d_k, QuantizedQuery* to) noexcept;
   /// A row of d channels as a q4 cache keeps it: per group of kQ4Group, scale = the value of largest |x| over
   /// -8, as bf16, and steps = min(7, round(x / scale)) + 8, to nearest even; [whole groups], channels behind
   /// d are 0. NaN counts as 0; so does a group below 1e-36.

@@ -64,6 +64,7 @@ struct NeonCommon : NeonLanes {
       *high = vreinterpretq_s8_u8(vshrq_n_u8(bytes, 4));
     }
     static int32x4_t set(std::int32_t x) noexcept { return vdupq_n_s32(x); }
+    static F to_floats(int32x4_t sum) noexcept { return vcvtq_f32_s32(sum); }
     static int32x4_t plus(int32x4_t a, int32x4_t b) noexcept { return vaddq_s32(a, b); }
     static int32x4_t add(int32x4_t sum, Nibbles n, const std::int8_t* x) noexcept {
       return Bytes<Dot4>::add_key(sum, n, x);

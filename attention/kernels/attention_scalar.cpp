@@ -64,6 +64,7 @@ struct Scalar {
       }
     }
     static Q8::Sum set(std::int32_t x) noexcept { return x; }
+    static F to_floats(Q8::Sum sum) noexcept { return static_cast<float>(sum); }
     static Q8::Sum plus(Q8::Sum a, Q8::Sum b) noexcept { return a + b; }
     static Q8::Sum add(Q8::Sum sum, const Nibbles& n, const std::int8_t* x) noexcept {
       for (std::size_t i = 0; i < kQuad; ++i) sum += n.four[i] * x[i];

@@ -74,15 +74,60 @@ void quantize_query(const float* q, std::size_t d_k, QuantizedQuery* to) noexcep
     store_split<S>(steps, 0.0F, to->high + d, to->low + d);
   });
   to->high_sum = to->low_sum = 0;
-  for (std::size_t begin = 0; begin < d_k; begin += kQ4Group) {
-    std::int32_t high = 0, low = 0;
-    for (std::size_t d = begin; d < d_k && d < begin + kQ4Group; ++d) {
-      high += to->high[d];
-      low += to->low[d];
+  for (std::size_t d = 0; d < d_k; ++d) {
+    to->high_sum += to->high[d];
+    to->low_sum += to->low[d];
+  }
+}
+
+/// A group of kQ4Group values that is there in full: the rest of the last one is zeros.
+class WholeGroup {
+ public:
+  WholeGroup(const float* x, std::size_t n) noexcept : x_(x) {
+    if (n >= kQ4Group) return;
+    std::memcpy(copy_, x, n * sizeof(float));
+    std::memset(copy_ + n, 0, (kQ4Group - n) * sizeof(float));
+    x_ = copy_;
+  }
+  const float* data() const noexcept { return x_; }
+
+ private:
+  const float* x_;
+  alignas(64) float copy_[kQ4Group];
+};
+
+template <class S>
+void quantize_query_q4(const float* q, std::size_t d_k, QuantizedQuery* to) noexcept {
+  using F = typename S::F;
+  to->scale = 1.0F;
+  for (std::size_t begin = 0, group = 0; begin < d_k; begin += kQ4Group, ++group) {
+    const WholeGroup whole(q + begin, d_k - begin);
+    F top[kParts<S>];
+    TERRACE_UNROLL
+    for (std::size_t i = 0; i < kParts<S>; ++i) top[i] = S::set(0.0F);
+    TERRACE_UNROLL
+    for (std::size_t i = 0; i < kQ4Group / S::kWidth; ++i) {
+      const F x = S::abs(S::load(whole.data() + i * S::kWidth));
+      top[i % kParts<S>] = S::max(x, top[i % kParts<S>]);  // a NaN is not greater than anything
     }
-    to->group_sums[begin / kQ4Group] = kHighUnit * high + low;
-    to->high_sum += high;
-    to->low_sum += low;
+    const float scale = S::fold_max(top) / 127.0F;
+    const F inverse = S::set(scale > 0 ? 1.0F / scale : 0.0F);
+    F sum[kParts<S>];
+    TERRACE_UNROLL
+    for (std::size_t i = 0; i < kParts<S>; ++i) sum[i] = S::set(0.0F);
+    for (std::size_t half = 0; half < kQ4Group && begin + half < d_k; half += kLanes) {
+      F steps[kParts<S>];
+      TERRACE_UNROLL
+      for (std::size_t i = 0; i < kParts<S>; ++i) {
+        // In range but for a scale so small that its inverse is infinite, and for NaN and infinity.
+        const F scaled = S::mul(S::load(whole.data() + half + i * S::kWidth), inverse);
+        steps[i] = round_lanes<S>(S::if_less(S::abs(scaled), S::set(127.5F), scaled, S::set(0.0F)));
+        sum[i] = S::add(sum[i], steps[i]);
+      }
+      S::store_i8(to->high + begin + half, steps);
+    }
+    to->group_scales[group] = scale;
+    to->group_sums[group] = static_cast<std::int32_t>(S::fold(sum));
   }
 }
 
@@ -92,12 +137,8 @@ void quantize_q4(const float* x, std::size_t d, std::uint8_t* steps, std::uint16
   constexpr std::size_t n = kQ4Group / S::kWidth;
   constexpr float kLeast = 1e-36F;  // below, the scale would be denormal, which some threads flush to zero
   for (std::size_t begin = 0; begin < d; begin += kQ4Group, steps += kQ4Group, ++scales) {
-    alignas(64) float tail[kQ4Group] = {};
-    const float* group = x + begin;
-    if (d - begin < kQ4Group) {
-      std::memcpy(tail, group, (d - begin) * sizeof(float));
-      group = tail;
-    }
+    const WholeGroup whole(x + begin, d - begin);
+    const float* const group = whole.data();
     F most[kParts<S>], least[kParts<S>];  // largest x and largest -x; a NaN is not greater than anything
     TERRACE_UNROLL
     for (std::size_t i = 0; i < kParts<S>; ++i) most[i] = least[i] = S::set(0.0F);

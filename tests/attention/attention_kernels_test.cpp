@@ -179,12 +179,14 @@ struct Page {
     const AttentionKernels& kernels = attention_kernels(isa);
     std::vector<std::int8_t> bytes(2 * spans.size() * padded_width(d_k));
     std::vector<std::int32_t> sums(spans.size() * q4_groups(d_k));
+    std::vector<float> scales(sums.size());
     std::vector<QuantizedQuery> queries(spans.size());
     for (std::size_t r = 0; r < spans.size(); ++r) {
       queries[r].high = bytes.data() + 2 * r * padded_width(d_k);
       queries[r].low = queries[r].high + padded_width(d_k);
       queries[r].group_sums = sums.data() + r * q4_groups(d_k);
-      kernels.quantize_query(rows[r], d_k, &queries[r]);
+      queries[r].group_scales = scales.data() + r * q4_groups(d_k);
+      (type == KvType::kQ4 ? kernels.quantize_query_q4 : kernels.quantize_query)(rows[r], d_k, &queries[r]);
     }
     task.quantized_q = queries.data();
     switch (type) {
@@ -219,7 +221,7 @@ struct Page {
   }
 };
 
-/// How far a page may be from its double version; q8 and q4 round queries and weights to 14 bits.
+/// How far a page may be from its double version; q8 rounds queries to 14 bits, and both round weights to 14.
 double bound(KvType type) { return type == KvType::kQ8 || type == KvType::kQ4 ? 1e-3 : 5e-6; }
 
 std::vector<PageSpan> random_spans(std::size_t n, std::uint32_t seed) {
@@ -248,11 +250,11 @@ TEST_CASE("attend_page: agrees with a double version for any span, width and num
       for (std::size_t n = 1; n <= 9; ++n) {
         const auto spans = random_spans(n, static_cast<std::uint32_t>(n + 100));
         const Page page(d_k, d_v, spans, static_cast<std::uint32_t>(7 * n));
-        const Matrix q(n, page.d_k, page.q);
         const auto hidden = [&](std::size_t t, std::size_t s) {
           return s >= spans[t].begin && s < spans[t].end ? 0.0 : kHidden;
         };
         for (const KvType type : kKvTypes) {
+          const Matrix q(n, page.d_k, queries_for(type, page.q, page.d_k));
           const Matrix expected =
               naive_attention_head(q, page.keys_of(type), page.values_of(type), 0.5, hidden);
           CAPTURE(isa_name(isa));
@@ -387,9 +389,8 @@ TEST_CASE("quantize_query: nearest of 16319 steps, the same bytes on every instr
         auto q = random_floats(d, d, scale);
         q.back() = scale;
         std::vector<std::int8_t> bytes(2 * padded_width(d)), scalar(bytes.size());
-        std::vector<std::int32_t> sums(q4_groups(d)), scalar_sums(sums.size());
-        QuantizedQuery found{bytes.data(), bytes.data() + padded_width(d), 0, 0, 0, sums.data()};
-        QuantizedQuery expected{scalar.data(), scalar.data() + padded_width(d), 0, 0, 0, scalar_sums.data()};
+        QuantizedQuery found{bytes.data(), bytes.data() + padded_width(d), 0, 0, 0, nullptr, nullptr};
+        QuantizedQuery expected{scalar.data(), scalar.data() + padded_width(d), 0, 0, 0, nullptr, nullptr};
         attention_kernels(isa).quantize_query(q.data(), d, &found);
         attention_kernels(Isa::kScalar).quantize_query(q.data(), d, &expected);
         CHECK(bytes == scalar);
@@ -404,11 +405,39 @@ TEST_CASE("quantize_query: nearest of 16319 steps, the same bytes on every instr
           CHECK(std::abs(found.low[i]) <= 64);
           high_sum += found.high[i];
           low_sum += found.low[i];
-          sums[i / kQ4Group] -= steps;
         }
-        CHECK(sums == std::vector<std::int32_t>(sums.size()));
         CHECK(high_sum == found.high_sum);
         CHECK(low_sum == found.low_sum);
+      }
+    }
+  }
+}
+
+TEST_CASE("quantize_query_q4: nearest of 127 steps in each group, the same on every instruction set") {
+  for (const Isa isa : available_isas()) {
+    for (const std::size_t d : {1UL, 15UL, 32UL, 33UL, 64UL, 130UL}) {
+      for (const float largest : {0.0F, 1.0F, 1e-30F, 3e8F}) {
+        auto q = random_floats(d, d, largest);
+        if (d > 3) q[3] = kNan;
+        const std::size_t n = q4_groups(d);
+        std::vector<std::int8_t> bytes(padded_width(d), 99), scalar(bytes);
+        std::vector<float> scales(n), scalar_scales(n);
+        std::vector<std::int32_t> sums(n), scalar_sums(n);
+        QuantizedQuery found{bytes.data(), nullptr, 0, 0, 0, scales.data(), sums.data()};
+        QuantizedQuery expected{scalar.data(), nullptr, 0, 0, 0, scalar_scales.data(), scalar_sums.data()};
+        attention_kernels(isa).quantize_query_q4(q.data(), d, &found);
+        attention_kernels(Isa::kScalar).quantize_query_q4(q.data(), d, &expected);
+        CHECK(bytes == scalar);
+        CHECK(scales == scalar_scales);
+        CHECK(sums == scalar_sums);
+        CHECK(found.scale == 1);
+        for (std::size_t i = 0; i < bytes.size(); ++i) {
+          sums[i / kQ4Group] -= bytes[i];
+          const float x = i < d && !std::isnan(q[i]) ? q[i] : 0.0F;
+          CHECK(std::abs(scales[i / kQ4Group] * static_cast<double>(bytes[i]) - x) <=
+                0.5001 * scales[i / kQ4Group]);
+        }
+        CHECK(sums == std::vector<std::int32_t>(n));
       }
     }
   }

@@ -34,6 +34,19 @@ std::vector<float> kept_as(KvType type, std::vector<float> rows, std::size_t d_h
   return rows;
 }
 
+std::vector<float> queries_for(KvType type, std::vector<float> rows, std::size_t d_head) {
+  for (std::size_t begin = 0; type == KvType::kQ4 && begin < rows.size(); begin += d_head) {
+    for (std::size_t g = 0; g < d_head; g += 32) {
+      const std::span<float> group(rows.data() + begin + g, std::min<std::size_t>(32, d_head - g));
+      float largest = 0;
+      for (const float x : group) largest = std::max(largest, std::abs(x));
+      const float scale = largest / 127.0F;
+      for (float& x : group) x = scale > 0 ? std::nearbyint(x * (1.0F / scale)) * scale : 0;
+    }
+  }
+  return rows;
+}
+
 Matrix columns(const Matrix& x, std::size_t begin, std::size_t n) {
   Matrix y(x.rows, n);
   for (std::size_t t = 0; t < x.rows; ++t) {

@@ -39,6 +39,9 @@ Matrix naive_attention(const Matrix& q, const Matrix& k, const Matrix& v, std::s
                        std::size_t n_kv_heads, double scale, const Penalty& penalty);
 
 /// What a cache of `type` keeps of rows whose heads are `d_head` wide.
+/// Queries as attention over a cache of `type` multiplies them, but for the 14 bits of q8: q4 rounds each 32
+/// channels to 8 bits.
+std::vector<float> queries_for(KvType type, std::vector<float> rows, std::size_t d_head);
 std::vector<float> kept_as(KvType type, std::vector<float> rows, std::size_t d_head);
 
 /// Columns [begin, begin + n) of a matrix.
