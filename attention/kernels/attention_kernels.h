@@ -30,7 +30,7 @@ constexpr std::size_t state_floats(std::size_t d_v) noexcept { return kStateHead
 
 /// A query row for q8 keys: q[d] is about scale * (kHighUnit * high[d] + low[d]). Fourteen bits, so that what
 /// is lost against f32 is lost by the keys alone. For q4 keys it is scale * group_scales[d / kQ4Group] *
-/// high[d]: eight bits lose a fifteenth of what the keys lose.
+/// high[d]: steps a sixteenth of the keys'.
 struct QuantizedQuery {
   std::int8_t* high;  ///< [padded_width(d_k)], zeros behind d_k; -127 .. 127
   std::int8_t* low;   ///< the same; -64 .. 64
