@@ -34,6 +34,17 @@ constexpr std::size_t kLag = 2;
 /// Unit rows are fetched ahead up to here; the hardware prefetcher follows on from there.
 constexpr std::size_t kPrefetchBytes = 4096;
 
+/// Calls fn(group, partner, end) for every sum of the tree over n groups, leaves first: that of `partner` is
+/// added to that of `group`, which then holds the groups up to `end`.
+template <class F>
+void for_merges(std::size_t n, F&& fn) {
+  for (std::size_t distance = 1; distance < n; distance *= 2) {
+    for (std::size_t group = 0; group + distance < n; group += 2 * distance) {
+      fn(group, group + distance, std::min(group + 2 * distance, n));
+    }
+  }
+}
+
 /// Into the L2 cache: a step's rows are more lines than the first-level cache can wait for at once, and what
 /// does not fit holds up the controller's own loads (Zen 4: 45 ns per row of 1 KiB against 100).
 void prefetch_row(const WeightView& w, std::size_t row, bool from_disk) noexcept {
@@ -50,6 +61,8 @@ struct SparseFfn::Pass {
   const PreparedRows& x;      ///< for the units
   const PreparedRows& h;      ///< controller.down x
   std::size_t n_blocks;       ///< in use
+  std::size_t n_groups;       ///< of them
+  std::size_t n_runs;         ///< of groups, one after the other
   std::uint32_t* units;       ///< chosen units [T, n_blocks]
   float* gains;               ///< controller's softmax at the choice [T, n_blocks], or null
   float* activations;         ///< [T, n_blocks]
@@ -59,6 +72,13 @@ struct SparseFfn::Pass {
   float* scratch_a;           ///< [group, blocks_per_group]
   const void** scratch_rows;  ///< [group, 2 * blocks_per_group]
   float* sums;                ///< [group, T, d]
+
+  std::size_t run_begin(std::size_t run) const noexcept { return n_groups * run / n_runs; }
+  /// Whether one run has all groups of [begin, end): it merges them itself.
+  bool in_one_run(std::size_t begin, std::size_t end) const noexcept {
+    const std::size_t run = ((begin + 1) * n_runs - 1) / n_groups;
+    return end <= run_begin(run + 1);
+  }
 };
 
 SparseFfn::SparseFfn(const DenseKernels& kernels, const Controller& controller, const WeightView& units,
@@ -112,6 +132,9 @@ void SparseFfn::forward_batch(Exec& exec, ConstRows x, Rows y, std::size_t n_blo
   const Pass pass{.x = x_units,
                   .h = h_up,
                   .n_blocks = n_blocks,
+                  .n_groups = n_groups,
+                  // As few and as long as there are threads: every run has to fill its pipeline anew.
+                  .n_runs = std::min<std::size_t>(n_groups, exec.team.size()),
                   .units = active_units ? active_units : ws.take<std::uint32_t>(n_picks),
                   .gains = multiply_by_controller_ ? ws.take<float>(n_picks) : nullptr,
                   .activations = ws.take<float>(n_picks),
@@ -121,30 +144,37 @@ void SparseFfn::forward_batch(Exec& exec, ConstRows x, Rows y, std::size_t n_blo
                   .scratch_a = ws.take<float>(n_slots),
                   .scratch_rows = ws.take<const void*>(2 * n_slots),
                   .sums = ws.take<float>(n_groups * x.n * d_model())};
-  // As few and as long runs of groups as there are threads: every run has to fill its pipeline anew.
-  const auto n_runs = static_cast<std::uint32_t>(std::min<std::size_t>(n_groups, exec.team.size()));
-  exec.team.run(n_runs, [&](std::uint32_t run) {
-    run_groups(pass, n_groups * run / n_runs, n_groups * (run + 1) / n_runs);
-  });
+  exec.team.run(static_cast<std::uint32_t>(pass.n_runs), [&](std::uint32_t run) { run_groups(pass, run); });
 
-  exec.for_range(d_model(), kQ4Columns, n_groups * x.n * sizeof(float),
+  exec.for_range(d_model(), kQ4Columns, pass.n_runs * x.n * sizeof(float),
                  [&](std::size_t begin, std::size_t end) {
+                   for_merges(n_groups, [&](std::size_t group, std::size_t partner, std::size_t last) {
+                     if (!pass.in_one_run(group, last)) merge(pass, group, partner, begin, end);
+                   });
                    for (std::size_t t = 0; t < x.n; ++t) {
                      float* const out = y.row(t) + begin;
                      std::copy_n(pass.sums + t * d_model() + begin, end - begin, out);
-                     for (std::size_t group = 1; group < n_groups; ++group) {
-                       kernels_->add(out, pass.sums + (group * x.n + t) * d_model() + begin, end - begin);
-                     }
                      if (bias_) kernels_->add(out, bias_ + begin, end - begin);
                    }
                  });
+}
+
+/// Columns [begin, end) of one sum of the tree.
+void SparseFfn::merge(const Pass& pass, std::size_t group, std::size_t partner, std::size_t begin,
+                      std::size_t end) const noexcept {
+  const std::size_t n_tokens = pass.x.size();
+  for (std::size_t t = 0; t < n_tokens; ++t) {
+    kernels_->add(pass.sums + (group * n_tokens + t) * d_model() + begin,
+                  pass.sums + (partner * n_tokens + t) * d_model() + begin, end - begin);
+  }
 }
 
 std::pair<std::size_t, std::size_t> SparseFfn::blocks_of(const Pass& pass, std::size_t group) const noexcept {
   return {group * blocks_per_group_, std::min((group + 1) * blocks_per_group_, pass.n_blocks)};
 }
 
-void SparseFfn::run_groups(const Pass& pass, std::size_t begin, std::size_t end) const noexcept {
+void SparseFfn::run_groups(const Pass& pass, std::size_t run) const noexcept {
+  const std::size_t begin = pass.run_begin(run), end = pass.run_begin(run + 1);
   // A pipeline of three stages, each kLag groups behind the one before: what a stage asks memory for has the
   // time of as many groups to arrive.
   float* const logits = pass.logits + begin * pass.x.size() * blocks_per_group_ * block_size();
@@ -153,6 +183,9 @@ void SparseFfn::run_groups(const Pass& pass, std::size_t begin, std::size_t end)
     if (group >= begin + kLag && group - kLag < end) activate(pass, group - kLag);
     if (group >= begin + 2 * kLag) add_up(pass, group - 2 * kLag);
   }
+  for_merges(pass.n_groups, [&](std::size_t group, std::size_t partner, std::size_t last) {
+    if (group >= begin && last <= end) merge(pass, group, partner, 0, d_model());
+  });
 }
 
 void SparseFfn::choose(const Pass& pass, std::size_t group, float* logits) const noexcept {

@@ -18,9 +18,10 @@ namespace terrace {
 /// Source: Jaszczur et al. 2021, "Sparse is Enough in Scaling Transformers", sec. 3.1; Trax `SparseFF`
 /// (reference 5.2). Weights: units [F, 2, d]: unit block * N + element is its w1 row, then its w2 row, one
 /// contiguous run. A width m uses blocks 0..m/N-1; picks do not depend on it. Reduction order: blocks in
-/// order within a group of blocks_per_group() blocks, groups in order, bias last. Depends on F and N only, so
-/// any number of rows per call, of threads, and the blocks a smaller width shares agree bit for bit. Cost per
-/// token: r*d + m*r (controller) + up to 2*m/N*d weights; the w2 row of a zero activation is not read.
+/// order within a group of blocks_per_group() blocks, groups in a tree (0 + 1, 2 + 3, ...; pairs of those;
+/// and so on; one that has no partner goes up as it is), bias last. Depends on the width and N only, so any
+/// number of rows per call and of threads agree bit for bit. Cost per token: r*d + m*r (controller) + up to
+/// 2*m/N*d weights; the w2 row of a zero activation is not read.
 class SparseFfn {
  public:
   SparseFfn() = default;
@@ -49,7 +50,9 @@ class SparseFfn {
 
   void forward_batch(Exec& exec, ConstRows x, Rows y, std::size_t n_blocks,
                      std::uint32_t* active_units) const;
-  void run_groups(const Pass& pass, std::size_t begin, std::size_t end) const noexcept;
+  void run_groups(const Pass& pass, std::size_t run) const noexcept;
+  void merge(const Pass& pass, std::size_t group, std::size_t partner, std::size_t begin,
+             std::size_t end) const noexcept;
   /// First block of a group and the one after its last.
   std::pair<std::size_t, std::size_t> blocks_of(const Pass& pass, std::size_t group) const noexcept;
   void choose(const Pass& pass, std::size_t group, float* logits) const noexcept;
