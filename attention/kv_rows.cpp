@@ -2,12 +2,12 @@
 #include "attention/kv_rows.h"
 
 #include <algorithm>
-#include <bit>
 #include <cstring>
 #include <string>
 #include <utility>
 
 #include "attention/kernels/attention_kernels.h"
+#include "engine/dtype.h"
 #include "engine/error.h"
 #include "engine/isa.h"
 #include "engine/kernels/dense_kernels.h"
@@ -17,15 +17,8 @@
 namespace terrace {
 namespace {
 
-std::uint16_t to_bf16(float x) noexcept {
-  const auto bits = std::bit_cast<std::uint32_t>(x);
-  if (x != x)
-    return static_cast<std::uint16_t>(bits >> 16 | 0x40U);  // rounding could turn a NaN into infinity
-  return static_cast<std::uint16_t>((bits + 0x7FFFU + (bits >> 16 & 1U)) >> 16);
-}
-
 void store(float x, float* to) noexcept { *to = x; }
-void store(float x, std::uint16_t* to) noexcept { *to = to_bf16(x); }
+void store(float x, std::uint16_t* to) noexcept { *to = f32_to_bf16(x); }
 
 /// Key and value of one slot, which is in the open group.
 template <class T>
@@ -238,9 +231,9 @@ void KvRows::prefetch(std::size_t n_slots, const std::byte* part) const noexcept
   prefetch_bytes(part + values_offset(), in_groups * padded_width(d_v_) * element);
 }
 
-void KvRows::clear(std::size_t first_slot, std::byte* part) const noexcept {
+void KvRows::clear_q4(std::size_t first_slot, std::byte* part) const noexcept {
   std::byte* const values = part + values_offset();
-  for (std::size_t slot = first_slot; type_ == KvType::kQ4 && slot < kPageSlots; ++slot) {
+  for (std::size_t slot = first_slot; slot < kPageSlots; ++slot) {
     for (std::size_t g = 0; g < q4_groups(d_k_); ++g) {
       std::memset(part + q4_key_scale_index(slot, g, d_k_), 0, kQ4ScaleBytes);
     }
@@ -250,7 +243,11 @@ void KvRows::clear(std::size_t first_slot, std::byte* part) const noexcept {
       for (std::size_t c = 0; c < kLanes; ++c) values[q4_value_index(slot, g, c)] = std::byte{0};
     }
   }
-  if (type_ == KvType::kQ4) return;
+}
+
+void KvRows::clear(std::size_t first_slot, std::byte* part) const noexcept {
+  std::byte* const values = part + values_offset();
+  if (type_ == KvType::kQ4) return clear_q4(first_slot, part);
   const std::size_t element = element_bytes(type_);
   const std::size_t value_row = padded_width(d_v_) * element;
   for (std::size_t slot = first_slot; slot < kPageSlots; ++slot) {

@@ -61,6 +61,7 @@ class KvRows {
  private:
   void write_q8(const float* k, const float* v, std::size_t slot, std::byte* to) const noexcept;
   void write_q4(const float* k, const float* v, std::size_t slot, std::byte* to) const noexcept;
+  void clear_q4(std::size_t first_slot, std::byte* part) const noexcept;
 
   KvType type_ = KvType::kF32;
   std::size_t d_k_ = 0, d_v_ = 0;

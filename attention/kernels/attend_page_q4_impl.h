@@ -51,7 +51,7 @@ inline void add_q4_scores(const std::uint8_t* keys, const std::uint8_t* scales, 
     TERRACE_UNROLL
     for (std::size_t i = 0; i < n; ++i) sum[r][i] = Q4::set(-kQ4Zero * q[r].group_sums[group]);
   }
-  const auto add = [&](std::size_t at) {
+  for (std::size_t at = 0; at < n_octets; ++at) {
     const std::size_t channel = group * kQ4Group + at * kOctet;
     TERRACE_UNROLL
     for (std::size_t i = 0; i < n; ++i) {
@@ -68,12 +68,6 @@ inline void add_q4_scores(const std::uint8_t* keys, const std::uint8_t* scales, 
         }
       }
     }
-  };
-  if (n_octets == kOctetsPerGroup) {
-    TERRACE_UNROLL
-    for (std::size_t at = 0; at < kOctetsPerGroup; ++at) add(at);
-  } else {
-    for (std::size_t at = 0; at < n_octets; ++at) add(at);
   }
   TERRACE_UNROLL
   for (std::size_t i = 0; i < n; ++i) {
@@ -96,8 +90,8 @@ inline std::size_t octets_of_group(std::size_t group, std::size_t n_octets) noex
 }
 
 /// Raw scores of G groups of slots, the first at `run`: for every group of channels, in order, the sum of q *
-/// key times the keys' scale. `octets_at(group)` is where those of a group of channels
-/// lie, for the first run.
+/// key times the keys' scale. `octets_at(group)` is where those of a group of channels lie, for the first
+/// run.
 template <class S, std::size_t R, std::size_t G, class Octets, class Fetch>
 inline void score_q4_groups(const std::uint8_t* run, std::size_t d_k, const QuantizedQuery* q,
                             Octets&& octets_at, Fetch&& fetch, float* scores) noexcept {
