@@ -97,8 +97,7 @@ PagedAttention::Block PagedAttention::block(std::size_t index, std::size_t n_row
   return {index % n_kv_heads_, first, n_tokens, n_tokens * group_};
 }
 
-std::size_t PagedAttention::scratch_bytes() const noexcept {
-  const std::size_t rows = block_tokens() * group_;
+std::size_t PagedAttention::scratch_bytes(std::size_t rows) const noexcept {
   return whole_lines(rows * sizeof(const float*)) + whole_lines(rows * sizeof(QuantizedQuery)) +
          whole_lines(2 * rows * padded_width(d_k_)) +
          2 * whole_lines(rows * q4_groups(d_k_) * sizeof(float)) +
@@ -106,8 +105,7 @@ std::size_t PagedAttention::scratch_bytes() const noexcept {
          3 * whole_lines(rows * state_floats(d_v_) * sizeof(float));
 }
 
-PagedAttention::Scratch PagedAttention::scratch_at(std::byte* memory) const noexcept {
-  const std::size_t rows = block_tokens() * group_;
+PagedAttention::Scratch PagedAttention::scratch_at(std::byte* memory, std::size_t rows) const noexcept {
   const auto take = [&memory](std::size_t bytes) {
     std::byte* at = memory;
     memory += whole_lines(bytes);
@@ -247,12 +245,17 @@ void PagedAttention::attend_block(const KvCache& kv, const Block& block, const S
 void PagedAttention::attend_in_one_phase(const Exec& exec, const KvCache& kv, const VisibleSlots& visible,
                                          const Plan& plan, std::byte* memory, ConstRows q, Rows y,
                                          const NewRows* rows) const {
-  // Later blocks see more slots: dealing them out in turn keeps the chunks equal.
+  // Of one block per head a thread takes neighbours: it would ask for the lines beside its rows in vain, and
+  // take them from the core that needs them. More blocks are dealt out in turn: later ones see more slots.
+  const bool neighbours = plan.n_blocks == n_kv_heads_;
+  const bool one_page = kv.n_pages_in_use() == 1;
+  const std::size_t step = neighbours ? 1 : plan.n_chunks;
   exec.team.run(static_cast<std::uint32_t>(plan.n_chunks), [&](std::uint32_t chunk) {
-    Scratch scratch = scratch_at(memory + chunk * scratch_bytes());
-    const bool one_page = kv.n_pages_in_use() == 1;
-    for (std::size_t i = chunk; i < plan.n_blocks; i += plan.n_chunks) {
-      if (one_page && i + plan.n_chunks < n_kv_heads_) kv.prefetch(0, i + plan.n_chunks);
+    Scratch scratch = scratch_at(memory + chunk * scratch_bytes(plan.block_rows), plan.block_rows);
+    const std::size_t begin = neighbours ? plan.n_blocks * chunk / plan.n_chunks : chunk;
+    const std::size_t end = neighbours ? plan.n_blocks * (chunk + 1) / plan.n_chunks : plan.n_blocks;
+    for (std::size_t i = begin; i < end; i += step) {
+      if (one_page && neighbours && i + 1 < end) kv.prefetch(0, i + 1);
       const Block work = block(i, q.n);
       if (rows) rows->kv.write_head(work.kv_head, rows->k, rows->v);
       prepare(kv, work, visible, q, scratch);
@@ -268,7 +271,7 @@ void PagedAttention::attend_in_two_phases(const Exec& exec, const KvCache& kv, c
   const std::size_t n_items = plan.n_blocks * plan.n_segments;
   auto* const states = exec.ws.take<float>(n_items * block_floats);
   exec.team.run(static_cast<std::uint32_t>(plan.n_chunks), [&](std::uint32_t chunk) {
-    Scratch scratch = scratch_at(memory + chunk * scratch_bytes());
+    Scratch scratch = scratch_at(memory + chunk * scratch_bytes(plan.block_rows), plan.block_rows);
     for (std::size_t i = chunk; i < n_items; i += plan.n_chunks) {
       const Block work = block(i / plan.n_segments, q.n);
       prepare(kv, work, visible, q, scratch);
@@ -298,7 +301,7 @@ void PagedAttention::attend(const Exec& exec, const KvCache& kv, const VisibleSl
   TERRACE_DCHECK(kv.n_heads() == n_kv_heads_ && kv.d_k() == d_k_ && kv.d_v() == d_v_);
   TERRACE_DCHECK(q.width == n_heads() * d_k_ && y.width == n_heads() * d_v_ && q.n == y.n);
   const Workspace::Scope scope(exec.ws);
-  auto* const memory = exec.ws.take<std::byte>(plan.n_chunks * scratch_bytes());
+  auto* const memory = exec.ws.take<std::byte>(plan.n_chunks * scratch_bytes(plan.block_rows));
   if (plan.by_segment) {
     attend_in_two_phases(exec, kv, visible, plan, memory, q, y);
   } else {
@@ -332,7 +335,7 @@ std::size_t PagedAttention::workspace_bytes(std::size_t max_rows, std::size_t ma
   const std::size_t n_segments = ceil_div(max_length, kSegmentSlots) + 1;
   const std::size_t block_bytes =
       std::min(max_rows, block_tokens()) * group_ * state_floats(d_v_) * sizeof(float);
-  return wanted * scratch_bytes() + whole_lines(n_blocks * n_segments * block_bytes);
+  return wanted * scratch_bytes(block_tokens() * group_) + whole_lines(n_blocks * n_segments * block_bytes);
 }
 
 }  // namespace terrace

@@ -82,10 +82,10 @@ class PagedAttention {
 
   Plan plan(const Exec& exec, const KvCache& kv, const VisibleSlots& visible,
             std::size_t n_rows) const noexcept;
-  std::size_t scratch_bytes() const noexcept;
+  std::size_t scratch_bytes(std::size_t rows) const noexcept;
   std::size_t block_tokens() const noexcept;
   Block block(std::size_t index, std::size_t n_rows) const noexcept;
-  Scratch scratch_at(std::byte* memory) const noexcept;
+  Scratch scratch_at(std::byte* memory, std::size_t rows) const noexcept;
   float* output(const Block& block, std::size_t r, Rows y) const noexcept;
   void prepare(const KvCache& kv, const Block& block, const VisibleSlots& visible, ConstRows q,
                Scratch& scratch) const noexcept;

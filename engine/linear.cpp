@@ -149,6 +149,16 @@ void multiply_row(const DenseKernels& kernels, const WeightView& w, std::size_t 
   }
 }
 
+float multiply_row_and_measure(const DenseKernels& kernels, const WeightView& w, std::size_t r,
+                               const float* x, float* y) noexcept {
+  if (w.dtype == DType::kQ8) {
+    return kernels.multiply_q8(x, reinterpret_cast<const std::int8_t*>(w.row(r)),
+                               *reinterpret_cast<const float*>(w.row_scale(r)), y, w.cols);
+  }
+  multiply_row(kernels, w, r, x, y);
+  return kernels.largest_magnitude(y, w.cols);
+}
+
 void widen_row(const DenseKernels& kernels, const WeightView& w, std::size_t r, float* y) noexcept {
   TERRACE_DCHECK(r < w.rows);
   const std::byte* const data = w.row(r);

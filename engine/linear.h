@@ -28,6 +28,9 @@ void axpy_rows(const DenseKernels& kernels, const WeightView& w, const float* a,
 /// y[i] = x[i] * w[r, i] over the columns of `w`. x and y must not overlap.
 void multiply_row(const DenseKernels& kernels, const WeightView& w, std::size_t r, const float* x,
                   float* y) noexcept;
+/// The same; returns the largest magnitude of y.
+float multiply_row_and_measure(const DenseKernels& kernels, const WeightView& w, std::size_t r,
+                               const float* x, float* y) noexcept;
 
 /// Widens row `r` of `w` (its first cols elements) to f32: the embedding lookup.
 void widen_row(const DenseKernels& kernels, const WeightView& w, std::size_t r, float* y) noexcept;

@@ -187,8 +187,8 @@ void PreparedRows::put_product(const DenseKernels& kernels, std::size_t i, const
     return;
   }
   alignas(kCacheLine) float product[kMostProduct];
-  multiply_row(kernels, w, r, x, product);
-  quantized_[i] = quantize_row(kernels, product, width_, own_q8_ + i * padded(width_));
+  const float largest = multiply_row_and_measure(kernels, w, r, x, product);
+  quantized_[i] = quantize_row(kernels, product, width_, largest, own_q8_ + i * padded(width_));
 }
 
 }  // namespace terrace

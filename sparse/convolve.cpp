@@ -124,14 +124,16 @@ class RowOfRuns {
   }
 
   void copy(std::size_t t, float* to) const noexcept {
-    for_pieces(t, [&](std::size_t index, const float* channels) {
-      float* const piece = to + index * n_channels_;
-      channels ? std::copy_n(channels, n_channels_, piece) : std::fill_n(piece, n_channels_, 0.0F);
-    });
+    float* const first = clear_ends(to);
+    for (std::size_t i = 0; i < seen_->n_steps(); ++i) {
+      for (std::size_t s = 0; s < n_modules_; ++s) {
+        std::copy_n(seen_->at(t, i) + s * n_channels_, n_channels_, first + s * run() + i * n_channels_);
+      }
+    }
   }
 
-  /// Quantises row t into width() bytes and room for the padding of the last piece; `sums` gets that of every
-  /// run. Returns the scale, which is the whole row's.
+  /// Quantises row t into width() bytes; `sums` gets that of every run. Returns the scale, that of the whole
+  /// row.
   float quantize(const DenseKernels& kernels, std::size_t t, std::int8_t* to,
                  std::int32_t* sums) const noexcept {
     float largest = 0.0F;
@@ -140,26 +142,22 @@ class RowOfRuns {
     }
     const float scale = scale_of(largest);
     std::fill_n(sums, n_runs(), 0);
-    for_pieces(t, [&](std::size_t index, const float* channels) {
-      // Padding behind a piece is overwritten by the next one.
-      std::int8_t* const piece = to + index * n_channels_;
-      if (!channels) return static_cast<void>(std::fill_n(piece, n_channels_, std::int8_t{0}));
-      sums[index / seen_->n_steps()] += kernels.quantize_by(channels, n_channels_, scale, piece);
-    });
+    std::int8_t* const first = clear_ends(to);
+    for (std::size_t i = 0; i < seen_->n_steps(); ++i) {
+      kernels.quantize_runs(seen_->at(t, i), n_modules_, n_channels_, scale, first + i * n_channels_, run(),
+                            sums + reach_);
+    }
     return scale;
   }
 
  private:
-  /// fn(index, channels or null) for every module seen and every step: index counts modules, then steps.
-  template <class F>
-  void for_pieces(std::size_t t, F&& fn) const noexcept {
-    std::size_t index = 0;
-    for (std::size_t s = 0; s < n_runs(); ++s) {
-      const bool outside = s < reach_ || s >= n_modules_ + reach_;
-      for (std::size_t i = 0; i < seen_->n_steps(); ++i) {
-        fn(index++, outside ? nullptr : seen_->at(t, i) + (s - reach_) * n_channels_);
-      }
-    }
+  /// Zeros in the runs outside; returns where the first module's begins.
+  template <class T>
+  T* clear_ends(T* to) const noexcept {
+    T* const first = to + reach_ * run();
+    std::fill(to, first, T{0});
+    std::fill_n(first + n_modules_ * run(), reach_ * run(), T{0});
+    return first;
   }
 
   const SeenRows* seen_;
@@ -214,7 +212,7 @@ class RowWindows {
     packs_ = exec.ws.take<std::byte>(bytes);
     if (any_f32) f32_ = exec.ws.take<float>(runs.width());
     if (!any_q8) return;
-    q8_ = exec.ws.take<std::int8_t>(runs.width() + kPackColumns);  // padding of the last piece
+    q8_ = exec.ws.take<std::int8_t>(runs.width() + kPackColumns);  // kernels may read whole steps
     sums_ = exec.ws.take<std::int32_t>(runs.n_runs());
   }
 

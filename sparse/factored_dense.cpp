@@ -95,7 +95,8 @@ std::size_t FactoredDense::bytes_per_token() const noexcept {
 }
 
 void FactoredDense::forward(Exec& exec, ConstRows x, Rows y, const UpcomingWeights& upcoming) const {
-  const std::size_t batch = std::max<std::size_t>(1, kMaxGatedRows / n_modules());
+  // Outputs of a batch lie behind each other.
+  const std::size_t batch = y.stride == d_out() ? std::max<std::size_t>(1, kMaxGatedRows / n_modules()) : 1;
   for (std::size_t begin = 0; begin < x.n; begin += batch) {
     const std::size_t n = std::min(batch, x.n - begin);
     forward_batch(exec, x.slice(begin, n), y.slice(begin, n), upcoming);
@@ -158,22 +159,22 @@ void FactoredDense::add_panel(std::size_t p, const PreparedRows& gated, std::siz
   alignas(kCacheLine) float partial[kRowBlock * kMaxGatedRows];
   const std::size_t last_panel = (d_in() + kPanel - 1) / kPanel - 1;
   const WeightView panel = proj_.slice_columns(p * kPanel, gated.width());
+  TERRACE_DCHECK(y.n == 1 || y.stride == d_out());
   for (std::size_t end = row + n_rows; row < end; row += kRowBlock) {
     const std::size_t n = std::min(kRowBlock, end - row);
     const WeightView w = panel.slice_rows(row, n);
     for (std::size_t begin = 0; begin < gated.size(); begin += kMaxGatedRows) {
       const std::size_t n_gated = std::min(kMaxGatedRows, gated.size() - begin);
-      dot_rows(*kernels_, w, 0, n, gated.slice(begin, n_gated), partial, n);
-      for (std::size_t i = 0; i < n_gated; ++i) {
-        const std::size_t index = first + begin + i;
-        const std::size_t column = index % n_modules() * proj_.rows + row;
-        float* const out = y.row(index / n_modules()) + column;
-        if (p == 0) {
-          std::copy_n(partial + i * n, n, out);
-        } else {
-          kernels_->add(out, partial + i * n, n);
-        }
-        if (bias_ && p == last_panel) kernels_->add(out, bias_ + column, n);
+      // Outputs of a gated row lie proj_.rows behind those of the one before.
+      float* const out = y.data + (first + begin) * proj_.rows + row;
+      dot_rows(*kernels_, w, 0, n, gated.slice(begin, n_gated), p == 0 ? out : partial,
+               p == 0 ? proj_.rows : n);
+      for (std::size_t i = 0; i < n_gated && p > 0; ++i) {
+        kernels_->add(out + i * proj_.rows, partial + i * n, n);
+      }
+      for (std::size_t i = 0; i < n_gated && bias_ && p == last_panel; ++i) {
+        const std::size_t column = (first + begin + i) % n_modules() * proj_.rows + row;
+        kernels_->add(out + i * proj_.rows, bias_ + column, n);
       }
     }
   }

@@ -35,12 +35,6 @@ void multiply_bf16(const float* x, const std::uint16_t* w, float* y, std::size_t
 }
 
 template <class S>
-void multiply_q8(const float* x, const std::int8_t* w, float scale, float* y, std::size_t d) noexcept {
-  const auto factor = S::set(scale);
-  map<S>([factor](auto a, auto b) { return S::mul(a, S::mul(factor, b)); }, y, d, x, w);
-}
-
-template <class S>
 void multiply(float* x, const float* y, std::size_t n) noexcept {
   map<S>([](auto a, auto b) { return S::mul(a, b); }, x, n, x, y);
 }

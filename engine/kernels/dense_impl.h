@@ -29,7 +29,7 @@ constexpr DenseKernels make_dense_kernels(Isa isa, const char* name) noexcept {
       .axpy_q8 = axpy<S, std::int8_t>,
       .axpy_q4 = axpy_q4<S>,
       .largest_magnitude = largest_magnitude<S>,
-      .quantize_by = quantize_by<S>,
+      .quantize_runs = quantize_runs<S>,
       .multiply_bf16 = multiply_bf16<S>,
       .multiply_q8 = multiply_q8<S>,
       .widen_bf16 = widen_bf16<S>,

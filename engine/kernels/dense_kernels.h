@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "engine/isa.h"
 
@@ -114,13 +115,15 @@ struct DenseKernels {
   // Quantising a row, in two steps (quantize_row()).
   /// max|x[i]|; NaN counts as 0.
   float (*largest_magnitude)(const float* x, std::size_t d) noexcept;
-  /// q = round-to-nearest-even(x * (1 / scale)); 0 for NaN, and everywhere if scale is not positive. q is
-  /// padded with zeros to a multiple of 64. Returns the sum of q.
-  std::int32_t (*quantize_by)(const float* x, std::size_t d, float scale, std::int8_t* q) noexcept;
+  /// q = round-to-nearest-even(x * (1 / scale)); 0 for NaN, and everywhere if scale is not positive. Run i of
+  /// `run` values goes to q + i * stride, and sums[i] grows by its sum.
+  void (*quantize_runs)(const float* x, std::size_t n_runs, std::size_t run, float scale, std::int8_t* q,
+                        std::size_t stride, std::int32_t* sums) noexcept;
 
-  // y[i] = x[i] * w[i] with a row of weights; q8: x[i] * (scale * w[i]).
+  // y[i] = x[i] * w[i] with a row of weights.
   void (*multiply_bf16)(const float* x, const std::uint16_t* w, float* y, std::size_t d) noexcept;
-  void (*multiply_q8)(const float* x, const std::int8_t* w, float scale, float* y, std::size_t d) noexcept;
+  /// y[i] = x[i] * (scale * w[i]). Returns largest_magnitude(y): a layer in q8 quantises what it multiplies.
+  float (*multiply_q8)(const float* x, const std::int8_t* w, float scale, float* y, std::size_t d) noexcept;
 
   /// Widens one weight row to f32 (embedding lookup): y[i] = w[i].
   void (*widen_bf16)(const std::uint16_t* w, std::size_t d, float* y) noexcept;
@@ -147,11 +150,19 @@ struct DenseKernels {
 /// Scale of a quantised row whose largest magnitude is `largest`.
 constexpr float scale_of(float largest) noexcept { return largest / 127.0F; }
 
-/// A row of d floats quantised into q, which has room for a multiple of 64; scale 0 for an all-zero row.
+/// A row of d floats, the largest magnitude among them known, quantised into q and padded with zeros to a
+/// multiple of 64; scale 0 for an all-zero row.
+inline QuantizedRow quantize_row(const DenseKernels& kernels, const float* x, std::size_t d, float largest,
+                                 std::int8_t* q) noexcept {
+  constexpr std::size_t kMultiple = 64;
+  QuantizedRow row{q, scale_of(largest), 0};
+  kernels.quantize_runs(x, 1, d, row.scale, q, d, &row.sum);
+  if (d % kMultiple != 0) std::memset(q + d, 0, kMultiple - d % kMultiple);
+  return row;
+}
 inline QuantizedRow quantize_row(const DenseKernels& kernels, const float* x, std::size_t d,
                                  std::int8_t* q) noexcept {
-  const float scale = scale_of(kernels.largest_magnitude(x, d));
-  return {q, scale, kernels.quantize_by(x, d, scale, q)};
+  return quantize_row(kernels, x, d, kernels.largest_magnitude(x, d), q);
 }
 
 /// The table for an available ISA (kScalar always is). Throws Error{kUnsupported} otherwise.

@@ -153,28 +153,30 @@ float largest_magnitude(const float* x, std::size_t d) noexcept {
   return max;
 }
 
-std::int32_t quantize_by(const float* x, std::size_t d, float scale, std::int8_t* q) noexcept {
+void quantize_runs(const float* x, std::size_t n_runs, std::size_t run, float scale, std::int8_t* q,
+                   std::size_t stride, std::int32_t* sums) noexcept {
   constexpr float kLargest = 127.0F;
   const float inverse = 1.0F / scale;
-  std::int32_t sum = 0;
-  for (std::size_t i = 0; i < d; ++i) {
-    const float scaled = x[i] * inverse;
-    // No number: x is none, or 0 * inf. Infinite: 1 / scale is. Beyond 127: the scale of a denormal row is
-    // coarse.
-    const float clamped = std::fabs(scaled) < 1e30F ? std::clamp(scaled, -kLargest, kLargest) : 0.0F;
-    q[i] = scale > 0.0F ? static_cast<std::int8_t>(std::nearbyint(clamped)) : std::int8_t{0};
-    sum += q[i];
+  for (std::size_t r = 0; r < n_runs; ++r) {
+    for (std::size_t i = 0; i < run; ++i) {
+      const float scaled = x[r * run + i] * inverse;
+      // No number: x is none, or 0 * inf. Infinite: 1 / scale is. Beyond 127: the scale of a denormal row is
+      // coarse.
+      const float clamped = std::fabs(scaled) < 1e30F ? std::clamp(scaled, -kLargest, kLargest) : 0.0F;
+      const auto step = scale > 0.0F ? static_cast<std::int8_t>(std::nearbyint(clamped)) : std::int8_t{0};
+      q[r * stride + i] = step;
+      sums[r] += step;
+    }
   }
-  std::memset(q + d, 0, (64 - d % 64) % 64);
-  return sum;
 }
 
 void multiply_bf16(const float* x, const std::uint16_t* w, float* y, std::size_t d) noexcept {
   for (std::size_t i = 0; i < d; ++i) y[i] = x[i] * bf16_to_f32(w[i]);
 }
 
-void multiply_q8(const float* x, const std::int8_t* w, float scale, float* y, std::size_t d) noexcept {
+float multiply_q8(const float* x, const std::int8_t* w, float scale, float* y, std::size_t d) noexcept {
   for (std::size_t i = 0; i < d; ++i) y[i] = x[i] * (scale * static_cast<float>(w[i]));
+  return largest_magnitude(y, d);
 }
 
 void widen_bf16(const std::uint16_t* w, std::size_t d, float* y) noexcept {
@@ -257,7 +259,7 @@ constexpr DenseKernels kTable = {
     .axpy_q8 = axpy_q8,
     .axpy_q4 = axpy_q4,
     .largest_magnitude = largest_magnitude,
-    .quantize_by = quantize_by,
+    .quantize_runs = quantize_runs,
     .multiply_bf16 = multiply_bf16,
     .multiply_q8 = multiply_q8,
     .widen_bf16 = widen_bf16,

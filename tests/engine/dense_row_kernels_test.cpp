@@ -65,6 +65,32 @@ TEST_CASE("quantize: every instruction set agrees with the specification") {
   }
 }
 
+TEST_CASE("quantize_runs: every run is a row of its own by a common scale; nothing between runs is written") {
+  Random random(8);
+  constexpr std::size_t kRuns = 5, kGap = 7;
+  constexpr std::int8_t kUntouched = 99;
+  for (const std::size_t run : {1, 8, 15, 16, 40, 64, 100, 128}) {
+    const std::vector<float> x = random.floats(kRuns * run);
+    for (const DenseKernels* kernels : available_dense_kernels()) {
+      CAPTURE(std::string(kernels->name));
+      CAPTURE(run);
+      const float largest = kernels->largest_magnitude(x.data(), x.size());
+      const std::size_t stride = run + kGap;
+      std::vector<std::int8_t> q(kRuns * stride, kUntouched);
+      std::vector<std::int32_t> sums(kRuns, 1000);
+      kernels->quantize_runs(x.data(), kRuns, run, scale_of(largest), q.data(), stride, sums.data());
+      for (std::size_t r = 0; r < kRuns; ++r) {
+        std::vector<std::int8_t> alone((run + 63) / 64 * 64);
+        const QuantizedRow row =
+            quantize_row(dense_kernels(Isa::kScalar), x.data() + r * run, run, largest, alone.data());
+        CHECK(sums[r] == 1000 + row.sum);
+        for (std::size_t i = 0; i < run; ++i) CHECK(q[r * stride + i] == alone[i]);
+        for (std::size_t i = run; i < stride; ++i) CHECK(q[r * stride + i] == kUntouched);
+      }
+    }
+  }
+}
+
 TEST_CASE("quantize: ties go to even") {
   const std::vector<float> x = {127.0F, 0.5F, 1.5F, 2.5F, -0.5F, -1.5F, -2.5F, 126.5F};
   for (const DenseKernels* kernels : available_dense_kernels()) {
@@ -184,7 +210,7 @@ TEST_CASE("multiply, add, multiply_to, relu: the bits of the specification, noth
   }
 }
 
-TEST_CASE("multiply_bf16, multiply_q8: the bits of the specification, nothing behind the end") {
+TEST_CASE("multiply_bf16, multiply_q8: the bits of the specification, the maximum, nothing behind the end") {
   Random random(5);
   for (std::size_t n = 1; n <= kLongest; ++n) {
     const std::vector<float> x = random.floats(n);
@@ -200,7 +226,8 @@ TEST_CASE("multiply_bf16, multiply_q8: the bits of the specification, nothing be
       CAPTURE(n);
       std::vector<float> of_bf16(n + 1, kUntouched), of_q8(n + 1, kUntouched);
       kernels->multiply_bf16(x.data(), bf16.data(), of_bf16.data(), n);
-      kernels->multiply_q8(x.data(), q8.data(), kScale, of_q8.data(), n);
+      const float largest = kernels->multiply_q8(x.data(), q8.data(), kScale, of_q8.data(), n);
+      CHECK(largest == kernels->largest_magnitude(of_q8.data(), n));
       for (std::size_t i = 0; i < n; ++i) {
         CHECK(of_bf16[i] == x[i] * bf16_to_f32(bf16[i]));
         CHECK(of_q8[i] == x[i] * (kScale * static_cast<float>(q8[i])));
