@@ -16,7 +16,7 @@
 // sums of a score end there and go on as one chain of floats over the groups, and the weights of values are
 // made once per group. Sums of a group fit 24 bits and are exact as floats.
 // Beyond engine/kernels/lanes.h an instruction set `S` says
-//   S::Q8::kAccumulators, kRows, Sum, join   as for attend_page_q8_impl.h
+//   S::Q8::kAccumulators, kRows, Sum         as for attend_page_q8_impl.h
 //   S::Q4::Nibbles                           S::kWidth quads of nibbles, apart
 //   S::Q4::load(p, low, high)                quads of the low and of the high nibbles of the bytes at p
 //   S::Q4::set(x)                            x in every lane
@@ -162,9 +162,8 @@ inline void score_q4_page(const PageTask& task, std::size_t row, Groups seen, co
 
 /// A row's weights times the values' scales in one group of channels, as integers: 0 outside its span.
 struct Q4Weights {
-  alignas(64) std::int8_t high[kPageSlots];
-  alignas(64) std::int8_t low[kPageSlots];
-  std::int32_t sum;  ///< of kHighUnit * high + low
+  alignas(64) std::int8_t steps[kPageSlots];
+  std::int32_t sum;  ///< of them
   float unit;
 };
 
@@ -183,8 +182,7 @@ inline void quantize_q4_weights(PageSpan span, const std::uint16_t* value_scale,
   const std::size_t end = (span.end + kLanes - 1) / kLanes * kLanes;
   const auto clear = [to](std::size_t from, std::size_t until) {
     if (from >= until) return;
-    std::memset(to->high + from, 0, until - from);
-    std::memset(to->low + from, 0, until - from);
+    std::memset(to->steps + from, 0, until - from);
   };
   clear(seen.first * kLanes, begin);
   clear(end, seen.last * kLanes);
@@ -211,7 +209,7 @@ inline void quantize_q4_weights(PageSpan span, const std::uint16_t* value_scale,
       top[i] = S::max(S::abs(kept), top[i]);
     }
   }
-  to->unit = S::fold_max(top) / kQueryLargest;
+  to->unit = S::fold_max(top) / 127.0F;
   // Values that are all but zero add nothing; an infinite one makes 0 * infinity of the sum.
   if (!(to->unit > 1e-30F && to->unit < 1e30F)) {
     if (to->unit < 1.0F) to->unit = 0;
@@ -229,9 +227,9 @@ inline void quantize_q4_weights(PageSpan span, const std::uint16_t* value_scale,
       steps[i] = round_lanes<S>(S::mul(S::load(scaled + s + i * S::kWidth), inverse));
       sum[i] = S::add(sum[i], steps[i]);
     }
-    store_split<S>(steps, 0.0F, to->high + s, to->low + s);
+    S::store_i8(to->steps + s, steps);
   }
-  to->sum = static_cast<std::int32_t>(S::fold(sum));  // 128 * 16319 fits 24 bits
+  to->sum = static_cast<std::int32_t>(S::fold(sum));
 }
 
 /// sums[row] of one group of channels, the first kLanes of them or all: unit * sum over slots of w * value.
@@ -239,14 +237,13 @@ template <class S, std::size_t R>
 inline void add_q4_values(const std::uint8_t* values, Groups seen, const Q4Weights* w, bool all,
                           const Ahead& ahead, float* sums, std::size_t sum_stride) noexcept {
   using Q4 = typename S::Q4;
-  constexpr std::size_t kChains = R == 1 ? 2 : 1;  // one row alone would wait for its products
+  constexpr std::size_t kChains = R == 1 ? kLanes / kQuad : 1;  // one row alone would wait for its products
   TERRACE_UNROLL
   for (std::size_t i = 0; i < kParts<S>; ++i) {
-    typename S::Q8::Sum high[R * kChains][2], low[R * kChains][2];
+    typename S::Q8::Sum sum[R * kChains][2];
     TERRACE_UNROLL
     for (std::size_t r = 0; r < R * kChains; ++r) {
-      high[r][0] = high[r][1] = Q4::set(0);
-      low[r][0] = low[r][1] = Q4::set(r < R ? -kQ4Zero * w[r].sum : 0);
+      sum[r][0] = sum[r][1] = Q4::set(r < R ? -kQ4Zero * w[r].sum : 0);
     }
     const std::size_t last = seen.last * (kLanes / kQuad);
     for (std::size_t first = seen.first * (kLanes / kQuad); first < last; first += kChains) {
@@ -261,19 +258,17 @@ inline void add_q4_values(const std::uint8_t* values, Groups seen, const Q4Weigh
         for (std::size_t r = 0; r < R; ++r) {
           TERRACE_UNROLL
           for (std::size_t half = 0; half < 2; ++half) {
-            auto& h = high[chain * R + r][half];
-            auto& l = low[chain * R + r][half];
-            h = Q4::add(h, quad[half], w[r].high + at * kQuad);
-            l = Q4::add(l, quad[half], w[r].low + at * kQuad);
+            auto& s = sum[chain * R + r][half];
+            s = Q4::add(s, quad[half], w[r].steps + at * kQuad);
           }
         }
       }
     }
-    if constexpr (kChains == 2) {
+    TERRACE_UNROLL
+    for (std::size_t chain = 1; chain < kChains; ++chain) {
       TERRACE_UNROLL
       for (std::size_t half = 0; half < 2; ++half) {
-        high[0][half] = Q4::plus(high[0][half], high[1][half]);
-        low[0][half] = Q4::plus(low[0][half], low[1][half]);
+        sum[0][half] = Q4::plus(sum[0][half], sum[chain * R][half]);
       }
     }
     TERRACE_UNROLL
@@ -282,7 +277,7 @@ inline void add_q4_values(const std::uint8_t* values, Groups seen, const Q4Weigh
       for (std::size_t half = 0; half < 2; ++half) {
         if (half == 1 && !all) continue;
         S::store(sums + r * sum_stride + half * kLanes + i * S::kWidth,
-                 S::mul(S::Q8::join(high[r][half], low[r][half]), S::set(w[r].unit)));
+                 S::mul(Q4::to_floats(sum[r][half]), S::set(w[r].unit)));
       }
     }
   }

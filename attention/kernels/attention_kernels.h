@@ -84,8 +84,8 @@ struct AttentionKernels {
   void (*attend_page_q8)(const PageTask& task) noexcept;
   /// The same by groups g of kQ4Group channels, which have scales of their own:
   ///   score = chain over g of float(sum of q * key) * (key_scale[g] * q.group_scales[g]), times scale
-  ///   value = float(sum of w * value) * unit[g],   w = round(weight * value_scale[g] / unit[g]), 14 bits,
-  /// where unit[g] is the largest |weight * value_scale[g]| over 16319.
+  ///   value = float(sum of w * value) * unit[g],   w = round(weight * value_scale[g] / unit[g]), 8 bits,
+  /// where unit[g] is the largest |weight * value_scale[g]| of the row in the page over 127.
   void (*attend_page_q4)(const PageTask& task) noexcept;
   /// Fills in `to`, whose pointers are set, for q8 keys: scale = max |q| / 16319, rounded to nearest even.
   /// NaN counts as 0.

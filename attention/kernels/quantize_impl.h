@@ -9,9 +9,9 @@
 #include "engine/dtype.h"
 #include "engine/kernels/lanes.h"
 
-// Integers of floats, for attend_page_q8 and attend_page_q4: queries and softmax weights of 14 bits, in two
-// bytes each, and the 4-bit rows of a cache. Rounded lane by lane, so every instruction set gives the same.
-// Beyond engine/kernels/lanes.h an instruction set `S` says
+// Integers of floats, for attend_page_q8 and attend_page_q4: for q8 queries and softmax weights of 14 bits,
+// in two bytes each, and the 4-bit rows of a cache. Rounded lane by lane, so every instruction set gives the
+// same. Beyond engine/kernels/lanes.h an instruction set `S` says
 //   S::store_i8(q, parts)   kLanes floats that hold integers in -127..127, as int8
 
 namespace terrace {

@@ -221,8 +221,17 @@ struct Page {
   }
 };
 
-/// How far a page may be from its double version; q8 rounds queries to 14 bits, and both round weights to 14.
-double bound(KvType type) { return type == KvType::kQ8 || type == KvType::kQ4 ? 1e-3 : 5e-6; }
+/// How far a page may be from its double version: q8 rounds queries and weights to 14 bits, q4 weights to 8.
+double bound(KvType type) {
+  switch (type) {
+    case KvType::kQ4:
+      return 3e-2;
+    case KvType::kQ8:
+      return 1e-3;
+    default:
+      return 5e-6;
+  }
+}
 
 std::vector<PageSpan> random_spans(std::size_t n, std::uint32_t seed) {
   std::vector<PageSpan> spans(n);
