@@ -216,20 +216,20 @@ inline void quantize_q4_weights(PageSpan span, const std::uint16_t* value_scale,
     return clear(begin, end);
   }
   const F inverse = S::set(1.0F / to->unit);
-  F sum[kParts<S>];
+  typename S::Ints sum[kParts<S>];
   TERRACE_UNROLL
-  for (std::size_t i = 0; i < kParts<S>; ++i) sum[i] = S::set(0.0F);
+  for (std::size_t i = 0; i < kParts<S>; ++i) sum[i] = S::Q4::set(0);
   for (std::size_t s = begin; s < end; s += kLanes) {
     fetch_line();
-    F steps[kParts<S>];
+    typename S::Ints steps[kParts<S>];
     TERRACE_UNROLL
     for (std::size_t i = 0; i < kParts<S>; ++i) {
-      steps[i] = round_lanes<S>(S::mul(S::load(scaled + s + i * S::kWidth), inverse));
-      sum[i] = S::add(sum[i], steps[i]);
+      steps[i] = S::to_ints(S::mul(S::load(scaled + s + i * S::kWidth), inverse));
+      sum[i] = S::Q4::plus(sum[i], steps[i]);
     }
     S::store_i8(to->steps + s, steps);
   }
-  to->sum = static_cast<std::int32_t>(S::fold(sum));
+  to->sum = total<S>(sum);
 }
 
 /// sums[row] of one group of channels, the first kLanes of them or all: unit * sum over slots of w * value.

@@ -10,8 +10,10 @@ namespace {
 struct Avx2 : Avx2Lanes {
   static constexpr std::size_t kAccumulators = 8;
 
-  static void store_i8(std::int8_t* q, const F* parts) noexcept {
-    const __m256i words = _mm256_packs_epi32(_mm256_cvtps_epi32(parts[0]), _mm256_cvtps_epi32(parts[1]));
+  using Ints = __m256i;
+  static Ints to_ints(F x) noexcept { return _mm256_cvtps_epi32(x); }
+  static void store_i8(std::int8_t* q, const Ints* parts) noexcept {
+    const __m256i words = _mm256_packs_epi32(parts[0], parts[1]);
     const __m256i in_order = _mm256_permute4x64_epi64(words, 0xd8);  // packing works in each half by itself
     const __m128i low = _mm256_castsi256_si128(in_order);
     const __m128i high = _mm256_extracti128_si256(in_order, 1);

@@ -14,9 +14,10 @@ namespace {
 struct Avx512Common : Avx512Lanes {
   static constexpr std::size_t kAccumulators = 8;
 
-  static void store_i8(std::int8_t* q, const F* parts) noexcept {
-    const __m128i bytes = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(parts[0]));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(q), bytes);
+  using Ints = __m512i;
+  static Ints to_ints(F x) noexcept { return _mm512_cvtps_epi32(x); }
+  static void store_i8(std::int8_t* q, const Ints* parts) noexcept {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(q), _mm512_cvtepi32_epi8(parts[0]));
   }
 
   struct Q8Common {

@@ -29,7 +29,12 @@ struct Scalar {
   static void transpose(F* /*rows*/) noexcept {}  // one by one
   static F times_power(F p, F n) noexcept { return from_bits(to_bits(p) + (to_bits(n) << 23)); }
 
-  static void store_i8(std::int8_t* q, const F* parts) noexcept {
+  using Ints = std::int32_t;
+  static Ints to_ints(F x) noexcept {
+    constexpr F kRound = 12582912.0F;  // 1.5 * 2^23: adding it leaves no bits for a fraction
+    return static_cast<Ints>(x + kRound - kRound);
+  }
+  static void store_i8(std::int8_t* q, const Ints* parts) noexcept {
     for (std::size_t l = 0; l < kLanes; ++l) q[l] = static_cast<std::int8_t>(parts[l]);
   }
 

@@ -12,7 +12,8 @@
 // Integers of floats, for attend_page_q8 and attend_page_q4: for q8 queries and softmax weights of 14 bits,
 // in two bytes each, and the 4-bit rows of a cache. Rounded lane by lane, so every instruction set gives the
 // same. Beyond engine/kernels/lanes.h an instruction set `S` says
-//   S::store_i8(q, parts)   kLanes floats that hold integers in -127..127, as int8
+//   S::Ints, to_ints(x)     S::kWidth int32, nearest to floats below 2^22, ties to even
+//   S::store_i8(q, parts)   kLanes integers in -128..127 as int8
 
 namespace terrace {
 namespace {
@@ -29,15 +30,25 @@ inline typename S::F round_lanes(typename S::F x) noexcept {
   return S::sub(S::add(x, S::set(kRoundQ8)), S::set(kRoundQ8));
 }
 
+/// Sum over the lanes of integers that stay below 2^24 together.
+template <class S>
+inline std::int32_t total(const typename S::Ints* sums) noexcept {
+  typename S::F parts[kParts<S>];
+  TERRACE_UNROLL
+  for (std::size_t i = 0; i < kParts<S>; ++i) parts[i] = S::Q4::to_floats(sums[i]);
+  return static_cast<std::int32_t>(S::fold(parts));
+}
+
 /// Stores kLanes integers as two bytes each; `below` decides which part of a unit the low byte covers.
 template <class S>
 inline void store_split(const typename S::F* x, float below, std::int8_t* high, std::int8_t* low) noexcept {
   using F = typename S::F;
-  F highs[kParts<S>], lows[kParts<S>];
+  typename S::Ints highs[kParts<S>], lows[kParts<S>];
   TERRACE_UNROLL
   for (std::size_t i = 0; i < kParts<S>; ++i) {
-    highs[i] = round_lanes<S>(S::mul(S::sub(x[i], S::set(below)), S::set(1.0F / kUnitHigh)));
-    lows[i] = S::fma(highs[i], S::set(-kUnitHigh), x[i]);
+    const F rounded = round_lanes<S>(S::mul(S::sub(x[i], S::set(below)), S::set(1.0F / kUnitHigh)));
+    highs[i] = S::to_ints(rounded);
+    lows[i] = S::to_ints(S::fma(rounded, S::set(-kUnitHigh), x[i]));
   }
   S::store_i8(high, highs);
   S::store_i8(low, lows);
@@ -112,22 +123,22 @@ void quantize_query_q4(const float* q, std::size_t d_k, QuantizedQuery* to) noex
     }
     const float scale = S::fold_max(top) / 127.0F;
     const F inverse = S::set(scale > 0 ? 1.0F / scale : 0.0F);
-    F sum[kParts<S>];
+    typename S::Ints sum[kParts<S>];
     TERRACE_UNROLL
-    for (std::size_t i = 0; i < kParts<S>; ++i) sum[i] = S::set(0.0F);
+    for (std::size_t i = 0; i < kParts<S>; ++i) sum[i] = S::Q4::set(0);
     for (std::size_t half = 0; half < kQ4Group && begin + half < d_k; half += kLanes) {
-      F steps[kParts<S>];
+      typename S::Ints steps[kParts<S>];
       TERRACE_UNROLL
       for (std::size_t i = 0; i < kParts<S>; ++i) {
         // In range but for a scale so small that its inverse is infinite, and for NaN and infinity.
         const F scaled = S::mul(S::load(whole.data() + half + i * S::kWidth), inverse);
-        steps[i] = round_lanes<S>(S::if_less(S::abs(scaled), S::set(127.5F), scaled, S::set(0.0F)));
-        sum[i] = S::add(sum[i], steps[i]);
+        steps[i] = S::to_ints(S::if_less(S::abs(scaled), S::set(127.5F), scaled, S::set(0.0F)));
+        sum[i] = S::Q4::plus(sum[i], steps[i]);
       }
       S::store_i8(to->high + begin + half, steps);
     }
     to->group_scales[group] = scale;
-    to->group_sums[group] = static_cast<std::int32_t>(S::fold(sum));
+    to->group_sums[group] = total<S>(sum);
   }
 }
 
@@ -156,7 +167,7 @@ void quantize_q4(const float* x, std::size_t d, std::uint8_t* steps, std::uint16
     const F inverse = S::set(any ? 1.0F / bf16_to_f32(*scales) : 0.0F);
     TERRACE_UNROLL
     for (std::size_t half = 0; half < kQ4Group; half += kLanes) {
-      F parts[kParts<S>];
+      typename S::Ints parts[kParts<S>];
       TERRACE_UNROLL
       for (std::size_t i = 0; i < kParts<S>; ++i) {
         const F scaled = S::mul(S::load(group + half + i * S::kWidth), inverse);
@@ -164,7 +175,7 @@ void quantize_q4(const float* x, std::size_t d, std::uint8_t* steps, std::uint16
         const F kept = S::if_less(S::abs(scaled), S::set(kQ4Zero + 0.5F), scaled, S::set(0.0F));
         const F step = round_lanes<S>(kept);
         const F top = S::set(static_cast<float>(kQ4Zero - 1));
-        parts[i] = S::add(S::if_less(top, step, top, step), S::set(static_cast<float>(kQ4Zero)));
+        parts[i] = S::to_ints(S::add(S::if_less(top, step, top, step), S::set(static_cast<float>(kQ4Zero))));
       }
       S::store_i8(reinterpret_cast<std::int8_t*>(steps + half), parts);
     }
