@@ -39,19 +39,27 @@ inline std::int32_t total(const typename S::Ints* sums) noexcept {
   return static_cast<std::int32_t>(S::fold(parts));
 }
 
+/// Integers as two bytes each, apart.
+template <class S>
+struct SplitInts {
+  typename S::Ints high[kParts<S>], low[kParts<S>];
+};
+
 /// Stores kLanes integers as two bytes each; `below` decides which part of a unit the low byte covers.
 template <class S>
-inline void store_split(const typename S::F* x, float below, std::int8_t* high, std::int8_t* low) noexcept {
+inline SplitInts<S> store_split(const typename S::F* x, float below, std::int8_t* high,
+                                std::int8_t* low) noexcept {
   using F = typename S::F;
-  typename S::Ints highs[kParts<S>], lows[kParts<S>];
+  SplitInts<S> split;
   TERRACE_UNROLL
   for (std::size_t i = 0; i < kParts<S>; ++i) {
     const F rounded = round_lanes<S>(S::mul(S::sub(x[i], S::set(below)), S::set(1.0F / kUnitHigh)));
-    highs[i] = S::to_ints(rounded);
-    lows[i] = S::to_ints(S::fma(rounded, S::set(-kUnitHigh), x[i]));
+    split.high[i] = S::to_ints(rounded);
+    split.low[i] = S::to_ints(S::fma(rounded, S::set(-kUnitHigh), x[i]));
   }
-  S::store_i8(high, highs);
-  S::store_i8(low, lows);
+  S::store_i8(high, split.high);
+  S::store_i8(low, split.low);
+  return split;
 }
 
 template <class S>
@@ -73,6 +81,9 @@ void quantize_query(const float* q, std::size_t d_k, QuantizedQuery* to) noexcep
   });
   to->scale = S::fold_max(top) / kQueryLargest;
   const F inverse = S::set(to->scale > 0 ? 1.0F / to->scale : 0.0F);
+  SplitInts<S> sums;
+  TERRACE_UNROLL
+  for (std::size_t i = 0; i < kParts<S>; ++i) sums.high[i] = sums.low[i] = S::Q4::set(0);
   for_groups([&](std::size_t d, const float* x) {
     F steps[kParts<S>];
     TERRACE_UNROLL
@@ -82,13 +93,15 @@ void quantize_query(const float* q, std::size_t d_k, QuantizedQuery* to) noexcep
       const F kept = S::if_less(S::abs(scaled), S::set(kQueryLargest + 0.5F), scaled, S::set(0.0F));
       steps[i] = round_lanes<S>(kept);
     }
-    store_split<S>(steps, 0.0F, to->high + d, to->low + d);
+    const SplitInts<S> split = store_split<S>(steps, 0.0F, to->high + d, to->low + d);
+    TERRACE_UNROLL
+    for (std::size_t i = 0; i < kParts<S>; ++i) {
+      sums.high[i] = S::Q4::plus(sums.high[i], split.high[i]);
+      sums.low[i] = S::Q4::plus(sums.low[i], split.low[i]);
+    }
   });
-  to->high_sum = to->low_sum = 0;
-  for (std::size_t d = 0; d < d_k; ++d) {
-    to->high_sum += to->high[d];
-    to->low_sum += to->low[d];
-  }
+  to->high_sum = total<S>(sums.high);
+  to->low_sum = total<S>(sums.low);
 }
 
 /// A group of kQ4Group values that is there in full: the rest of the last one is zeros.

@@ -27,13 +27,13 @@ template <class S>
 void merge_states(float* state, const float* next, std::size_t d_v) noexcept {
   using F = typename S::F;
   const float maximum = next[0] > state[0] ? next[0] : state[0];
-  const float differences[2] = {state[0] - maximum, next[0] - maximum};
-  float factors[2];
-  exp_all<S>(differences, 2, factors);
+  // The same in every lane: what comes out of one would have to travel through memory.
+  const F old_factor = exp_lanes<S>(S::set(state[0] - maximum));
+  const F new_factor = exp_lanes<S>(S::set(next[0] - maximum));
+  alignas(64) float sum[kLanes];
+  S::store(sum, S::fma(S::set(state[1]), old_factor, S::mul(S::set(next[1]), new_factor)));
   state[0] = maximum;
-  state[1] = __builtin_fmaf(state[1], factors[0], next[1] * factors[1]);
-  const F old_factor = S::set(factors[0]);
-  const F new_factor = S::set(factors[1]);
+  state[1] = sum[0];
   for (std::size_t i = kStateHeader; i < state_floats(d_v); i += S::kWidth) {
     const F added = S::mul(S::load(next + i), new_factor);
     S::store(state + i, S::fma(S::load(state + i), old_factor, added));
@@ -43,7 +43,10 @@ void merge_states(float* state, const float* next, std::size_t d_v) noexcept {
 template <class S>
 void finish_state(const float* state, std::size_t d_v, float* y) noexcept {
   const float inverse = 1.0F / state[1];
-  for (std::size_t i = 0; i < d_v; ++i) y[i] = state[kStateHeader + i] * inverse;
+  const float* const values = state + kStateHeader;
+  std::size_t i = 0;
+  for (; i + S::kWidth <= d_v; i += S::kWidth) S::store(y + i, S::mul(S::load(values + i), S::set(inverse)));
+  for (; i < d_v; ++i) y[i] = values[i] * inverse;
 }
 
 template <class S>
