@@ -104,6 +104,9 @@ class Session {
   /// Replaces the state. Recomputes nothing. Throws Error{kIo, kBadFile, kBadArgument (another model),
   /// kContextFull}; after an error the session is as before.
   void load(const std::string& path);
+  /// How the state in the file keeps keys and values: how the session must that is to load it. Reads the
+  /// first lines only. Throws Error{kIo, kBadFile}.
+  static KvType saved_kv_type(const std::string& path);
 
   /// Nested widths: feed-forward units that later tokens use, one number for all blocks or one per block.
   /// Weights are not copied; what is in the context stays. Throws Error{kBadArgument} for widths the model

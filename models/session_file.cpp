@@ -27,6 +27,21 @@ class CountingSink final : public ByteSink {
   std::uint64_t size_ = 0;
 };
 
+/// The start of every state file, up to how it keeps keys and values.
+struct Header {
+  std::uint64_t fingerprint;
+  KvType kv_type;
+};
+
+Header read_header(ByteSource& source) {
+  expect_u64(source, kMagic, "the file's signature");
+  expect_u64(source, kVersion, "the state format's version");
+  Header header{};
+  read_array(source, &header.fingerprint, 1);
+  header.kv_type = kKvTypes[read_u64(source, std::size(kKvTypes) - 1, "the type of the K/V cache")];
+  return header;
+}
+
 class FileSink final : public ByteSink {
  public:
   explicit FileSink(AtomicFile& file) : file_(file) {}
@@ -64,16 +79,12 @@ void Session::Impl::save(ByteSink& sink) const {
 }
 
 void Session::Impl::load(ByteSource& source) {
-  expect_u64(source, kMagic, "the file's signature");
-  expect_u64(source, kVersion, "the state format's version");
-  std::uint64_t fingerprint = 0;
-  read_array(source, &fingerprint, 1);
-  TERRACE_CHECK(fingerprint == model->fingerprint(), kBadArgument,
+  const Header header = read_header(source);
+  TERRACE_CHECK(header.fingerprint == model->fingerprint(), kBadArgument,
                 "the state was saved with another model; load the model it belongs to");
-  const std::uint64_t kv_type = read_u64(source, std::size(kKvTypes) - 1, "the type of the K/V cache");
-  TERRACE_CHECK(kKvTypes[kv_type] == options.kv_type, kBadArgument,
+  TERRACE_CHECK(header.kv_type == options.kv_type, kBadArgument,
                 fmt::format("the state was saved with keys and values in {}, this session keeps them in {}",
-                            kv_type_name(kKvTypes[kv_type]), kv_type_name(options.kv_type)));
+                            kv_type_name(header.kv_type), kv_type_name(options.kv_type)));
   document_length = read_u64(source, options.max_encoder_tokens, "the document's length");
   encoder_rows = read_u64(source, document_length, "the document's rows in the cache");
   const std::uint64_t n = read_u64(source, kMaxStateTokens, "the number of tokens");
@@ -113,6 +124,16 @@ void Session::save(const std::string& path) const {
   impl_->save(sink);
   sink.write_checksum();
   file.commit();
+}
+
+KvType Session::saved_kv_type(const std::string& path) {
+  const MappedFile file = MappedFile::open(path);
+  try {
+    MemorySource source(file.bytes());
+    return read_header(source).kv_type;
+  } catch (const Error& e) {
+    throw Error(e.code(), path + ": " + e.what());
+  }
 }
 
 void Session::load(const std::string& path) {

@@ -172,6 +172,9 @@ void run(Options options) {
   if (model->has_encoder() && options.prompt.given() && !options.state_load.empty()) {
     throw UsageError("--state-load: the saved state already holds a document");
   }
+  if (!options.state_load.empty() && options.model.kv_type == kAutoKvType) {
+    options.model.kv_type = kv_type_name(Session::saved_kv_type(options.state_load));
+  }
   Runtime runtime(options.model.runtime());
   Session session = options.model.open_session(model, runtime, model->has_encoder() ? prompt.size() : 0);
 
@@ -304,8 +307,10 @@ void add_generate(CLI::App& app, Action& action) {
   command->add_option("--state-save", options->state_save, "Write the session to a file at the end")
       ->type_name("FILE");
   command
-      ->add_option("--state-load", options->state_load,
-                   "Start from a saved session; the prompt is appended to it")
+      ->add_option(
+          "--state-load", options->state_load,
+          "Start from a saved session; the prompt is appended to it, and auto keeps keys and values as "
+          "it does")
       ->type_name("FILE");
   command->add_flag("--ids", options->ids,
                     "Print token ids instead of text (always so for a model without tokenizer)");

@@ -50,6 +50,13 @@ TEST_CASE("session: a state goes to a session that keeps keys and values the sam
   expect_error(ErrorCode::kBadArgument, "saved with keys and values in q8, this session keeps them in f32",
                [&] { other.load(path); });
   CHECK(other.position() == 0);
+  Session same(model, runtime, {.kv_type = Session::saved_kv_type(path)});
+  same.load(path);
+  CHECK(same_bits(same.logits(), session.logits()));
+  std::ofstream(path, std::ios::binary) << "TRRACEST, but no state";
+  expect_error(ErrorCode::kBadFile, path, [&] { Session::saved_kv_type(path); });
+  std::ofstream(path, std::ios::binary) << "";
+  CHECK_THROWS_AS(Session::saved_kv_type(path), Error);
 }
 
 TEST_CASE("session: broken state files are refused and the session stays as it was") {

@@ -78,6 +78,17 @@ def test_a_saved_state_continues_as_if_never_interrupted(models, name, sampling,
     assert first + second == whole
 
 
+def test_a_loaded_state_says_how_keys_and_values_are_kept(models, tmp_path):
+    state = tmp_path / "state"
+    q4 = ["--kv-type", "q4"]
+    whole = generate(models["dense"], "-p", "hello", "-n", 30, *GREEDY, "--ids", *q4).out.split()
+    first = generate(models["dense"], "-p", "hello", "-n", 11, *GREEDY, "--ids", *q4, "--state-save", state).out.split()
+    second = generate(models["dense"], "-n", 19, *GREEDY, "--ids", "--state-load", state).out.split()
+    assert first + second == whole
+    refused = generate(models["dense"], "-n", 1, "--kv-type", "f32", "--state-load", state, code=1)
+    assert "keys and values in q4" in refused.err
+
+
 def test_a_prompt_is_appended_to_a_loaded_state(models, tmp_path):
     state = tmp_path / "state"
     generate(models["dense"], "-p", "hello ", "-n", 0, "--state-save", state)
