@@ -42,6 +42,16 @@ Header read_header(ByteSource& source) {
   return header;
 }
 
+/// Calls fn, whose errors then name the file.
+template <class F>
+auto with_path(const std::string& path, F&& fn) {
+  try {
+    return fn();
+  } catch (const Error& e) {
+    throw Error(e.code(), path + ": " + e.what());
+  }
+}
+
 class FileSink final : public ByteSink {
  public:
   explicit FileSink(AtomicFile& file) : file_(file) {}
@@ -128,18 +138,16 @@ void Session::save(const std::string& path) const {
 
 KvType Session::saved_kv_type(const std::string& path) {
   const MappedFile file = MappedFile::open(path);
-  try {
+  return with_path(path, [&] {
     MemorySource source(file.bytes());
     return read_header(source).kv_type;
-  } catch (const Error& e) {
-    throw Error(e.code(), path + ": " + e.what());
-  }
+  });
 }
 
 void Session::load(const std::string& path) {
   const MappedFile file = MappedFile::open(path);
   const std::span<const std::byte> bytes = file.bytes();
-  try {
+  with_path(path, [&] {
     TERRACE_CHECK(bytes.size() >= 2 * sizeof(std::uint64_t), kBadFile, "too short to be a state file");
     MemorySource start(bytes);
     expect_u64(start, kMagic, "the file's signature");
@@ -153,9 +161,7 @@ void Session::load(const std::string& path) {
     loaded->load(source);
     TERRACE_CHECK(source.left() == 0, kBadFile, fmt::format("state: {} bytes too many", source.left()));
     impl_ = std::move(loaded);
-  } catch (const Error& e) {
-    throw Error(e.code(), path + ": " + e.what());
-  }
+  });
 }
 
 }  // namespace terrace

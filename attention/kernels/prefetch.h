@@ -15,8 +15,8 @@ namespace {
 /// q8 and q4 keys and values are asked for that far ahead, into the second-level cache. A head's page is a
 /// short run, gone in a microsecond, which the hardware prefetcher has no time to learn, and the nearest
 /// cache can wait for too few lines at once: bench_attention, multi_head/q8/8192, two cores of an Emerald
-/// Rapids: 15 to 18 GB/s with 1 to 8 KB into the nearest cache, 25 with 8 KB into the second. 12 KB instead
-/// of 8: 3 % less time for pages of 128 q4 channels, nothing for q8.
+/// Rapids: 15 to 18 GB/s with 1 to 8 KB into the nearest cache, 25 with 8 KB into the second. With 12
+/// KB pages of 128 q4 channels take a little less time again, those of q8 as long.
 constexpr std::size_t kBytesAhead = 12288;
 constexpr int kIntoSecondCache = 2;
 

@@ -86,9 +86,7 @@ struct Page {
 
   /// Steps of -8 .. 7 and scales of either sign, other ones for every slot and group of channels.
   void fill_q4(std::uint32_t seed) {
-    const auto scale = [](std::size_t slot, std::size_t group) {
-      return (slot % 3 == 0 ? -1.0F : 1.0F) / static_cast<float>(4 << (slot + group) % 4);
-    };
+    const auto scale = q4_scale;
     const auto key_steps = random_floats(kPageSlots * d_k, seed + 3, 7.49F);
     const auto value_steps = random_floats(kPageSlots * d_v, seed + 4, 7.49F);
     for (std::size_t s = 0; s < kPageSlots; ++s) {
@@ -110,6 +108,9 @@ struct Page {
         v4(s, d) = scale(s, d / 32 + 1) * static_cast<float>(step);
       }
     }
+  }
+  static float q4_scale(std::size_t slot, std::size_t group) {
+    return (slot % 3 == 0 ? -1.0F : 1.0F) / static_cast<float>(4 << (slot + group) % 4);
   }
   static void put_scale(std::vector<std::byte>& to, std::size_t at, float scale) {
     const auto bits = static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(scale) >> 16);
@@ -221,16 +222,33 @@ struct Page {
   }
 };
 
-/// How far a page may be from its double version: q8 rounds queries and weights to 14 bits, q4 weights to 8.
-double bound(KvType type) {
-  switch (type) {
-    case KvType::kQ4:
-      return 3e-2;
-    case KvType::kQ8:
-      return 1e-3;
-    default:
-      return 5e-6;
+/// How far a page may be from its double version; q8 rounds queries and weights to 14 bits.
+double bound(KvType type) { return type == KvType::kQ8 || type == KvType::kQ4 ? 1e-3 : 5e-6; }
+
+/// Values of which attention gives its weights.
+Matrix unit_values() {
+  Matrix one(kPageSlots, kPageSlots);
+  for (std::size_t s = 0; s < kPageSlots; ++s) one(s, s) = 1;
+  return one;
+}
+
+/// What q4 makes of the page's values: the weights of a row times the values' scales are rounded to a 127th
+/// of the largest in their group of channels.
+Matrix naive_q4_values(const Page& page, const Matrix& weights) {
+  Matrix y(weights.rows, page.d_v);
+  for (std::size_t t = 0; t < y.rows; ++t) {
+    for (std::size_t c = 0; c < page.d_v; ++c) {
+      const auto scale = [&](std::size_t s) { return double{Page::q4_scale(s, c / kQ4Group + 1)}; };
+      double unit = 0;
+      for (std::size_t s = 0; s < kPageSlots; ++s) {
+        unit = std::max(unit, std::abs(weights(t, s) * scale(s)) / 127);
+      }
+      for (std::size_t s = 0; s < kPageSlots; ++s) {
+        y(t, c) += std::nearbyint(weights(t, s) * scale(s) / unit) * unit * (page.v4(s, c) / scale(s));
+      }
+    }
   }
+  return y;
 }
 
 std::vector<PageSpan> random_spans(std::size_t n, std::uint32_t seed) {
@@ -264,8 +282,11 @@ TEST_CASE("attend_page: agrees with a double version for any span, width and num
         };
         for (const KvType type : kKvTypes) {
           const Matrix q(n, page.d_k, queries_for(type, page.q, page.d_k));
-          const Matrix expected =
-              naive_attention_head(q, page.keys_of(type), page.values_of(type), 0.5, hidden);
+          const auto attended = [&](const Matrix& values) {
+            return naive_attention_head(q, page.keys_of(type), values, 0.5, hidden);
+          };
+          const Matrix expected = type == KvType::kQ4 ? naive_q4_values(page, attended(unit_values()))
+                                                      : attended(page.values_of(type));
           CAPTURE(isa_name(isa));
           CAPTURE(n);
           CAPTURE(d_v);
