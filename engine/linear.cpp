@@ -39,6 +39,20 @@ void dot_unpacked(const DenseKernels& kernels, const WeightView& w, std::size_t 
   }
 }
 
+/// `n` rows of `w` from `begin` on, whole packs of them, for those activation rows that are packed.
+void dot_packed(const DenseKernels& kernels, const WeightView& w, std::size_t begin, std::size_t n,
+                const PreparedRows& x, float* y, std::size_t y_stride) noexcept {
+  if (w.dtype == DType::kQ8) {
+    kernels.dot_packed_q8(reinterpret_cast<const std::int8_t*>(w.row(begin)), w.row_stride,
+                          reinterpret_cast<const float*>(w.row_scale(begin)), n, x.packs(), x.q8(),
+                          x.n_packed(), w.cols, y, y_stride);
+  } else {
+    kernels.dot_packed_q4(reinterpret_cast<const std::uint8_t*>(w.row(begin)), w.row_stride,
+                          reinterpret_cast<const std::uint16_t*>(w.row_scale(begin)), n, x.packs(), x.q8(),
+                          x.n_packed(), w.cols, y, y_stride);
+  }
+}
+
 /// Pointers to byte `offset` of rows of `w`, in `scratch`. The kernels take arrays of typed pointers; a
 /// pointer is written and read as the same type throughout.
 template <class T>
@@ -47,6 +61,16 @@ const T** row_pointers(const WeightView& w, const std::uint32_t* rows, std::size
   auto** const typed = reinterpret_cast<const T**>(scratch);
   for (std::size_t k = 0; k < n; ++k) typed[k] = reinterpret_cast<const T*>(w.row(rows[k]) + offset);
   return typed;
+}
+
+/// Pointers to the scales of rows of `w`, q4, from `group` on, in `scratch`.
+const std::uint16_t** row_scales(const WeightView& w, const std::uint32_t* rows, std::size_t n,
+                                 std::size_t group, const void** scratch) noexcept {
+  auto** const scales = reinterpret_cast<const std::uint16_t**>(scratch);
+  for (std::size_t k = 0; k < n; ++k) {
+    scales[k] = reinterpret_cast<const std::uint16_t*>(w.row_scale(rows[k])) + group;
+  }
+  return scales;
 }
 
 }  // namespace
@@ -61,13 +85,11 @@ void dot_rows(const DenseKernels& kernels, const WeightView& w, std::size_t begi
                            x.packs(), x.size(), w.cols, y + begin, y_stride);
     return;
   }
-  // Rows that were packed for q8 may also meet q4 weights.
-  const bool packed = x.n_packed() > 0 && w.dtype == DType::kQ8;
+  // Rows that were packed for weights of one type may also meet another's.
+  const bool packed = x.packed_as() == packs_for(kernels, w.dtype) && x.packed_as() != Packs::kNone;
   const std::size_t whole = packed ? (end - begin) / kPackRows * kPackRows : 0;
   if (whole > 0) {
-    kernels.dot_packed_q8(reinterpret_cast<const std::int8_t*>(w.row(begin)), w.row_stride,
-                          reinterpret_cast<const float*>(w.row_scale(begin)), whole, x.packs(), x.q8(),
-                          x.n_packed(), w.cols, y + begin, y_stride);
+    dot_packed(kernels, w, begin, whole, x, y + begin, y_stride);
     dot_unpacked(kernels, w, begin, begin + whole, x, x.n_packed(), y, y_stride);
   }
   dot_unpacked(kernels, w, begin + whole, end, x, 0, y, y_stride);
@@ -92,7 +114,8 @@ void dot_gathered(const DenseKernels& kernels, const WeightView& w, const std::u
                               *x.q8(), w.cols, y);
       break;
     case DType::kQ4:
-      for (std::size_t k = 0; k < n; ++k) dot_rows(kernels, w.slice_rows(rows[k], 1), 0, 1, x, y + k, 1);
+      kernels.dot_gathered_q4(row_pointers<std::uint8_t>(w, rows, n, 0, scratch_rows),
+                              row_scales(w, rows, n, 0, scratch_rows + n), n, *x.q8(), w.cols, y);
       break;
   }
 }
@@ -117,14 +140,10 @@ void axpy_rows(const DenseKernels& kernels, const WeightView& w, const float* a,
         scratch_a[k] = a[k] * *reinterpret_cast<const float*>(w.row_scale(rows[k]));
       kernels.axpy_q8(scratch_a, pointers.operator()<std::int8_t>(), n, y + begin, d);
       break;
-    case DType::kQ4: {
-      auto** const scales = reinterpret_cast<const std::uint16_t**>(scratch_rows + n);
-      for (std::size_t k = 0; k < n; ++k) {
-        scales[k] = reinterpret_cast<const std::uint16_t*>(w.row_scale(rows[k])) + begin / kQ4Group;
-      }
-      kernels.axpy_q4(a, pointers.operator()<std::uint8_t>(), scales, n, y + begin, d);
+    case DType::kQ4:
+      kernels.axpy_q4(a, pointers.operator()<std::uint8_t>(),
+                      row_scales(w, rows, n, begin / kQ4Group, scratch_rows + n), n, y + begin, d);
       break;
-    }
   }
 }
 

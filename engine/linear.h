@@ -15,7 +15,7 @@ void dot_rows(const DenseKernels& kernels, const WeightView& w, std::size_t begi
               const PreparedRows& x, float* y, std::size_t y_stride) noexcept;
 
 /// y[k] = <w_r, x> for the n rows r = rows[k] of `w` and the one row of `x`; bits of dot_rows().
-/// `scratch_scales` holds n floats, `scratch_rows` n pointers.
+/// `scratch_scales` holds n floats, `scratch_rows` 2n pointers.
 void dot_gathered(const DenseKernels& kernels, const WeightView& w, const std::uint32_t* rows, std::size_t n,
                   const PreparedRows& x, float* y, float* scratch_scales, const void** scratch_rows) noexcept;
 

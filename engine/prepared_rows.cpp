@@ -95,7 +95,8 @@ std::size_t PreparedRows::n_to_pack(Packs packs) const noexcept {
   switch (packs) {
     case Packs::kNone:
       return 0;
-    case Packs::kQ8: {
+    case Packs::kQ8:
+    case Packs::kQ4: {
       if (width_ % kPackMultiple != 0) return 0;
       const std::size_t rest = n_ % kPackRows;
       return rest >= kMinPacked ? n_ : n_ - rest;
@@ -107,7 +108,17 @@ std::size_t PreparedRows::n_to_pack(Packs packs) const noexcept {
 }
 
 std::size_t PreparedRows::pack_offset(Packs packs, std::size_t i) const noexcept {
-  return i * (packs == Packs::kQ8 ? pack_bytes(width_) : split_bytes(width_, n_ == 1));
+  switch (packs) {
+    case Packs::kNone:
+      break;
+    case Packs::kQ8:
+      return i * pack_bytes(width_);
+    case Packs::kQ4:
+      return i * q4_pack_bytes(width_);
+    case Packs::kSplit:
+      return i * split_bytes(width_, n_ == 1);
+  }
+  return 0;
 }
 
 std::size_t PreparedRows::packs_bytes(Packs packs) const noexcept {
@@ -123,6 +134,8 @@ void PreparedRows::pack_rows(const DenseKernels& kernels, Packs packs, std::size
     std::byte* const pack = to + pack_offset(packs, begin / rows);
     if (packs == Packs::kQ8) {
       kernels.pack_q8(quantized_ + begin, n, width_, pack);
+    } else if (packs == Packs::kQ4) {
+      kernels.pack_q4(quantized_ + begin, n, width_, pack);
     } else {
       kernels.pack_split(f32_ + begin, n, width_, n_ == 1, pack);
     }

@@ -14,12 +14,14 @@ namespace terrace {
 enum class Packs : std::uint8_t {
   kNone,
   kQ8,     ///< for q8 weights: faster, the same bits. Rows that do not fill half a pack stay as they are
+  kQ4,     ///< the same for q4 weights
   kSplit,  ///< for bf16 weights, the sums of dot_split_bf16: other bits, so all rows are packed, however few
 };
 
 /// Packs for products with weights of `dtype` that have the bits of every instruction set.
 constexpr Packs packs_for(const DenseKernels& kernels, DType dtype) noexcept {
-  return dtype == DType::kQ8 && kernels.pack_q8 ? Packs::kQ8 : Packs::kNone;
+  if (dtype == DType::kQ8 && kernels.pack_q8) return Packs::kQ8;
+  return dtype == DType::kQ4 && kernels.pack_q4 ? Packs::kQ4 : Packs::kNone;
 }
 /// Packs for a layer with short weight rows, which gains by tiles, where there are any, with one token too.
 constexpr Packs tile_packs_for(const DenseKernels& kernels, DType dtype) noexcept {
@@ -41,6 +43,7 @@ constexpr std::size_t multiply_adds_per_byte(Packs packs) noexcept {
     case Packs::kSplit:
       return 3;
     case Packs::kQ8:
+    case Packs::kQ4:
       return 20;
   }
   return 1;
@@ -51,8 +54,8 @@ constexpr std::size_t multiply_adds_per_byte(Packs packs) noexcept {
 /// one norm, say).
 class PreparedRows {
  public:
-  /// Fewer rows than this at the end, or altogether, are not packed for q8: half of a pack's lanes would be
-  /// idle.
+  /// Fewer rows than this at the end, or altogether, are not packed for q8 and q4: half of a pack's lanes
+  /// would be idle.
   static constexpr std::size_t kMinPacked = 8;
   /// Longest row of put_product(): it is made on the stack before it is quantised.
   static constexpr std::size_t kMostProduct = 1024;

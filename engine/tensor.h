@@ -17,6 +17,11 @@ enum class DType : std::uint8_t {
 inline constexpr std::size_t kQ4Group = 32;    ///< columns that share one q4 scale
 inline constexpr std::size_t kQ4Columns = 64;  ///< q4 rows are a multiple of this long
 
+/// Reduction order of q4 dot products (dense_scalar.cpp): group g is added to sum g mod kQ4Sums; the sums are
+/// added up every kQ4Span columns.
+inline constexpr std::size_t kQ4Sums = 4;
+inline constexpr std::size_t kQ4Span = 1024;
+
 /// Width of all fixed-order reductions, whatever the registers of the CPU hold: one AVX-512 register, two
 /// AVX2 ones, four NEON ones.
 inline constexpr std::size_t kLanes = 16;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/kernels/dense_impl.h"
+#include "engine/kernels/dense_packed_q4.h"
 #include "engine/kernels/four_floats_x86.h"
 #include "engine/kernels/lanes_avx2.h"
 
@@ -39,10 +40,12 @@ struct Avx2 : Avx2Lanes {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(q), _mm_packs_epi16(low, high));
   }
   static void unpack_q4(const std::uint8_t* p, std::int8_t* out) noexcept {
-    const Q4::W w = Q4::load_w(p);
-    const __m256i eight = _mm256_set1_epi8(8);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm256_sub_epi8(w.even, eight));
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + kQ4Group), _mm256_sub_epi8(w.odd, eight));
+    const __m256i run = load_bytes(p);
+    const auto centred = [](__m256i bytes) {
+      return _mm256_sub_epi8(_mm256_and_si256(bytes, _mm256_set1_epi8(15)), _mm256_set1_epi8(8));
+    };
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), centred(run));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + kQ4Group), centred(_mm256_srli_epi16(run, 4)));
   }
 
   // There is an unsigned by signed product only: |x| times w with the sign of x.
@@ -88,43 +91,64 @@ struct Avx2 : Avx2Lanes {
 
   // (n - 8) x = n x - 8 x: the nibbles n are unsigned as they are, and 8 x is the same for all rows.
   struct Q4 {
-    static constexpr std::size_t kRows = 2;
     static constexpr std::size_t kTokens = 2;
-    static constexpr std::size_t kStreams = 4;
     struct X {
-      __m256i even, odd;              // columns 0..31 and 32..63
-      __m256i even_eight, odd_eight;  // 8 x, in pairs of columns
+      __m256i group[kQ4Sums];
+      __m256i eight[kQ4Sums];  // 8 x, in pairs of columns
     };
     struct W {
-      __m256i even, odd;
+      __m256i run[2];  // of 64 columns: low nibbles the first 32, high nibbles the others
     };
     static X load_x(const std::int8_t* q) noexcept {
-      const __m256i eight = _mm256_set1_epi8(8);
-      const __m256i even = load_bytes(q);
-      const __m256i odd = load_bytes(q + kQ4Group);
-      return {even, odd, _mm256_maddubs_epi16(eight, even), _mm256_maddubs_epi16(eight, odd)};
+      X x;
+      TERRACE_UNROLL
+      for (std::size_t g = 0; g < kQ4Sums; ++g) {
+        x.group[g] = load_bytes(q + g * kQ4Group);
+        x.eight[g] = _mm256_maddubs_epi16(_mm256_set1_epi8(8), x.group[g]);
+      }
+      return x;
     }
-    static W load_w(const std::uint8_t* p) noexcept {
-      const __m256i low = _mm256_set1_epi8(15);
-      const __m256i bytes = load_bytes(p);
-      return {_mm256_and_si256(bytes, low), _mm256_and_si256(_mm256_srli_epi16(bytes, 4), low)};
+    static W load_w(const std::uint8_t* p) noexcept { return {{load_bytes(p), load_bytes(p + 32)}}; }
+    // Rows 0 and 1, then rows 2 and 3, four groups of each.
+    static void sums(const W (&w)[4], const X& x, F (&out)[2]) noexcept {
+      out[0] = _mm256_cvtepi32_ps(two_rows(row_sums(w[0], x), row_sums(w[1], x)));
+      out[1] = _mm256_cvtepi32_ps(two_rows(row_sums(w[2], x), row_sums(w[3], x)));
     }
-    static void lanes(const W& w, const X& x, F* out) noexcept {
-      out[0] = sums(w.even, x.even, x.even_eight);
-      out[1] = sums(w.odd, x.odd, x.odd_eight);
+    static void scales(const std::uint16_t* const (&p)[4], std::size_t i, F (&out)[2]) noexcept {
+      out[0] = two_rows_of_scales(p[0] + i, p[1] + i);
+      out[1] = two_rows_of_scales(p[2] + i, p[3] + i);
     }
-    static void scales(const std::uint16_t* p, F* out) noexcept {
-      std::int32_t two;
-      std::memcpy(&two, p, sizeof two);
-      const __m256i both = _mm256_set1_epi32(two);
-      out[0] = _mm256_castsi256_ps(_mm256_slli_epi32(both, 16));
-      out[1] = _mm256_castsi256_ps(_mm256_and_si256(both, _mm256_set1_epi32(static_cast<int>(0xffff0000U))));
+    static void fold(const F (&sum)[2], float* out) noexcept {
+      const auto halves = [](__m256 v) { return _mm256_add_ps(v, _mm256_permute_ps(v, 0x4e)); };
+      const __m256 all = _mm256_hadd_ps(halves(sum[0]), halves(sum[1]));  // rows 0 0 2 2 | 1 1 3 3
+      const __m128 even = _mm256_castps256_ps128(all);
+      const __m128 odd = _mm256_extractf128_ps(all, 1);
+      _mm_storeu_ps(out, _mm_unpacklo_ps(_mm_shuffle_ps(even, even, 0x08), _mm_shuffle_ps(odd, odd, 0x08)));
     }
 
    private:
-    static __m256 sums(__m256i w, __m256i x, __m256i x_eight) noexcept {
-      const __m256i pairs = _mm256_sub_epi16(_mm256_maddubs_epi16(w, x), x_eight);
-      return _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    /// Sums of the four groups of a row, in two parts: a half of the register each.
+    static __m256i row_sums(const W& w, const X& x) noexcept {
+      return _mm256_hadd_epi32(run_sums(w.run[0], x, 0), run_sums(w.run[1], x, 2));
+    }
+    /// Of the two groups of a run: in each half of the register two parts of the first, two of the second.
+    /// A part of a group is at most 8 * 15 * 127 = 15240 while it has 16 bits.
+    static __m256i run_sums(__m256i run, const X& x, std::size_t g) noexcept {
+      const __m256i low = _mm256_set1_epi8(15);
+      const __m256i first = _mm256_maddubs_epi16(_mm256_and_si256(run, low), x.group[g]);
+      const __m256i second =
+          _mm256_maddubs_epi16(_mm256_and_si256(_mm256_srli_epi16(run, 4), low), x.group[g + 1]);
+      const __m256i pairs =
+          _mm256_hadd_epi16(_mm256_sub_epi16(first, x.eight[g]), _mm256_sub_epi16(second, x.eight[g + 1]));
+      return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+    }
+    static __m256i two_rows(__m256i a, __m256i b) noexcept {
+      return _mm256_add_epi32(_mm256_permute2x128_si256(a, b, 0x20), _mm256_permute2x128_si256(a, b, 0x31));
+    }
+    static __m256 two_rows_of_scales(const std::uint16_t* a, const std::uint16_t* b) noexcept {
+      const __m128i both = _mm_unpacklo_epi64(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(a)),
+                                              _mm_loadl_epi64(reinterpret_cast<const __m128i*>(b)));
+      return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(both), 16));
     }
   };
 
@@ -149,7 +173,79 @@ struct Avx2 : Avx2Lanes {
   }
 };
 
-constexpr DenseKernels kTable = make_dense_kernels<Avx2>(Isa::kAvx2, "avx2");
+void pack_q4(const QuantizedRow* x, std::size_t n, std::size_t d, std::byte* pack) noexcept {
+  constexpr std::size_t kQuad = 4;
+  std::int32_t* sums = reinterpret_cast<std::int32_t*>(pack + pack_bytes(d));
+  for (std::size_t r = 0; r < kPackRows; ++r) {
+    for (std::size_t c = 0; c < d; c += kQuad) {
+      std::byte* const to = pack + c * kPackRows + r * kQuad;
+      r < n ? std::memcpy(to, x[r].q + c, kQuad) : std::memset(to, 0, kQuad);
+    }
+    for (std::size_t g = 0; g < d / kQ4Group; ++g) {
+      std::int32_t sum = 0;
+      for (std::size_t i = 0; r < n && i < kQ4Group; ++i) sum += x[r].q[g * kQ4Group + i];
+      sums[g * kPackRows + r] = -8 * sum;
+    }
+  }
+}
+
+struct PackedQ4 {
+  // A sum of eight pairs is at most 8 * 2 * 15 * 127 = 30480: a group fits 16 bits.
+  struct Vectors {
+    static constexpr std::size_t kRows = 4;
+    struct Sums {
+      __m256i half[2];
+    };
+    using X = Sums;
+    static X load_x(const std::byte* x) noexcept { return {{load_bytes(x), load_bytes(x + 32)}}; }
+    static Sums start(const std::int32_t*) noexcept {
+      return {{_mm256_setzero_si256(), _mm256_setzero_si256()}};
+    }
+    static void add(Sums& sums, const std::int8_t* w, X x) noexcept {
+      std::int32_t four;
+      std::memcpy(&four, w, sizeof four);
+      const __m256i weights = _mm256_set1_epi32(four);
+      TERRACE_UNROLL
+      for (std::size_t p = 0; p < 2; ++p) {
+        sums.half[p] = _mm256_add_epi16(sums.half[p], _mm256_maddubs_epi16(weights, x.half[p]));
+      }
+    }
+    static void finish(const Sums& sums, const std::int32_t* minus_eight, Avx2::F (&out)[2]) noexcept {
+      TERRACE_UNROLL
+      for (std::size_t p = 0; p < 2; ++p) {
+        const __m256i products = _mm256_madd_epi16(sums.half[p], _mm256_set1_epi16(1));
+        out[p] = _mm256_cvtepi32_ps(_mm256_add_epi32(products, load_bytes(minus_eight + 8 * p)));
+      }
+    }
+  };
+  /// Nibbles as they are, 0..15.
+  static void unpack(const std::uint8_t* p, std::int8_t* out) noexcept {
+    const __m256i run = load_bytes(p);
+    const __m256i mask = _mm256_set1_epi8(15);
+    _mm256_store_si256(reinterpret_cast<__m256i*>(out), _mm256_and_si256(run, mask));
+    _mm256_store_si256(reinterpret_cast<__m256i*>(out + kQ4Group),
+                       _mm256_and_si256(_mm256_srli_epi16(run, 4), mask));
+  }
+  static void multiply(const UnpackedQ4& rows, std::size_t n_groups, const std::byte* pack,
+                       const std::int32_t* sums, PackTotals& totals) noexcept {
+    multiply_group_by_group<Avx2, Vectors>(rows, n_groups, pack, sums, totals);
+  }
+  static void store(const PackTotals& totals, const QuantizedRow* x, std::size_t n_tokens, float* y,
+                    std::size_t y_stride) noexcept {
+    for (std::size_t t = 0; t < n_tokens; ++t) {
+      for (std::size_t r = 0; r < kPackRows; ++r) y[t * y_stride + r] = totals.of[r][t] * x[t].scale;
+    }
+  }
+};
+
+constexpr DenseKernels make_table() noexcept {
+  DenseKernels table = make_dense_kernels<Avx2>(Isa::kAvx2, "avx2");
+  table.pack_q4 = pack_q4;
+  table.dot_packed_q4 = dot_packed_q4<PackedQ4>;
+  return table;
+}
+
+constexpr DenseKernels kTable = make_table();
 
 }  // namespace
 

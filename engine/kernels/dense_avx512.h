@@ -37,24 +37,61 @@ struct Avx512Common : Avx512Lanes {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(q), bytes);
   }
   static void unpack_q4(const std::uint8_t* p, std::int8_t* out) noexcept {
-    _mm512_storeu_si512(out, _mm512_sub_epi8(nibbles(p), _mm512_set1_epi8(8)));
-  }
-
-  /// A run of 64 q4 weights as bytes 0..15: the even group's in the lower half, the odd group's in the upper
-  /// one.
-  static __m512i nibbles(const std::uint8_t* p) noexcept {
     const __m512i twice = _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
     const __m512i count = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi16(4), 1);
-    return _mm512_and_si512(_mm512_srlv_epi16(twice, count), _mm512_set1_epi8(15));
+    const __m512i nibbles = _mm512_and_si512(_mm512_srlv_epi16(twice, count), _mm512_set1_epi8(15));
+    _mm512_storeu_si512(out, _mm512_sub_epi8(nibbles, _mm512_set1_epi8(8)));
   }
-  /// The scales of such a run: the first in lanes 0..7, the second in lanes 8..15.
-  static void q4_scales(const std::uint16_t* p, F* out) noexcept {
-    std::int32_t two;
-    std::memcpy(&two, p, sizeof two);
-    // Bytes of the first and of the second one to the upper half of a lane, zeros (index 128) below.
-    const __m512i take = _mm512_inserti64x4(_mm512_set1_epi32(0x01008080), _mm256_set1_epi32(0x03028080), 1);
-    out[0] = _mm512_castsi512_ps(_mm512_shuffle_epi8(_mm512_set1_epi32(two), take));
-  }
+
+  /// A round of q4: everything but products. The sums of a row are in two registers, groups 0 and 2 (low
+  /// nibbles) and groups 1 and 3 (high nibbles), eight parts of each. Those of four rows are added up to
+  /// quarters of a register: groups 0 and 1 of rows 0 and 1, groups 2 and 3 of the same, then rows 2 and 3.
+  struct Q4Round {
+    struct W {
+      __m512i low, high;  // 0..15
+    };
+    static W load_w(const std::uint8_t* p) noexcept {
+      const __m512i mask = _mm512_set1_epi8(15);
+      const __m512i bytes = load_bytes(p);
+      return {_mm512_and_si512(bytes, mask), _mm512_and_si512(_mm512_srli_epi16(bytes, 4), mask)};
+    }
+    /// Activations as they meet the nibbles.
+    static W load_x(const std::int8_t* q) noexcept {
+      const __m512i first = load_bytes(q);
+      const __m512i second = load_bytes(q + kQ4Columns);
+      return {_mm512_shuffle_i64x2(first, second, 0x44), _mm512_shuffle_i64x2(first, second, 0xee)};
+    }
+    /// Groups 0 and 1 in the lower half, 2 and 3 in the upper; each has parts in two quarters there.
+    static __m512i row_sums(__m512i low, __m512i high) noexcept {
+      return _mm512_add_epi32(_mm512_unpacklo_epi32(low, high), _mm512_unpackhi_epi32(low, high));
+    }
+    static F four_rows(const __m512i (&row)[4]) noexcept {
+      const auto two = [](__m512i a, __m512i b) {
+        return _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+      };
+      const __m512i first = two(row[0], row[1]);
+      const __m512i second = two(row[2], row[3]);
+      return _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_shuffle_i32x4(first, second, 0x88),
+                                                 _mm512_shuffle_i32x4(first, second, 0xdd)));
+    }
+    static void scales(const std::uint16_t* const (&p)[4], std::size_t i, F (&out)[1]) noexcept {
+      const auto two = [i](const std::uint16_t* a, const std::uint16_t* b) {
+        return _mm_unpacklo_epi64(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(a + i)),
+                                  _mm_loadl_epi64(reinterpret_cast<const __m128i*>(b + i)));
+      };
+      const __m256i by_row = _mm256_set_m128i(two(p[2], p[3]), two(p[0], p[1]));
+      const __m512i in_order = _mm512_cvtepu16_epi32(_mm256_shuffle_epi32(by_row, 0xd8));
+      out[0] = _mm512_castsi512_ps(_mm512_slli_epi32(in_order, 16));
+    }
+    static void fold(const F (&sum)[1], float* out) noexcept {
+      const auto rows = [](__m256 v) {
+        return _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+      };
+      const __m512 all = sum[0];
+      _mm_storeu_ps(out,
+                    _mm_hadd_ps(rows(_mm512_castps512_ps256(all)), rows(_mm512_extractf32x8_ps(all, 1))));
+    }
+  };
 
   /// Bytes of a step that has only n < 64 columns, zeros behind them.
   static __m512i load_part(const std::int8_t* p, std::size_t n) noexcept {

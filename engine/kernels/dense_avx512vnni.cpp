@@ -21,13 +21,6 @@ std::int32_t weight_offset(const std::int8_t* w, std::size_t d) noexcept {
   return static_cast<std::int32_t>(128U * static_cast<std::uint32_t>(Avx512Common::sum_of_lanes(sum)));
 }
 
-/// Four neighbouring weights in every lane.
-__m512i broadcast_four(const std::int8_t* w) noexcept {
-  std::int32_t four;
-  std::memcpy(&four, w, sizeof four);
-  return _mm512_set1_epi32(four);
-}
-
 void dot_packed_q8(const std::int8_t* w, std::size_t row_stride, const float* w_scale, std::size_t n_rows,
                    const std::byte* packs, const QuantizedRow* x, std::size_t n_tokens, std::size_t d,
                    float* y, std::size_t y_stride) noexcept {
@@ -61,10 +54,32 @@ void dot_packed_q8(const std::int8_t* w, std::size_t row_stride, const float* w_
   }
 }
 
+struct PackedQ4 : PackedQ4Avx512 {
+  struct Vectors {
+    static constexpr std::size_t kRows = 8;
+    using Sums = __m512i;
+    using X = __m512i;
+    static X load_x(const std::byte* x) noexcept { return load_bytes(x); }
+    static Sums start(const std::int32_t* minus_eight) noexcept { return load_bytes(minus_eight); }
+    static void add(Sums& sums, const std::int8_t* w, X x) noexcept {
+      sums = add_products(sums, broadcast_four(w), x);
+    }
+    static void finish(Sums sums, const std::int32_t*, Avx512Common::F (&out)[1]) noexcept {
+      out[0] = _mm512_cvtepi32_ps(sums);
+    }
+  };
+  static void multiply(const UnpackedQ4& rows, std::size_t n_groups, const std::byte* pack,
+                       const std::int32_t* sums, PackTotals& totals) noexcept {
+    multiply_group_by_group<Avx512Common, Vectors>(rows, n_groups, pack, sums, totals);
+  }
+};
+
 constexpr DenseKernels make_table() noexcept {
   DenseKernels table = make_dense_kernels<Avx512Vnni>(Isa::kAvx512Vnni, "avx512vnni");
   table.pack_q8 = pack_q8;
   table.dot_packed_q8 = dot_packed_q8;
+  table.pack_q4 = pack_q4;
+  table.dot_packed_q4 = dot_packed_q4<PackedQ4>;
   return table;
 }
 

@@ -4,7 +4,8 @@
 #include "engine/kernels/dense_axpy.h"
 #include "engine/kernels/dense_elementwise.h"
 #include "engine/kernels/dense_float_dot.h"
-#include "engine/kernels/dense_quantized_dot.h"
+#include "engine/kernels/dense_q4_dot.h"
+#include "engine/kernels/dense_q8_dot.h"
 #include "engine/kernels/dense_rows.h"
 #include "engine/kernels/dense_tables.h"
 
@@ -22,6 +23,7 @@ constexpr DenseKernels make_dense_kernels(Isa isa, const char* name) noexcept {
       .dot_gathered_f32 = dot_gathered<S, float>,
       .dot_gathered_bf16 = dot_gathered<S, std::uint16_t>,
       .dot_gathered_q8 = dot_gathered_q8<S>,
+      .dot_gathered_q4 = dot_gathered_q4<S>,
       .dot_q8 = dot_q8<S>,
       .dot_q4 = dot_q4<S>,
       .axpy_f32 = axpy<S, float>,

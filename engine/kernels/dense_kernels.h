@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "engine/isa.h"
+#include "engine/tensor.h"
 
 // Kernels of linear maps: plain functions over pointers, one table per instruction set, chosen once when a
 // model is built. Every dot product has ONE reduction order, the same in every table (dense_scalar.cpp states
@@ -33,6 +34,10 @@ inline constexpr std::size_t kPackMultiple = 4;
 constexpr std::size_t pack_bytes(std::size_t d) noexcept {
   return (d + kPackColumns - 1) / kPackColumns * kPackColumns * kPackRows;
 }
+/// The same for q4 weights, with a sum per row and group.
+constexpr std::size_t q4_pack_bytes(std::size_t d) noexcept {
+  return pack_bytes(d) + d / kQ4Group * kPackRows * sizeof(std::int32_t);
+}
 
 /// Activation rows that lie side by side in a pack of split rows, each as its high and its low part.
 inline constexpr std::size_t kSplitRows = 8;
@@ -56,7 +61,7 @@ struct DenseKernels {
   void (*dot_bf16)(const std::uint16_t* w, std::size_t row_stride, std::size_t n_rows, const float* const* x,
                    std::size_t n_tokens, std::size_t d, float* y, std::size_t y_stride) noexcept;
   // The same of n rows that lie anywhere with one activation row: y[k] = <rows[k], x>. Bits of dot_f32,
-  // dot_bf16, dot_q8.
+  // dot_bf16, dot_q8, dot_q4.
   void (*dot_gathered_f32)(const float* const* rows, std::size_t n, const float* x, std::size_t d,
                            float* y) noexcept;
   void (*dot_gathered_bf16)(const std::uint16_t* const* rows, std::size_t n, const float* x, std::size_t d,
@@ -64,23 +69,32 @@ struct DenseKernels {
   /// w_scale[k] is that of rows[k].
   void (*dot_gathered_q8)(const std::int8_t* const* rows, const float* w_scale, std::size_t n,
                           const QuantizedRow& x, std::size_t d, float* y) noexcept;
+  /// w_scale[k] points at the scales of rows[k].
+  void (*dot_gathered_q4)(const std::uint8_t* const* rows, const std::uint16_t* const* w_scale, std::size_t n,
+                          const QuantizedRow& x, std::size_t d, float* y) noexcept;
   /// Integer part exact: the same bits on every ISA. y = float(sum) * (w_scale[r] * x[t].scale).
   void (*dot_q8)(const std::int8_t* w, std::size_t row_stride, const float* w_scale, std::size_t n_rows,
                  const QuantizedRow* x, std::size_t n_tokens, std::size_t d, float* y,
                  std::size_t y_stride) noexcept;
-  /// Sums of four products are exact integers, scaled and added in f32 in the order of dense_scalar.cpp.
+  /// Sums of a group's products are exact integers, scaled and added in f32 in the order of dense_scalar.cpp.
   /// row_stride and d are multiples of 64.
   void (*dot_q4)(const std::uint8_t* w, std::size_t row_stride, const std::uint16_t* w_scale,
                  std::size_t n_rows, const QuantizedRow* x, std::size_t n_tokens, std::size_t d, float* y,
                  std::size_t y_stride) noexcept;
 
-  // The products of dot_q8, bit for bit, for many activation rows, which are packed first: what a pack holds
-  // in which order is the table's own business. Null in tables that gain nothing by it.
+  // The products of dot_q8 and dot_q4, bit for bit, for many activation rows, which are packed first: what a
+  // pack holds in which order is the table's own business. Null in tables that gain nothing by it.
   /// One pack of n <= kPackRows rows. d is a multiple of kPackMultiple; what lies behind d columns of x does
   /// not count.
   void (*pack_q8)(const QuantizedRow* x, std::size_t n, std::size_t d, std::byte* pack) noexcept = nullptr;
   /// n_rows is a multiple of kPackRows; ceil(n_tokens / kPackRows) packs lie behind each other.
   void (*dot_packed_q8)(const std::int8_t* w, std::size_t row_stride, const float* w_scale,
+                        std::size_t n_rows, const std::byte* packs, const QuantizedRow* x,
+                        std::size_t n_tokens, std::size_t d, float* y,
+                        std::size_t y_stride) noexcept = nullptr;
+  /// The same for q4 weights: other packs, d a multiple of kQ4Columns.
+  void (*pack_q4)(const QuantizedRow* x, std::size_t n, std::size_t d, std::byte* pack) noexcept = nullptr;
+  void (*dot_packed_q4)(const std::uint8_t* w, std::size_t row_stride, const std::uint16_t* w_scale,
                         std::size_t n_rows, const std::byte* packs, const QuantizedRow* x,
                         std::size_t n_tokens, std::size_t d, float* y,
                         std::size_t y_stride) noexcept = nullptr;

@@ -99,24 +99,45 @@ struct NeonCommon : NeonLanes {
   };
   template <class Dot4>
   struct FourBit {
-    static constexpr std::size_t kRows = 2;
     static constexpr std::size_t kTokens = 1;
-    static constexpr std::size_t kStreams = 4;
-    using X = Run;
-    using W = Run;
+    struct X {
+      int8x16_t part[2 * kQ4Sums];
+    };
+    struct W {
+      Run run[2];
+    };
     static X load_x(const std::int8_t* q) noexcept {
-      return {{vld1q_s8(q), vld1q_s8(q + 16), vld1q_s8(q + 32), vld1q_s8(q + 48)}};
-    }
-    static W load_w(const std::uint8_t* p) noexcept { return load_run(p); }
-    static void lanes(const W& w, const X& x, F* out) noexcept {
+      X x;
       TERRACE_UNROLL
-      for (std::size_t i = 0; i < 4; ++i) {
-        out[i] = vcvtq_f32_s32(Dot4::add(vdupq_n_s32(0), w.part[i], x.part[i]));
+      for (std::size_t i = 0; i < 2 * kQ4Sums; ++i) x.part[i] = vld1q_s8(q + 16 * i);
+      return x;
+    }
+    static W load_w(const std::uint8_t* p) noexcept { return {{load_run(p), load_run(p + kQ4Columns / 2)}}; }
+    static void sums(const W (&w)[4], const X& x, F (&out)[4]) noexcept {
+      TERRACE_UNROLL
+      for (std::size_t r = 0; r < 4; ++r) {
+        int32x4_t group[kQ4Sums];
+        TERRACE_UNROLL
+        for (std::size_t g = 0; g < kQ4Sums; ++g) {
+          const Run& run = w[r].run[g / 2];
+          const int32x4_t half = Dot4::add(vdupq_n_s32(0), run.part[g % 2 * 2], x.part[2 * g]);
+          group[g] = Dot4::add(half, run.part[g % 2 * 2 + 1], x.part[2 * g + 1]);
+        }
+        out[r] = vcvtq_f32_s32(vpaddq_s32(vpaddq_s32(group[0], group[1]), vpaddq_s32(group[2], group[3])));
       }
     }
-    static void scales(const std::uint16_t* p, F* out) noexcept {
-      out[0] = out[1] = set(bf16_to_f32(p[0]));
-      out[2] = out[3] = set(bf16_to_f32(p[1]));
+    static void scales(const std::uint16_t* const (&p)[4], std::size_t i, F (&out)[4]) noexcept {
+      TERRACE_UNROLL
+      for (std::size_t r = 0; r < 4; ++r) {
+        out[r] = vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p[r] + i), 16));
+      }
+    }
+    static void fold(const F (&sum)[4], float* out) noexcept {
+      for (std::size_t r = 0; r < 4; ++r) {
+        const float32x4_t row = sum[r];
+        const float32x2_t two = vadd_f32(vget_low_f32(row), vget_high_f32(row));
+        out[r] = vget_lane_f32(vpadd_f32(two, two), 0);
+      }
     }
   };
 

@@ -14,7 +14,7 @@
 // Kernels that reduce an activation row: norms and quantisation. Beyond lanes.h an instruction set says
 //   S::store_i8(q, parts)   kLanes floats in -127.5..127.5 as int8, rounded to nearest, ties to even
 //   S::kNanStoresZero       whether that of a NaN is 0
-//   S::Q8                   as for dense_quantized_dot.h; here it adds up int8 values
+//   S::Q8                   as for dense_q8_dot.h; here it adds up int8 values
 
 namespace terrace {
 namespace {

@@ -95,26 +95,39 @@ void dot_gathered_q8(const std::int8_t* const* rows, const float* w_scale, std::
   for (std::size_t k = 0; k < n; ++k) dot_q8(rows[k], d, w_scale + k, 1, &x, 1, d, y + k, 1);
 }
 
-// Lane l < 8 holds columns 4l..4l+3 of the even groups, lane 8 + l the same columns of the odd groups: four
-// products are summed as integers, then one fused multiply-add with the group's scale.
+// The products of a group are summed as integers, then one fused multiply-add with the group's scale adds
+// them to sum g mod 4; the last, partial round of four groups is filled up with zeros. At the end of every
+// span the four sums are folded, 4 -> 2 -> 1, and added to the total.
 void dot_q4(const std::uint8_t* w, std::size_t row_stride, const std::uint16_t* w_scale, std::size_t n_rows,
             const QuantizedRow* x, std::size_t n_tokens, std::size_t d, float* y,
             std::size_t y_stride) noexcept {
-  constexpr std::size_t kRun = 4;
+  constexpr std::size_t kRound = kQ4Sums * kQ4Group;
   for (std::size_t r = 0; r < n_rows; ++r) {
     const std::uint8_t* row = w + r * row_stride / 2;
     const std::uint16_t* scale = w_scale + r * row_stride / kQ4Group;
     for (std::size_t t = 0; t < n_tokens; ++t) {
-      Lanes lanes;
-      for (std::size_t c = 0; c < d; c += kRun) {
-        std::int32_t sum = 0;
-        for (std::size_t i = c; i < c + kRun; ++i) sum += (nibble(row, i) - 8) * x[t].q[i];
-        lanes.add_product(c / kRun % Lanes::kCount, static_cast<float>(sum),
-                          bf16_to_f32(scale[c / kQ4Group]));
+      float total = 0.0F;
+      for (std::size_t begin = 0; begin < d; begin += kQ4Span) {
+        const std::size_t end = std::min(begin + kQ4Span, d);
+        float sum[kQ4Sums] = {};
+        for (std::size_t c = begin; c < (end + kRound - 1) / kRound * kRound; c += kQ4Group) {
+          std::int32_t products = 0;
+          for (std::size_t i = c; i < std::min(c + kQ4Group, end); ++i) {
+            products += (nibble(row, i) - 8) * x[t].q[i];
+          }
+          float& to = sum[c / kQ4Group % kQ4Sums];
+          to = std::fma(static_cast<float>(products), c < end ? bf16_to_f32(scale[c / kQ4Group]) : 0.0F, to);
+        }
+        total += (sum[0] + sum[2]) + (sum[1] + sum[3]);
       }
-      y[t * y_stride + r] = lanes.fold() * x[t].scale;
+      y[t * y_stride + r] = total * x[t].scale;
     }
   }
+}
+
+void dot_gathered_q4(const std::uint8_t* const* rows, const std::uint16_t* const* w_scale, std::size_t n,
+                     const QuantizedRow& x, std::size_t d, float* y) noexcept {
+  for (std::size_t k = 0; k < n; ++k) dot_q4(rows[k], d, w_scale[k], 1, &x, 1, d, y + k, 1);
 }
 
 void axpy_f32(const float* a, const float* const* rows, std::size_t n, float* y, std::size_t d) noexcept {
@@ -252,6 +265,7 @@ constexpr DenseKernels kTable = {
     .dot_gathered_f32 = dot_gathered_f32,
     .dot_gathered_bf16 = dot_gathered_bf16,
     .dot_gathered_q8 = dot_gathered_q8,
+    .dot_gathered_q4 = dot_gathered_q4,
     .dot_q8 = dot_q8,
     .dot_q4 = dot_q4,
     .axpy_f32 = axpy_f32,

@@ -21,8 +21,9 @@ inline void settle(const void* p) noexcept { asm volatile("" : : "r"(p) : "memor
 /// The tile registers of this thread while it lives: eight tiles of 16 rows of 64 bytes. About 80 ns.
 class TileRegisters {
  public:
-  /// Tiles in `narrow`, a bit each, have rows of only `narrow_bytes`.
-  explicit TileRegisters(unsigned narrow = 0, std::size_t narrow_bytes = kTileRowBytes) noexcept {
+  /// Tiles in `narrow`, a bit each, have rows of only `narrow_bytes`, those in `low` only `low_rows` rows.
+  explicit TileRegisters(unsigned narrow = 0, std::size_t narrow_bytes = kTileRowBytes, unsigned low = 0,
+                         std::size_t low_rows = kTileRows) noexcept {
     struct alignas(64) Configuration {
       std::uint8_t palette = 1;
       std::uint8_t start_row = 0;
@@ -33,7 +34,8 @@ class TileRegisters {
     for (unsigned i = 0; i < 8; ++i) {
       const bool is_narrow = ((narrow >> i) & 1U) != 0;
       configuration.row_bytes[i] = static_cast<std::uint16_t>(is_narrow ? narrow_bytes : kTileRowBytes);
-      configuration.rows[i] = kTileRows;
+      const bool is_low = ((low >> i) & 1U) != 0;
+      configuration.rows[i] = static_cast<std::uint8_t>(is_low ? low_rows : kTileRows);
     }
     settle(&configuration);
     _tile_loadconfig(&configuration);

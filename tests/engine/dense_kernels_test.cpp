@@ -26,6 +26,7 @@ std::vector<std::size_t> lengths(std::size_t multiple = 1) {
   for (std::size_t d = multiple; d <= 131 || d <= 4 * multiple; d += multiple) result.push_back(d);
   for (const std::size_t d : {256, 512, 1024, 3072}) result.push_back(d);
   if (multiple == 1) result.insert(result.end(), {1023, 1030});
+  if (multiple == kQ4Columns) result.insert(result.end(), {kQ4Span + 64, kQ4Span + 128, 2 * kQ4Span + 192});
   return result;
 }
 
@@ -94,6 +95,7 @@ struct Problem {
         break;
     }
     std::vector<float> result;
+    result.reserve(tokens * rows);
     for (std::size_t t = 0; t < tokens; ++t) {
       result.insert(result.end(), y.begin() + static_cast<std::ptrdiff_t>(t * y_stride),
                     y.begin() + static_cast<std::ptrdiff_t>(t * y_stride + rows));
@@ -103,7 +105,7 @@ struct Problem {
   }
   std::vector<float> run(const DenseKernels& kernels) const { return run(kernels, 0, n_rows, 0, n_tokens); }
 
-  /// Outputs of rows row(0) .. row(n - 1) and the first token from one call; not of q4.
+  /// Outputs of rows row(0) .. row(n - 1) and the first token from one call.
   template <class Row>
   std::vector<float> run_gathered(const DenseKernels& kernels, std::size_t n, Row row) const {
     std::vector<float> y(n), w_scale(n);
@@ -120,6 +122,16 @@ struct Problem {
       for (std::size_t k = 0; k < n; ++k) w_scale[k] = q8_scale[row(k)];
       kernels.dot_gathered_q8(pointers(q8).data(), w_scale.data(), n,
                               {q[0].data() + offset, scales[0], sums[0]}, d, y.data());
+    }
+    if (dtype == DType::kQ4) {
+      std::vector<const std::uint8_t*> rows;
+      std::vector<const std::uint16_t*> row_scales;
+      for (std::size_t k = 0; k < n; ++k) {
+        rows.push_back(q4.data() + offset + row(k) * row_stride / 2);
+        row_scales.push_back(q4_scale.data() + row(k) * row_stride / kQ4Group);
+      }
+      kernels.dot_gathered_q4(rows.data(), row_scales.data(), n, {q[0].data() + offset, scales[0], sums[0]},
+                              d, y.data());
     }
     return y;
   }
@@ -291,8 +303,8 @@ std::vector<float> run_axpy(const DenseKernels& kernels, const Problem& problem,
 
 TEST_CASE("dot_gathered: rows anywhere give the bits of dot") {
   constexpr std::size_t kRows = 11;
-  for (const DType dtype : {DType::kF32, DType::kBf16, DType::kQ8}) {
-    for (const std::size_t d : lengths()) {
+  for (const DType dtype : kDtypes) {
+    for (const std::size_t d : lengths(dtype == DType::kQ4 ? kQ4Columns : 1)) {
       const Problem problem(dtype, kRows, 1, d, d, 1, d);
       const auto row = [&](std::size_t k) { return k * 7 % kRows; };
       std::vector<float> expected;

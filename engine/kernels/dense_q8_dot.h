@@ -10,8 +10,8 @@
 #include "engine/kernels/lanes.h"
 #include "engine/tensor.h"
 
-// Dot products of int8 and 4-bit weight rows with int8 activation rows. Integer sums are exact, so for q8 the
-// order is free; q4 has the lanes of dense_scalar.cpp. Beyond lanes.h an instruction set says
+// Dot products of int8 weight rows with int8 activation rows. Integer sums are exact, so their order is free.
+// Beyond lanes.h an instruction set says
 //   S::kPrefetch                      bytes that each stream fetches ahead; 0 = leave it to the hardware
 //   S::Q8::kBytes                     columns of a step
 //   S::Q8::kRows, kTokens, kStreams   register blocks, see dense_blocks.h
@@ -26,11 +26,6 @@
 //   S::Q8::total(sum, x_sum)          sum of w * x, where x_sum is the sum of x
 //   S::Q8::put_four(a, b, c, d, w_scale, x, y, step)
 //                                     y[k * step] = float(total of the k-th) * (w_scale[k * step] * x.scale)
-//   S::Q4::kRows, kTokens, kStreams
-//   S::Q4::X, X S::Q4::load_x(q)      the activations of a run of 64 columns
-//   S::Q4::W, W S::Q4::load_w(p)      the weights of a run
-//   S::Q4::lanes(W, X, F out[])       kLanes sums of four products each, as floats
-//   S::Q4::scales(p, F out[])         their scales, from the two at p
 
 namespace terrace {
 namespace {
@@ -199,83 +194,6 @@ template <class S>
 void dot_gathered_q8(const std::int8_t* const* rows, const float* w_scale, std::size_t n,
                      const QuantizedRow& x, std::size_t d, float* y) noexcept {
   run_streams<4, 1>(GatheredQ8Dot<S>{rows, w_scale, x, d, y}, n, 1);
-}
-
-template <class S>
-struct Q4Dot {
-  using F = typename S::F;
-  using Q4 = typename S::Q4;
-  static constexpr std::size_t kRows = Q4::kRows;
-  static constexpr std::size_t kTokens = Q4::kTokens;
-  static constexpr std::size_t kStreams = Q4::kStreams;
-  static constexpr std::size_t kParts = terrace::kParts<S>;
-  static constexpr std::size_t kRun = 64;  // columns whose weights share 32 bytes
-
-  const std::uint8_t* w;
-  std::size_t row_stride;  ///< columns
-  const std::uint16_t* w_scale;
-  const QuantizedRow* x;
-  std::size_t d;
-  float* y;
-  std::size_t y_stride;
-  std::size_t ahead;  ///< bytes to prefetch ahead
-
-  std::size_t row_bytes() const noexcept { return d / 2; }
-
-  template <std::size_t R, std::size_t T>
-  void run(std::size_t row, std::size_t row_step, std::size_t token) const noexcept {
-    F sum[R][T][kParts];
-    TERRACE_UNROLL
-    for (std::size_t k = 0; k < R; ++k) {
-      TERRACE_UNROLL
-      for (std::size_t j = 0; j < T; ++j) {
-        TERRACE_UNROLL
-        for (std::size_t p = 0; p < kParts; ++p) sum[k][j][p] = S::set(0.0F);
-      }
-    }
-    const std::uint8_t* const base = w + row * row_stride / 2;
-    const std::uint16_t* const base_scale = w_scale + row * row_stride / kQ4Group;
-    const std::size_t distance = row_step * row_stride;
-    const std::int8_t* xs[T];
-    for (std::size_t j = 0; j < T; ++j) xs[j] = x[token + j].q;
-    for (std::size_t i = 0; i < d; i += kRun) {
-      if constexpr (S::kPrefetch > 0) {
-        TERRACE_UNROLL
-        for (std::size_t k = 0; k < R; ++k) __builtin_prefetch(base + (k * distance + i) / 2 + ahead);
-      }
-      typename Q4::X x_run[T];
-      TERRACE_UNROLL
-      for (std::size_t j = 0; j < T; ++j) x_run[j] = Q4::load_x(xs[j] + i);
-      TERRACE_UNROLL
-      for (std::size_t k = 0; k < R; ++k) {
-        const auto w_run = Q4::load_w(base + (k * distance + i) / 2);
-        F scale[kParts];
-        Q4::scales(base_scale + (k * distance + i) / kQ4Group, scale);
-        TERRACE_UNROLL
-        for (std::size_t j = 0; j < T; ++j) {
-          F products[kParts];
-          Q4::lanes(w_run, x_run[j], products);
-          TERRACE_UNROLL
-          for (std::size_t p = 0; p < kParts; ++p) sum[k][j][p] = S::fma(products[p], scale[p], sum[k][j][p]);
-        }
-      }
-    }
-    TERRACE_UNROLL
-    for (std::size_t k = 0; k < R; ++k) {
-      TERRACE_UNROLL
-      for (std::size_t j = 0; j < T; ++j) {
-        y[(token + j) * y_stride + row + k * row_step] = S::fold(sum[k][j]) * x[token + j].scale;
-      }
-    }
-  }
-};
-
-template <class S>
-void dot_q4(const std::uint8_t* w, std::size_t row_stride, const std::uint16_t* w_scale, std::size_t n_rows,
-            const QuantizedRow* x, std::size_t n_tokens, std::size_t d, float* y,
-            std::size_t y_stride) noexcept {
-  const std::size_t ahead = n_rows >= 2 * S::Q4::kStreams ? S::kPrefetch : 0;
-  run_all(Q4Dot<S>{w, row_stride, w_scale, x, d, y, y_stride, ahead}, n_rows, n_tokens);
 }
 
 }  // namespace
