@@ -43,8 +43,9 @@ constexpr std::size_t multiply_adds_per_byte(Packs packs) noexcept {
     case Packs::kSplit:
       return 3;
     case Packs::kQ8:
-    case Packs::kQ4:
       return 20;
+    case Packs::kQ4:
+      return 8;
   }
   return 1;
 }
