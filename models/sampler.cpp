@@ -25,6 +25,57 @@ std::span<const TokenId> window_of(std::span<const TokenId> context, std::int32_
   return context.last(static_cast<std::size_t>(last_n));
 }
 
+/// +inf counts as the largest finite float.
+float finite(float z) noexcept { return std::min(z, std::numeric_limits<float>::max()); }
+
+/// Whether any z > limit, many at a time.
+bool any_above(std::span<const float> z, double limit) noexcept {
+  constexpr std::size_t kLanes = 16;
+  float largest[kLanes];
+  std::fill_n(largest, kLanes, -std::numeric_limits<float>::infinity());
+  std::size_t i = 0;
+  for (; i + kLanes <= z.size(); i += kLanes) {
+    for (std::size_t l = 0; l < kLanes; ++l) largest[l] = z[i + l] > largest[l] ? z[i + l] : largest[l];
+  }
+  const auto above = [limit](float value) { return value > limit; };
+  return std::any_of(largest, largest + kLanes, above) ||
+         std::any_of(z.begin() + static_cast<std::ptrdiff_t>(i), z.end(), above);
+}
+
+bool has_penalties(const SamplerConfig& c) noexcept {
+  return c.repeat_penalty != 1 || c.frequency_penalty != 0 || c.presence_penalty != 0;
+}
+
+bool changes_anything(const SamplerConfig& c, SamplerStep step) noexcept {
+  switch (step) {
+    case SamplerStep::kPenalties:
+      return has_penalties(c);
+    case SamplerStep::kTopK:
+      return c.top_k > 0;
+    case SamplerStep::kTopP:
+      return c.top_p < 1;
+    case SamplerStep::kMinP:
+      return c.min_p > 0;
+    case SamplerStep::kTemperature:
+      return c.temperature != 1;
+  }
+  return true;
+}
+
+/// So many of the largest logits are all that the chain looks at; 0 if it looks at all of them.
+std::size_t largest_needed(const SamplerConfig& c, std::uint32_t vocab_size) {
+  const auto has = [&](SamplerStep step) {
+    return std::find(c.order.begin(), c.order.end(), step) != c.order.end() && changes_anything(c, step);
+  };
+  if (has(SamplerStep::kPenalties)) return 0;
+  // Every other step keeps the largest.
+  if (has(SamplerStep::kTemperature) && c.temperature <= 0) return 1;
+  const auto first = std::find_if(c.order.begin(), c.order.end(),
+                                  [&](SamplerStep step) { return changes_anything(c, step); });
+  const bool is_top_k = first != c.order.end() && *first == SamplerStep::kTopK && !c.top_k_keeps_ties;
+  return is_top_k && static_cast<std::uint32_t>(c.top_k) < vocab_size ? static_cast<std::size_t>(c.top_k) : 0;
+}
+
 void check(const SamplerConfig& c) {
   const auto require = [](bool holds, const std::string& what, double found) {
     TERRACE_CHECK(holds, kBadArgument, "sampler: " + what + ", found " + std::to_string(found));
@@ -58,6 +109,7 @@ struct Sampler::ByRank {
 Sampler::Sampler(const SamplerConfig& config, std::uint32_t vocab_size)
     : config_(config),
       vocab_size_(vocab_size),
+      n_first_(largest_needed(config, vocab_size)),
       storage_(vocab_size),
       result_(vocab_size),
       counts_(vocab_size) {
@@ -100,7 +152,11 @@ std::span<const TokenProbability> Sampler::distribution(std::span<const float> l
 }
 
 void Sampler::run_chain(std::span<const float> logits, std::span<const TokenId> context) {
-  collect(logits);
+  if (n_first_ > 0) {
+    collect_largest(logits);
+  } else {
+    collect(logits);
+  }
   TERRACE_CHECK(n_candidates_ > 0, kBadArgument,
                 "sampler: no token can be drawn at position " + std::to_string(context.size()) + ": all " +
                     std::to_string(logits.size()) + " logits are NaN or -inf");
@@ -110,12 +166,37 @@ void Sampler::run_chain(std::span<const float> logits, std::span<const TokenId> 
 void Sampler::collect(std::span<const float> logits) {
   std::size_t n = 0;
   for (std::size_t i = 0; i < logits.size(); ++i) {
-    const float finite = std::min(logits[i], std::numeric_limits<float>::max());
-    storage_[n] = {static_cast<TokenId>(i), finite};
+    storage_[n] = {static_cast<TokenId>(i), finite(logits[i])};
     n += logits[i] > -std::numeric_limits<float>::infinity() ? 1 : 0;  // not for NaN
   }
   n_candidates_ = n;
   in_id_order_ = true;
+}
+
+void Sampler::collect_largest(std::span<const float> logits) {
+  // A heap with the last in rank on top. Ids ascend, so a later one that ties with it stays outside.
+  const auto heap = storage_.begin();
+  std::size_t n = 0;
+  std::size_t i = 0;
+  for (; i < logits.size() && n < n_first_; ++i) {
+    if (!(logits[i] > -std::numeric_limits<float>::infinity())) continue;  // nor NaN
+    storage_[n++] = {static_cast<TokenId>(i), finite(logits[i])};
+    std::push_heap(heap, heap + static_cast<std::ptrdiff_t>(n), ByRank{});
+  }
+  const auto end = heap + static_cast<std::ptrdiff_t>(n);
+  for (constexpr std::size_t kRun = 64; i < logits.size(); i += kRun) {
+    const auto run = logits.subspan(i, std::min(kRun, logits.size() - i));
+    if (!any_above(run, storage_[0].logit)) continue;  // as in most runs
+    for (std::size_t k = 0; k < run.size(); ++k) {
+      if (!(finite(run[k]) > storage_[0].logit)) continue;
+      std::pop_heap(heap, end, ByRank{});
+      storage_[n - 1] = {static_cast<TokenId>(i + k), finite(run[k])};
+      std::push_heap(heap, end, ByRank{});
+    }
+  }
+  std::sort_heap(heap, end, ByRank{});
+  n_candidates_ = n;
+  in_id_order_ = n < 2;
 }
 
 void Sampler::run(SamplerStep step, std::span<const TokenId> context) {
@@ -134,8 +215,8 @@ void Sampler::run(SamplerStep step, std::span<const TokenId> context) {
 }
 
 void Sampler::apply_penalties(std::span<const TokenId> window) {
+  if (!has_penalties(config_)) return;
   const double repeat = config_.repeat_penalty;
-  if (repeat == 1 && config_.frequency_penalty == 0 && config_.presence_penalty == 0) return;
   for (const TokenId id : window) {
     TERRACE_CHECK(id >= 0 && static_cast<std::uint32_t>(id) < vocab_size_, kBadToken,
                   "sampler: the context holds token id " + std::to_string(id) +

@@ -91,6 +91,8 @@ class Sampler {
 
   void run_chain(std::span<const float> logits, std::span<const TokenId> context);
   void collect(std::span<const float> logits);
+  /// Only the n_first_ largest, in order of rank.
+  void collect_largest(std::span<const float> logits);
   void run(SamplerStep step, std::span<const TokenId> context);
   void apply_penalties(std::span<const TokenId> window);
   void keep_top_k();
@@ -102,6 +104,7 @@ class Sampler {
 
   SamplerConfig config_;
   std::uint32_t vocab_size_;
+  std::size_t n_first_;                   // the chain looks at so many of the largest logits; 0: at all
   std::vector<Candidate> storage_;        // [vocab_size]; the first n_candidates_ are in use
   std::vector<TokenProbability> result_;  // [vocab_size]; filled from the front
   std::vector<std::uint32_t> counts_;     // by id: occurrences in the window; zero between calls

@@ -59,7 +59,7 @@ struct Session::Impl {
 
   /// Rows per pass of a prefill: enough that every weight byte read serves many tokens, few enough that a
   /// cancel is answered soon and the activations stay in cache.
-  static constexpr std::size_t kPassRows = 64;
+  static constexpr std::size_t kPassRows = 128;
   static_assert(kSnapshotInterval % kPassRows == 0);
 };
 

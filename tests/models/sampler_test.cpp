@@ -98,6 +98,42 @@ TEST_CASE("sampler: the default chain with a temperature of zero is greedy too")
   CHECK(sampler.sample(logits, {}) == std::max_element(logits.begin(), logits.end()) - logits.begin());
 }
 
+TEST_CASE("sampler: chains that look at the largest logits only draw as if they looked at all of them") {
+  std::vector<float> logits = random_logits(1000, 6);
+  for (std::size_t i = 0; i < logits.size(); i += 3) logits[i] = std::round(logits[i]);  // ties
+  for (const std::size_t i : {0, 64, 130}) logits[i] = kNaN;
+  logits[500] = -kInfinity;
+  for (const int top_k : {1, 2, 40, 63, 64, 65, 700, 998}) {
+    for (const double temperature : {0.0, 0.7, 1.0}) {
+      for (const double top_p : {0.9, 1.0}) {
+        CAPTURE(top_k);
+        CAPTURE(temperature);
+        CAPTURE(top_p);
+        SamplerConfig config = plain();
+        config.top_k = top_k;
+        config.temperature = temperature;
+        config.top_p = top_p;
+        Sampler sampler(config, 1000);
+        config.presence_penalty = 1;  // of no token, but the chain must look at all of them
+        config.repeat_last_n = 0;
+        Sampler thorough(config, 1000);
+        for (const std::size_t n : {1000, 650, 41}) {  // of the rest nothing can be drawn
+          std::vector<float> some = logits;
+          if (n == 650) some[70] = some[600] = kInfinity;
+          std::fill(some.begin() + static_cast<std::ptrdiff_t>(n), some.end(), -kInfinity);
+          const auto found = sampler.distribution(some, {});
+          const auto expected = thorough.distribution(some, {});
+          REQUIRE(found.size() == expected.size());
+          for (std::size_t i = 0; i < found.size(); ++i) {
+            CHECK(found[i].id == expected[i].id);
+            CHECK(found[i].probability == expected[i].probability);
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE("sampler: NaN and -inf are never drawn, and a vector of nothing else is an error") {
   Sampler sampler(plain(), 4);
   for (std::size_t n = 0; n < 200; ++n) {
