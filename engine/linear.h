@@ -5,6 +5,7 @@
 
 #include "engine/exec.h"
 #include "engine/kernels/dense_kernels.h"
+#include "engine/largest.h"
 #include "engine/prepared_rows.h"
 #include "engine/tensor.h"
 
@@ -54,6 +55,8 @@ class Linear {
   /// y = W x + b; one phase. x and y must not overlap.
   void forward(Exec& exec, ConstRows x, Rows y) const;
   void forward(Exec& exec, const PreparedRows& x, Rows y) const;
+  /// The largest element of y, for one row x; one phase. y is not written anywhere.
+  Largest largest(Exec& exec, ConstRows x) const;
   /// Rows [begin, end) of the map on the calling thread; for phases that fuse several maps.
   void forward_range(const PreparedRows& x, std::size_t begin, std::size_t end, Rows y) const noexcept;
 

@@ -81,6 +81,14 @@ void Network::logits(Exec& exec, ConstRows x, Rows logits) const {
   logits_.forward(exec, h, logits);
 }
 
+Largest Network::largest_logit(Exec& exec, ConstRows x) const {
+  const ProfileZone zone(exec.profile, Zone::kLogits);
+  const Workspace::Scope scope(exec.ws);
+  const Rows h = take_rows(exec, x.n, x.width);
+  final_norm_.forward(exec, x, h);
+  return logits_.largest(exec, h);
+}
+
 Network::Encoded Network::encode(Exec& exec, const EncoderInput& input, std::size_t n_real,
                                  const RowTick& tick) const {
   const auto* ids = std::get_if<std::span<const TokenId>>(&input);

@@ -35,6 +35,8 @@ class Network {
   void join_streams(const Exec& exec, const Streams& streams, Rows y) const noexcept;
   /// logits = output layer of norm(x).
   void logits(Exec& exec, ConstRows x, Rows logits) const;
+  /// The largest of the logits of one row, which are not written.
+  Largest largest_logit(Exec& exec, ConstRows x) const;
 
   /// The encoder's output: one sequence, or the two streams of a reversible encoder (else `second` is empty).
   struct Encoded {

@@ -7,6 +7,7 @@
 
 #include "attention/threefry.h"
 #include "engine/error.h"
+#include "engine/largest.h"
 
 namespace terrace {
 namespace {
@@ -27,20 +28,6 @@ std::span<const TokenId> window_of(std::span<const TokenId> context, std::int32_
 
 /// +inf counts as the largest finite float.
 float finite(float z) noexcept { return std::min(z, std::numeric_limits<float>::max()); }
-
-/// Whether any z > limit, many at a time.
-bool any_above(std::span<const float> z, double limit) noexcept {
-  constexpr std::size_t kLanes = 16;
-  float largest[kLanes];
-  std::fill_n(largest, kLanes, -std::numeric_limits<float>::infinity());
-  std::size_t i = 0;
-  for (; i + kLanes <= z.size(); i += kLanes) {
-    for (std::size_t l = 0; l < kLanes; ++l) largest[l] = z[i + l] > largest[l] ? z[i + l] : largest[l];
-  }
-  const auto above = [limit](float value) { return value > limit; };
-  return std::any_of(largest, largest + kLanes, above) ||
-         std::any_of(z.begin() + static_cast<std::ptrdiff_t>(i), z.end(), above);
-}
 
 bool has_penalties(const SamplerConfig& c) noexcept {
   return c.repeat_penalty != 1 || c.frequency_penalty != 0 || c.presence_penalty != 0;
@@ -186,7 +173,8 @@ void Sampler::collect_largest(std::span<const float> logits) {
   const auto end = heap + static_cast<std::ptrdiff_t>(n);
   for (constexpr std::size_t kRun = 64; i < logits.size(); i += kRun) {
     const auto run = logits.subspan(i, std::min(kRun, logits.size() - i));
-    if (!any_above(run, storage_[0].logit)) continue;  // as in most runs
+    const auto least = static_cast<float>(storage_[0].logit);  // a float, as nothing has changed it yet
+    if (!Largest::any_at_least(run.data(), run.size(), least)) continue;  // as in most runs
     for (std::size_t k = 0; k < run.size(); ++k) {
       if (!(finite(run[k]) > storage_[0].logit)) continue;
       std::pop_heap(heap, end, ByRank{});

@@ -80,6 +80,9 @@ class Sampler {
   std::span<const TokenProbability> distribution(std::span<const float> logits,
                                                  std::span<const TokenId> context);
 
+  /// Whether sample() takes the first of the largest logits, whatever the seed and the context.
+  bool takes_largest() const noexcept { return n_first_ == 1; }
+
   const SamplerConfig& config() const noexcept { return config_; }
 
  private:

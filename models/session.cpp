@@ -143,6 +143,7 @@ void Session::Impl::pass(std::span<const TokenId> ids, std::size_t first_row, co
   }
   std::copy_n(joined.row(ids.size() - 1), hidden.size(), hidden.begin());
   tokens.insert(tokens.end(), ids.begin(), ids.end());
+  has_logits = false;
   take_snapshot();
 }
 
@@ -154,17 +155,19 @@ void Session::Impl::feed(std::span<const TokenId> ids, const Progress& progress,
     pass(ids.subspan(done, n), done, sink);
     done += n;
     if (progress && !progress(done, ids.size()) && done < ids.size()) {
-      compute_logits();
+      logits_of_last();
       throw Error(ErrorCode::kCancelled, fmt::format("cancelled after {} of {} tokens", done, ids.size()));
     }
   }
-  if (!ids.empty()) compute_logits();
 }
 
-void Session::Impl::compute_logits() {
+std::span<const float> Session::Impl::logits_of_last() {
+  if (has_logits || tokens.empty()) return logits;
   Exec e = exec();
   network().logits(e, {hidden.data(), 1, hidden.size(), hidden.size()},
                    {logits.data(), 1, logits.size(), logits.size()});
+  has_logits = true;
+  return logits;
 }
 
 void Session::Impl::take_encoded(const Network::Encoded& encoded, std::size_t n_real, const RowTick& tick) {
@@ -243,18 +246,31 @@ DocumentTimes Session::document_times() const noexcept { return impl_->document_
 void Session::prefill(std::span<const TokenId> tokens, const Progress& progress, const LogitsSink& sink) {
   impl_->check_tokens(tokens);
   impl_->feed(tokens, progress, sink ? &sink : nullptr);
+  impl_->logits_of_last();
 }
 
 std::span<const float> Session::decode(TokenId token) {
   const std::span<const TokenId> one(&token, 1);
   impl_->check_tokens(one);
   impl_->feed(one, {}, nullptr);
-  return impl_->logits;
+  return impl_->logits_of_last();
+}
+
+TokenId Session::decode_greedy(TokenId token) {
+  Impl& s = *impl_;
+  const std::span<const TokenId> one(&token, 1);
+  s.check_tokens(one);
+  s.feed(one, {}, nullptr);
+  Exec e = s.exec();
+  const Largest best = s.network().largest_logit(e, {s.hidden.data(), 1, s.hidden.size(), s.hidden.size()});
+  TERRACE_CHECK(best.index != Largest::kNowhere, kBadArgument,
+                fmt::format("no token can follow position {}: all logits are NaN or -inf", s.tokens.size()));
+  return static_cast<TokenId>(best.index);
 }
 
 std::span<const float> Session::logits() const {
   TERRACE_CHECK(!impl_->tokens.empty(), kBadArgument, "no token was fed yet, so there are no logits");
-  return impl_->logits;
+  return impl_->logits_of_last();
 }
 
 ThreadTeam::Region Session::hold() { return ThreadTeam::Region(impl_->runtime->team()); }
@@ -282,6 +298,7 @@ void Session::rewind(std::size_t position) {
                                    s.tokens.begin() + static_cast<std::ptrdiff_t>(position));
   s.tokens.resize(restart);
   s.feed(again, {}, nullptr);
+  s.logits_of_last();
 }
 
 Session Session::fork() const {
@@ -294,6 +311,7 @@ Session Session::fork() const {
   copy->tokens.assign(s.tokens.begin(), s.tokens.end());
   copy->hidden = s.hidden;
   copy->logits = s.logits;
+  copy->has_logits = s.has_logits;
   for (std::size_t i = 0; s.recurrent_floats() && i <= s.tokens.size() / kSnapshotInterval; ++i) {
     std::copy_n(s.snapshot(i).begin(), s.recurrent_floats(), copy->snapshot(i).begin());
   }

@@ -78,6 +78,11 @@ class Session {
   /// Throws Error{kBadToken, kContextFull} before any change.
   std::span<const float> decode(TokenId token);
 
+  /// Feeds one token and returns the first of the most likely ones to follow it: what a sampler with
+  /// temperature 0 takes from decode(). Logits are not written; logits() computes them when asked. Throws as
+  /// decode(), and Error{kBadArgument} after the token was fed if all logits are NaN or -inf.
+  TokenId decode_greedy(TokenId token);
+
   /// The logits after the last token. Throws Error{kBadArgument} when the context is empty.
   std::span<const float> logits() const;
 

@@ -115,6 +115,7 @@ void Session::Impl::load(ByteSource& source) {
   }
   read_array(source, hidden.data(), hidden.size());
   read_array(source, logits.data(), logits.size());
+  has_logits = true;
   const std::size_t n_snapshots = tokens.size() / kSnapshotInterval + 1;
   read_array(source, snapshots.as<float>().data(), recurrent_floats() ? n_snapshots * recurrent_floats() : 0);
   state.load(source, encoder_rows + n);
@@ -127,6 +128,7 @@ void Session::Impl::load(ByteSource& source) {
 }
 
 void Session::save(const std::string& path) const {
+  impl_->logits_of_last();
   CountingSink size;
   impl_->save(size);
   AtomicFile file(path, size.size() + sizeof(std::uint64_t));

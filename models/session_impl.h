@@ -31,8 +31,9 @@ struct Session::Impl {
   DocumentTimes document_times;
   std::vector<TokenId> tokens;
   std::vector<float> hidden;  ///< row that the final norm sees, of the last token
-  std::vector<float> logits;
-  VirtualBuffer snapshots;  ///< recurrent block at every multiple of kSnapshotInterval tokens
+  std::vector<float> logits;  ///< of the last token, if has_logits
+  bool has_logits = false;    ///< false after decode_greedy(); then `hidden` can make them
+  VirtualBuffer snapshots;    ///< recurrent block at every multiple of kSnapshotInterval tokens
 
   Workspace workspace;
   Profile* profile = nullptr;
@@ -49,9 +50,10 @@ struct Session::Impl {
   void pass(std::span<const TokenId> ids, std::size_t first_row, const LogitsSink* sink);
   /// Prefills the encoder's rows into the decoder, or projects them for cross attention.
   void take_encoded(const Network::Encoded& encoded, std::size_t n_real, const RowTick& tick);
+  /// Leaves the logits to be computed.
   void feed(std::span<const TokenId> ids, const Progress& progress, const LogitsSink* sink);
   void encode(const EncoderInput& input, const Progress& progress);
-  void compute_logits();
+  std::span<const float> logits_of_last();
   void take_snapshot();
 
   void save(ByteSink& sink) const;

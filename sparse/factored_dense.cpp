@@ -104,6 +104,7 @@ void FactoredDense::forward(Exec& exec, ConstRows x, Rows y, const UpcomingWeigh
 }
 
 void FactoredDense::forward_batch(Exec& exec, ConstRows x, Rows y, const UpcomingWeights& upcoming) const {
+  TERRACE_DCHECK(y.n == 1 || y.stride == d_out());
   const Workspace::Scope scope(exec.ws);
   const GatedRows gated(exec, *kernels_, proj_.dtype, gate_, x);
   const bool many_modules = n_modules() / exec.team.size() >= kModulesPerThread;
@@ -117,8 +118,36 @@ void FactoredDense::forward_batch(Exec& exec, ConstRows x, Rows y, const Upcomin
   exec.for_range(proj_.rows, gated.panel(0).n_packed() > 0 ? kPackRows : 8, work_per_row(gated.size()),
                  [&](std::size_t begin, std::size_t end) {
                    for (std::size_t p = 0; p < gated.n_panels(); ++p)
-                     add_panel(p, gated.panel(p), 0, begin, end - begin, y);
+                     add_panel(p, gated.panel(p), 0, begin, end - begin, y.data + begin, proj_.rows);
                  });
+}
+
+Largest FactoredDense::largest(Exec& exec, ConstRows x) const {
+  TERRACE_DCHECK(x.n == 1);
+  const Workspace::Scope scope(exec.ws);
+  const GatedRows gated(exec, *kernels_, proj_.dtype, gate_, x);
+  exec.for_range(n_modules(), kModulesPerThread, x.width * sizeof(float),
+                 [&](std::size_t begin, std::size_t end) { gated.fill(begin, end); });
+  for (std::size_t p = 0; p < gated.n_panels(); ++p) gated.panel(p).pack(exec, *kernels_, packs_);
+  const std::size_t n_blocks = (proj_.rows + kRowBlock - 1) / kRowBlock;
+  const std::uint32_t n_chunks = exec.chunks_of(n_blocks, kRowBlock * work_per_row(n_modules()));
+  auto* const found = exec.ws.take<Largest>(n_chunks);
+  auto* const outputs = exec.ws.take<float>(n_chunks * kRowBlock * n_modules());
+  exec.team.run(n_chunks, [&](std::uint32_t chunk) {
+    float* const y = outputs + chunk * kRowBlock * n_modules();
+    Largest largest;
+    for (std::size_t block = n_blocks * chunk / n_chunks; block < n_blocks * (chunk + 1) / n_chunks;
+         ++block) {
+      const std::size_t row = block * kRowBlock;
+      const std::size_t n = std::min(kRowBlock, proj_.rows - row);
+      for (std::size_t p = 0; p < gated.n_panels(); ++p) add_panel(p, gated.panel(p), 0, row, n, y, n);
+      for (std::size_t s = 0; s < n_modules(); ++s) largest.take(y + s * n, n, s * proj_.rows + row);
+    }
+    found[chunk] = largest;
+  });
+  Largest largest;
+  for (std::uint32_t chunk = 0; chunk < n_chunks; ++chunk) largest.take(found[chunk]);
+  return largest;
 }
 
 void FactoredDense::forward_by_modules(Exec& exec, const GatedRows& gated, Rows y,
@@ -144,7 +173,8 @@ void FactoredDense::forward_by_modules(Exec& exec, const GatedRows& gated, Rows 
       for (std::size_t block = 0; block < n_blocks; ++block) {
         if (p == 0) upcoming.prefetch_part(chunk * n_blocks + block, n_chunks * n_blocks);
         const std::size_t row = block * kRowBlock;
-        add_panel(p, rows, begin, row, std::min(kRowBlock, proj_.rows - row), y);
+        add_panel(p, rows, begin, row, std::min(kRowBlock, proj_.rows - row),
+                  y.data + begin * proj_.rows + row, proj_.rows);
       }
     }
   });
@@ -155,26 +185,23 @@ std::size_t FactoredDense::work_per_row(std::size_t n_gated) const noexcept {
 }
 
 void FactoredDense::add_panel(std::size_t p, const PreparedRows& gated, std::size_t first, std::size_t row,
-                              std::size_t n_rows, Rows y) const noexcept {
+                              std::size_t n_rows, float* out, std::size_t out_stride) const noexcept {
   alignas(kCacheLine) float partial[kRowBlock * kMaxGatedRows];
   const std::size_t last_panel = (d_in() + kPanel - 1) / kPanel - 1;
   const WeightView panel = proj_.slice_columns(p * kPanel, gated.width());
-  TERRACE_DCHECK(y.n == 1 || y.stride == d_out());
-  for (std::size_t end = row + n_rows; row < end; row += kRowBlock) {
+  for (const std::size_t end = row + n_rows; row < end; row += kRowBlock, out += kRowBlock) {
     const std::size_t n = std::min(kRowBlock, end - row);
     const WeightView w = panel.slice_rows(row, n);
     for (std::size_t begin = 0; begin < gated.size(); begin += kMaxGatedRows) {
       const std::size_t n_gated = std::min(kMaxGatedRows, gated.size() - begin);
-      // Outputs of a gated row lie proj_.rows behind those of the one before.
-      float* const out = y.data + (first + begin) * proj_.rows + row;
-      dot_rows(*kernels_, w, 0, n, gated.slice(begin, n_gated), p == 0 ? out : partial,
-               p == 0 ? proj_.rows : n);
-      for (std::size_t i = 0; i < n_gated && p > 0; ++i) {
-        kernels_->add(out + i * proj_.rows, partial + i * n, n);
-      }
+      float* const y = out + begin * out_stride;
+      dot_rows(*kernels_, w, 0, n, gated.slice(begin, n_gated), p == 0 ? y : partial,
+               p == 0 ? out_stride : n);
+      for (std::size_t i = 0; i < n_gated && p > 0; ++i)
+        kernels_->add(y + i * out_stride, partial + i * n, n);
       for (std::size_t i = 0; i < n_gated && bias_ && p == last_panel; ++i) {
         const std::size_t column = (first + begin + i) % n_modules() * proj_.rows + row;
-        kernels_->add(out + i * proj_.rows, bias_ + column, n);
+        kernels_->add(y + i * out_stride, bias_ + column, n);
       }
     }
   }

@@ -5,6 +5,7 @@
 
 #include "engine/exec.h"
 #include "engine/kernels/dense_kernels.h"
+#include "engine/largest.h"
 #include "engine/prefetch.h"
 #include "engine/prepared_rows.h"
 #include "engine/tensor.h"
@@ -40,6 +41,8 @@ class FactoredDense {
   /// y = layer(x); one phase for one token, else two or three per block of tokens. x and y must not overlap.
   /// Of one token, thread i of n also asks for the i-th of n parts of `upcoming`.
   void forward(Exec& exec, ConstRows x, Rows y, const UpcomingWeights& upcoming = {}) const;
+  /// The largest element of y, for one row x; three phases. y is not written anywhere.
+  Largest largest(Exec& exec, ConstRows x) const;
 
  private:
   class GatedRows;  // the gated inputs of a few tokens
@@ -51,9 +54,10 @@ class FactoredDense {
   /// Work of a row of the projection for so many gated rows, as Exec::for_range counts it.
   std::size_t work_per_row(std::size_t n_gated) const noexcept;
   /// Rows [row, row + n_rows) of the projection for gated rows, of which the first is row `first` of the
-  /// batch, over the columns of panel p: put into y by the first panel, added by the others.
+  /// batch, over the columns of panel p: put where `out` is by the first panel, added by the others. Outputs
+  /// of a gated row lie out_stride behind those of the one before.
   void add_panel(std::size_t p, const PreparedRows& gated, std::size_t first, std::size_t row,
-                 std::size_t n_rows, Rows y) const noexcept;
+                 std::size_t n_rows, float* out, std::size_t out_stride) const noexcept;
 
   const DenseKernels* kernels_ = nullptr;
   Packs packs_ = Packs::kNone;  ///< of the gated rows

@@ -22,6 +22,13 @@ void LowRankDense::forward(Exec& exec, ConstRows x, Rows y) const {
   up_.forward(exec, low, y);
 }
 
+Largest LowRankDense::largest(Exec& exec, ConstRows x) const {
+  const Workspace::Scope scope(exec.ws);
+  const Rows low{exec.ws.take<float>(x.n * down_.d_out()), x.n, down_.d_out(), down_.d_out()};
+  down_.forward(exec, x, low);
+  return up_.largest(exec, low);
+}
+
 Projection::Projection(const Map& map) : map_(map) {
   const auto* const conv = std::get_if<LocallyConvDense>(&map_);
   TERRACE_CHECK(!conv || conv->n_steps() == 1, kBadArgument,
@@ -47,6 +54,23 @@ void Projection::forward(Exec& exec, ConstRows x, Rows y) const {
           map.forward(exec, x, std::span<float>{}, y);
         } else {
           map.forward(exec, x, y);
+        }
+      },
+      map_);
+}
+
+Largest Projection::largest(Exec& exec, ConstRows x) const {
+  return std::visit(
+      [&](const auto& map) {
+        if constexpr (requires { map.largest(exec, x); }) {
+          return map.largest(exec, x);
+        } else {
+          const Workspace::Scope scope(exec.ws);
+          const Rows y{exec.ws.take<float>(d_out_), 1, d_out_, d_out_};
+          forward(exec, x, y);
+          Largest largest;
+          largest.take(y.data, d_out_, 0);
+          return largest;
         }
       },
       map_);

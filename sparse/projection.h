@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <variant>
 
+#include "engine/largest.h"
 #include "engine/linear.h"
 #include "sparse/factored_dense.h"
 #include "sparse/module_conv.h"
@@ -23,6 +24,8 @@ class LowRankDense {
   std::size_t bytes_per_token() const noexcept { return down_.weight().bytes() + up_.weight().bytes(); }
 
   void forward(Exec& exec, ConstRows x, Rows y) const;
+  /// The largest element of y, for one row x. y is not written anywhere.
+  Largest largest(Exec& exec, ConstRows x) const;
 
  private:
   Linear down_;
@@ -45,11 +48,14 @@ class Projection {
   std::size_t d_out() const noexcept { return d_out_; }
   /// Bytes of weights that one call reads.
   std::size_t bytes_per_token() const noexcept { return bytes_per_token_; }
-  /// The map, for callers that fuse or specialise (an output layer that only needs the best logits, say).
+  /// The map, for callers that fuse or specialise.
   const Map& map() const noexcept { return map_; }
 
   /// y = map(x). x and y must not overlap.
   void forward(Exec& exec, ConstRows x, Rows y) const;
+  /// The largest element of y, for one row x. Maps that end in rows of weights, as the output layers of all
+  /// presets do, do not write y anywhere; others write it to the workspace.
+  Largest largest(Exec& exec, ConstRows x) const;
 
  private:
   Map map_;

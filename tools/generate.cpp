@@ -140,11 +140,11 @@ StopReason continue_text(const Options& options, Session& session, TokenPrinter&
   Sampler sampler(options.sampler, session.model().config().vocab_size);
   const TokenId end = session.model().config().tokens.end;
   const auto region = session.hold();
-  std::span<const float> logits = session.logits();
+  TokenId next = sampler.sample(session.logits(), session.tokens());
   while (true) {
     if (Interrupt::requested()) return StopReason::kInterrupted;
     if (stats.decode_tokens == options.n_predict) return StopReason::kLimit;
-    const TokenId id = sampler.sample(logits, session.tokens());
+    const TokenId id = next;
     if (id == end) return StopReason::kEndToken;
     const bool go_on = printer.print(id);
     ++stats.decode_tokens;
@@ -154,7 +154,16 @@ StopReason continue_text(const Options& options, Session& session, TokenPrinter&
     if (last && options.state_save.empty()) return StopReason::kLimit;
     if (session.position() == session.max_context())
       return last ? StopReason::kLimit : StopReason::kContextFull;
-    logits = session.decode(id);
+    if (last) {
+      session.decode(id);  // for the state
+      return StopReason::kLimit;
+    }
+    if (sampler.takes_largest()) {
+      next = session.decode_greedy(id);
+    } else {
+      const std::span<const float> logits = session.decode(id);
+      next = sampler.sample(logits, session.tokens());
+    }
   }
 }
 

@@ -3,6 +3,9 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <limits>
+
 #include "tests/support/expect_error.h"
 #include "tests/support/layer_runs.h"
 #include "tests/support/stored_weight.h"
@@ -23,6 +26,74 @@ void check_projection(const Projection& projection, DType dtype, const std::vect
   TestExec exec(2);
   CHECK(relative_difference(run_layer(exec.get(), layer, x, {kRows}), expected) < 2 * tolerance(dtype));
   check_same_bits(layer, x);
+  for (std::size_t t = 0; t < kRows; ++t) {
+    const ConstRows row(x.data() + t * projection.d_in(), 1, projection.d_in(), projection.d_in());
+    const std::vector<float> y = run_layer(exec.get(), layer, {row.data, row.data + row.width}, {1});
+    const auto largest = std::max_element(y.begin(), y.end());
+    const Largest found = projection.largest(exec.get(), row);
+    CHECK(found.value == *largest);
+    CHECK(found.index == static_cast<std::size_t>(largest - y.begin()));
+  }
+}
+
+TEST_CASE("Largest: the first of the largest numbers, in whatever order they are looked at") {
+  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  std::vector<float> z = random_floats(1000, 3);
+  for (const std::size_t i : {0, 64, 999}) z[i] = kNan;
+  z[5] = -kInfinity;
+  for (const float top : {7.0F, kInfinity}) {
+    for (const std::size_t first : {1, 63, 65, 500, 998}) {
+      std::vector<float> with_top = z;
+      with_top[first] = with_top[(first + 998) / 2] = with_top[998] = top;
+      for (const std::size_t cut : {1, 16, 100, 999}) {
+        Largest before, after;
+        before.take(with_top.data(), cut, 0);
+        after.take(with_top.data() + cut, z.size() - cut, cut);
+        Largest forwards = before, backwards = after;
+        forwards.take(after);
+        backwards.take(before);
+        for (const Largest& found : {forwards, backwards}) {
+          CHECK(found.value == top);
+          CHECK(found.index == first);
+        }
+      }
+    }
+  }
+  Largest none;
+  const std::vector<float> nothing(100, kNan);
+  none.take(nothing.data(), nothing.size(), 0);
+  none.take(z.data() + 5, 1, 5);
+  CHECK(none.index == Largest::kNowhere);
+}
+
+TEST_CASE("largest: maps of more rows than a block, panels and threads find what forward() gives") {
+  const std::size_t d = 2112;  // three panels of a multiplicative layer
+  const std::vector<float> x = random_floats(d, 1);
+  const std::vector<float> bias = random_floats(5000, 2);
+  for (const DenseKernels* kernels : available_dense_kernels()) {
+    for (const DType dtype : kAllDtypes) {
+      CAPTURE(kernels->name);
+      CAPTURE(dtype_name(dtype));
+      const StoredWeight dense(dtype, 3001, d, 3, 0.2F);
+      const StoredWeight gate(dtype, 8, d, 4);
+      const StoredWeight shared(dtype, 601, d, 5, 0.2F);
+      for (const Projection& projection :
+           {Projection(Linear(*kernels, dense.view(), bias.data())),
+            Projection(FactoredDense(*kernels, gate.view(), shared.view(), bias.data()))}) {
+        for (const unsigned threads : {1, 3}) {
+          TestExec exec(threads);
+          std::vector<float> y(projection.d_out());
+          const ConstRows row(x.data(), 1, d, d);
+          projection.forward(exec.get(), row, {y.data(), 1, y.size(), y.size()});
+          const auto largest = std::max_element(y.begin(), y.end());
+          const Largest found = projection.largest(exec.get(), row);
+          CHECK(found.value == *largest);
+          CHECK(found.index == static_cast<std::size_t>(largest - y.begin()));
+        }
+      }
+    }
+  }
 }
 
 TEST_CASE("Projection: every kind, dtype and ISA agrees with its formula in double") {
