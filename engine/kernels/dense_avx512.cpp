@@ -74,7 +74,7 @@ struct Avx512 : Avx512Common {
 struct PackedQ4 : PackedQ4Avx512 {
   // A sum of eight pairs is at most 8 * 2 * 15 * 127 = 30480: a group fits 16 bits.
   struct Vectors {
-    static constexpr std::size_t kRows = 8;
+    static constexpr std::size_t kRows = 16;
     using Sums = __m512i;
     using X = __m512i;
     static X load_x(const std::byte* x) noexcept { return load_bytes(x); }

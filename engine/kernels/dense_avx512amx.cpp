@@ -115,8 +115,7 @@ void multiply_panel(const WeightPanel& panel, std::size_t n_steps, const std::by
 
 constexpr std::int32_t kNoOffset[kTileRows] = {};
 
-/// From here on it pays to copy weights: of 64 rows a third more time, of 128 none to a fifth less, of 256 an
-/// eighth to a fifth less (d = 1024 to 4096).
+/// From here on copying weights saves more than it costs; of 64 rows it costs more.
 constexpr std::size_t kManyTokens = 8 * kTileRows;
 
 /// Many activation rows: 32 weight rows and a panel of columns stay in L1 while all packs pass. A block of

@@ -56,7 +56,7 @@ void dot_packed_q8(const std::int8_t* w, std::size_t row_stride, const float* w_
 
 struct PackedQ4 : PackedQ4Avx512 {
   struct Vectors {
-    static constexpr std::size_t kRows = 8;
+    static constexpr std::size_t kRows = 16;
     using Sums = __m512i;
     using X = __m512i;
     static X load_x(const std::byte* x) noexcept { return load_bytes(x); }

@@ -12,10 +12,8 @@
 #include "engine/tensor.h"
 
 // Many int8 activation rows against 4-bit weight rows, bits of dot_q4: sixteen activation rows lie side by
-// side, as in a pack for q8, and are the lanes. Sixteen weight rows are unpacked to bytes, a span at a time,
-// for all packs. The sums of a group are exact integers, so it does not matter how they come about; their
-// floats are added sum by sum: 0, 2, 1, 3, each over all of its groups in the span, so that sixteen rows need
-// only one register per row.
+// side, as in a pack for q8, and are the lanes. Sixteen weight rows are unpacked to bytes, a span at a time, for
+// all packs. The sums of a group are exact integers, so it does not matter how they come about.
 //
 // A pack: columns four by four, [column / 4][activation row][column % 4], then for each group -8 times the
 // sum of each activation row, int32 [group][activation row]: (n - 8) x = n x - 8 x for nibbles n that stay
@@ -105,49 +103,43 @@ inline void multiply_group_by_group(const UnpackedQ4& rows, std::size_t n_groups
   using F = typename S::F;
   constexpr std::size_t kRows = V::kRows;
   constexpr std::size_t kQuad = 4;
-  const auto each = [](auto act) {
+  for (std::size_t row = 0; row < kPackRows; row += kRows) {
+    // In memory: in registers they would push the integer sums out, which every step needs.
+    alignas(64) float sum[kQ4Sums][kRows][kPackRows] = {};
+    for (std::size_t g = 0; g < n_groups; ++g) {
+      const std::int8_t* const w = &rows.w[g / 2][row][g % 2 * kQ4Group];
+      const std::byte* const x = pack + g * kQ4Group * kPackRows;
+      const std::int32_t* const group_sums = sums + g * kPackRows;
+      typename V::Sums products[kRows];
+      TERRACE_UNROLL
+      for (std::size_t r = 0; r < kRows; ++r) products[r] = V::start(group_sums);
+      for (std::size_t c = 0; c < kQ4Group; c += kQuad) {
+        const typename V::X quad = V::load_x(x + c * kPackRows);
+        TERRACE_UNROLL
+        for (std::size_t r = 0; r < kRows; ++r) V::add(products[r], w + r * kQ4Columns + c, quad);
+      }
+      TERRACE_UNROLL
+      for (std::size_t r = 0; r < kRows; ++r) {
+        F floats[kParts<S>];
+        V::finish(products[r], group_sums, floats);
+        const F scale = S::set(rows.scale[g][row + r]);
+        TERRACE_UNROLL
+        for (std::size_t p = 0; p < kParts<S>; ++p) {
+          float* const to = sum[g % kQ4Sums][r] + p * S::kWidth;
+          S::store(to, S::fma(floats[p], scale, S::load(to)));
+        }
+      }
+    }
     TERRACE_UNROLL
     for (std::size_t r = 0; r < kRows; ++r) {
       TERRACE_UNROLL
-      for (std::size_t p = 0; p < kParts<S>; ++p) act(r, p);
-    }
-  };
-  for (std::size_t row = 0; row < kPackRows; row += kRows) {
-    F folded[2][kRows][kParts<S>];  // sum 0 + sum 2, sum 1 + sum 3
-    for (std::size_t k = 0; k < 2; ++k) {
-      F sum[2][kRows][kParts<S>];
-      for (std::size_t half = 0; half < 2; ++half) {
-        F chain[kRows][kParts<S>];
-        each([&](std::size_t r, std::size_t p) { chain[r][p] = S::set(0.0F); });
-        for (std::size_t g = k + 2 * half; g < n_groups; g += kQ4Sums) {
-          const std::int8_t* const w = &rows.w[g / 2][row][g % 2 * kQ4Group];
-          const std::byte* const x = pack + g * kQ4Group * kPackRows;
-          const std::int32_t* const group_sums = sums + g * kPackRows;
-          typename V::Sums products[kRows];
-          TERRACE_UNROLL
-          for (std::size_t r = 0; r < kRows; ++r) products[r] = V::start(group_sums);
-          for (std::size_t c = 0; c < kQ4Group; c += kQuad) {
-            const typename V::X quad = V::load_x(x + c * kPackRows);
-            TERRACE_UNROLL
-            for (std::size_t r = 0; r < kRows; ++r) V::add(products[r], w + r * kQ4Columns + c, quad);
-          }
-          TERRACE_UNROLL
-          for (std::size_t r = 0; r < kRows; ++r) {
-            F floats[kParts<S>];
-            V::finish(products[r], group_sums, floats);
-            const F scale = S::set(rows.scale[g][row + r]);
-            TERRACE_UNROLL
-            for (std::size_t p = 0; p < kParts<S>; ++p) chain[r][p] = S::fma(floats[p], scale, chain[r][p]);
-          }
-        }
-        each([&](std::size_t r, std::size_t p) { sum[half][r][p] = chain[r][p]; });
+      for (std::size_t p = 0; p < kParts<S>; ++p) {
+        const auto part = [&](std::size_t k) { return S::load(sum[k][r] + p * S::kWidth); };
+        const F folded = S::add(S::add(part(0), part(2)), S::add(part(1), part(3)));
+        float* const to = totals.of[row + r] + p * S::kWidth;
+        S::store(to, S::add(S::load(to), folded));
       }
-      each([&](std::size_t r, std::size_t p) { folded[k][r][p] = S::add(sum[0][r][p], sum[1][r][p]); });
     }
-    each([&](std::size_t r, std::size_t p) {
-      float* const to = totals.of[row + r] + p * S::kWidth;
-      S::store(to, S::add(S::load(to), S::add(folded[0][r][p], folded[1][r][p])));
-    });
   }
 }
 
