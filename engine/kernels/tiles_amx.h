@@ -14,6 +14,11 @@ namespace {
 constexpr std::size_t kTileRows = 16;
 constexpr std::size_t kTileRowBytes = 64;
 
+/// int32 sums of a tile: [weight row][activation row].
+struct alignas(64) TileSums {
+  std::int32_t sum[kTileRows][kTileRows];
+};
+
 /// What is written at p before is there after, and what is written after was not before: GCC's intrinsics
 /// that load tiles do not say what memory they read, so the compiler could leave stores out or move them.
 inline void settle(const void* p) noexcept { asm volatile("" : : "r"(p) : "memory"); }

@@ -55,7 +55,8 @@ TEST_CASE("dot_rows: any number of rows, tokens and columns gives the bits of th
   TestExec exec(2);
   constexpr std::size_t kRows = 53;
   for (const DType dtype : kAllDtypes) {
-    for (const std::size_t d : {1, 15, 16, 40, 64, 68, 100, 128, 192, 432, 576, 802, 1024, 1088, 1296, 2112}) {
+    for (const std::size_t d :
+         {1, 15, 16, 40, 64, 68, 100, 128, 192, 432, 576, 802, 1024, 1088, 1296, 2112}) {
       if (dtype == DType::kQ4 && d % kQ4Columns != 0) continue;
       const StoredWeight w(dtype, kRows, d, d);
       for (const std::size_t n : {1, 7, 8, 15, 16, 17, 23, 24, 40, 75, 139}) {
