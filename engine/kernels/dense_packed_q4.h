@@ -12,8 +12,8 @@
 #include "engine/tensor.h"
 
 // Many int8 activation rows against 4-bit weight rows, bits of dot_q4: sixteen activation rows lie side by
-// side, as in a pack for q8, and are the lanes. Sixteen weight rows are unpacked to bytes, a span at a time, for
-// all packs. The sums of a group are exact integers, so it does not matter how they come about.
+// side, as in a pack for q8, and are the lanes. Sixteen weight rows are unpacked to bytes, a span at a time,
+// for all packs. The sums of a group are exact integers, so it does not matter how they come about.
 //
 // A pack: columns four by four, [column / 4][activation row][column % 4], then for each group -8 times the
 // sum of each activation row, int32 [group][activation row]: (n - 8) x = n x - 8 x for nibbles n that stay
