@@ -53,7 +53,7 @@ inline double fma_peak(Isa isa) {
   float (*loop)() = nullptr;
   std::size_t width = 0;
 #if defined(__x86_64__)
-  if (isa == Isa::kAvx2) loop = fma_chains_avx2, width = 8;
+  if (isa == Isa::kAvx2 || isa == Isa::kAvxVnni) loop = fma_chains_avx2, width = 8;
   if (isa == Isa::kAvx512 || isa == Isa::kAvx512Vnni || isa == Isa::kAvx512Amx)
     loop = fma_chains_avx512, width = 16;
 #endif

@@ -2,6 +2,7 @@
 # The only place where instruction-set flags appear. Nothing else in the tree is compiled above the baseline.
 set(TERRACE_ISA_FLAGS_scalar "")
 set(TERRACE_ISA_FLAGS_avx2 -mavx2 -mfma)
+set(TERRACE_ISA_FLAGS_avxvnni ${TERRACE_ISA_FLAGS_avx2} -mavxvnni)
 set(TERRACE_ISA_FLAGS_avx512 -mavx2 -mfma -mavx512f -mavx512cd -mavx512dq -mavx512bw -mavx512vl)
 set(TERRACE_ISA_FLAGS_avx512vnni ${TERRACE_ISA_FLAGS_avx512} -mavx512vnni)
 set(TERRACE_ISA_FLAGS_avx512amx ${TERRACE_ISA_FLAGS_avx512vnni} -mavx512bf16 -mamx-tile -mamx-int8 -mamx-bf16)
@@ -9,7 +10,7 @@ set(TERRACE_ISA_FLAGS_neon "")
 set(TERRACE_ISA_FLAGS_neondot -march=armv8.2-a+dotprod)
 
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
-  set(TERRACE_ISAS scalar avx2 avx512 avx512vnni avx512amx)
+  set(TERRACE_ISAS scalar avx2 avxvnni avx512 avx512vnni avx512amx)
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$")
   set(TERRACE_ISAS scalar neon neondot)
 else()

@@ -22,12 +22,17 @@
 namespace terrace {
 namespace {
 
-constexpr std::array kAllIsas = {Isa::kScalar,    Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Vnni,
-                                 Isa::kAvx512Amx, Isa::kNeon, Isa::kNeonDot};
+constexpr std::array kAllIsas = {Isa::kScalar,     Isa::kAvx2,      Isa::kAvxVnni, Isa::kAvx512,
+                                 Isa::kAvx512Vnni, Isa::kAvx512Amx, Isa::kNeon,    Isa::kNeonDot};
 
 #if defined(__x86_64__)
 // __builtin_cpu_supports also asks the operating system (XCR0) whether it saves the wide registers.
 bool cpu_has_avx2() noexcept { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+bool cpu_has_avx_vnni() noexcept {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  constexpr unsigned kAvxVnniBit = 1U << 4;
+  return cpu_has_avx2() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & kAvxVnniBit) != 0;
+}
 bool cpu_has_avx512() noexcept {
   return cpu_has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512cd") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
@@ -64,6 +69,8 @@ const char* isa_name(Isa isa) noexcept {
       return "scalar";
     case Isa::kAvx2:
       return "avx2";
+    case Isa::kAvxVnni:
+      return "avxvnni";
     case Isa::kAvx512:
       return "avx512";
     case Isa::kAvx512Vnni:
@@ -85,6 +92,8 @@ bool isa_available(Isa isa) noexcept {
 #if defined(__x86_64__)
     case Isa::kAvx2:
       return cpu_has_avx2();
+    case Isa::kAvxVnni:
+      return cpu_has_avx_vnni();
     case Isa::kAvx512:
       return cpu_has_avx512();
     case Isa::kAvx512Vnni:
@@ -138,7 +147,7 @@ Isa parse_isa(std::string_view name) {
   }
   throw Error(ErrorCode::kBadArgument,
               "unknown instruction set '" + std::string(name) +
-                  "'; expected one of scalar, avx2, avx512, avx512vnni, avx512amx, neon, neondot");
+                  "'; expected one of scalar, avx2, avxvnni, avx512, avx512vnni, avx512amx, neon, neondot");
 }
 
 Isa isa_from_environment() {

@@ -11,6 +11,7 @@ namespace terrace {
 enum class Isa : std::uint8_t {
   kScalar,      ///< the specification; runs anywhere
   kAvx2,        ///< AVX2 + FMA
+  kAvxVnni,     ///< kAvx2 + AVX-VNNI (int8 dot products without AVX-512)
   kAvx512,      ///< AVX-512 F/CD/DQ/BW/VL
   kAvx512Vnni,  ///< kAvx512 + VNNI (int8 dot products)
   kAvx512Amx,   ///< kAvx512Vnni + AMX-INT8, AMX-BF16 (tiles of products, for many activation rows)
@@ -18,7 +19,7 @@ enum class Isa : std::uint8_t {
   kNeonDot      ///< kNeon + SDOT
 };
 
-/// Name as used by TERRACE_ISA: scalar, avx2, avx512, avx512vnni, avx512amx, neon, neondot.
+/// Name as used by TERRACE_ISA: scalar, avx2, avxvnni, avx512, avx512vnni, avx512amx, neon, neondot.
 const char* isa_name(Isa isa) noexcept;
 
 /// True if kernels for `isa` were built and this CPU (and its operating system) can run them.

@@ -9,7 +9,7 @@ set -euo pipefail
 
 build=${1:?usage: check_isa_objects.sh BUILD_DIR}
 mapfile -t objects < <(find "$build" -path '*/kernels/*' -regextype posix-extended \
-  -regex '.*_(avx2|avx512|avx512vnni|avx512amx|neon|neondot)\.cpp\.o' | sort)
+  -regex '.*_(avx2|avxvnni|avx512|avx512vnni|avx512amx|neon|neondot)\.cpp\.o' | sort)
 if ((${#objects[@]} == 0)); then
   echo "check_isa_objects: no kernel objects under $build" >&2
   exit 1

@@ -1,87 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <cstring>
-
-#include "attention/kernels/attention_impl.h"
-#include "engine/kernels/lanes_avx2.h"
+#include "attention/kernels/attention_avx2.h"
 
 namespace terrace {
 namespace {
 
-struct Avx2 : Avx2Lanes {
-  static constexpr std::size_t kAccumulators = 8;
-
-  using Ints = __m256i;
-  static Ints to_ints(F x) noexcept { return _mm256_cvtps_epi32(x); }
-  static void store_i8(std::int8_t* q, const Ints* parts) noexcept {
-    const __m256i words = _mm256_packs_epi32(parts[0], parts[1]);
-    const __m256i in_order = _mm256_permute4x64_epi64(words, 0xd8);  // packing works in each half by itself
-    const __m128i low = _mm256_castsi256_si128(in_order);
-    const __m128i high = _mm256_extracti128_si256(in_order, 1);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(q), _mm_packs_epi16(low, high));
-  }
-
-  // Fours of rows become fours of columns in each half of a register; then halves are paired.
-  static void transpose(F* rows) noexcept {
-    __m256 fours[8];
-    TERRACE_UNROLL
-    for (std::size_t i = 0; i < 8; i += 4) {
-      const __m256d a = _mm256_castps_pd(_mm256_unpacklo_ps(rows[i], rows[i + 1]));
-      const __m256d b = _mm256_castps_pd(_mm256_unpackhi_ps(rows[i], rows[i + 1]));
-      const __m256d c = _mm256_castps_pd(_mm256_unpacklo_ps(rows[i + 2], rows[i + 3]));
-      const __m256d d = _mm256_castps_pd(_mm256_unpackhi_ps(rows[i + 2], rows[i + 3]));
-      fours[i] = _mm256_castpd_ps(_mm256_unpacklo_pd(a, c));
-      fours[i + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(a, c));
-      fours[i + 2] = _mm256_castpd_ps(_mm256_unpacklo_pd(b, d));
-      fours[i + 3] = _mm256_castpd_ps(_mm256_unpackhi_pd(b, d));
-    }
-    TERRACE_UNROLL
-    for (std::size_t j = 0; j < 4; ++j) {
-      rows[j] = _mm256_permute2f128_ps(fours[j], fours[4 + j], 0x20);
-      rows[4 + j] = _mm256_permute2f128_ps(fours[j], fours[4 + j], 0x31);
-    }
-  }
-
+struct Avx2 : Avx2Common {
   // There is an unsigned by signed product only: |x| times k with the sign of x; weights have no sign. It
   // adds up two products in 16 bits, and 2 * 127 * 127 fits.
-  struct Q8 {
-    static constexpr std::size_t kAccumulators = 8;
-    static constexpr std::size_t kRows = 2;
-    using Sum = __m256i;
-    using Keys = __m256i;
-    using Values = __m256i;
+  struct Q8 : Q8Common {
     static Sum start(std::int32_t /*x_sum*/) noexcept { return zero(); }
-    static Sum zero() noexcept { return _mm256_setzero_si256(); }
     static Keys load_keys(const std::int8_t* p) noexcept { return load_bytes(p); }
-    static Values load_values(const std::int8_t* p) noexcept { return load_bytes(p); }
     static Sum add_key(Sum sum, Keys k, const std::int8_t* x) noexcept {
       const __m256i signs = quad(x);
       return add(sum, _mm256_abs_epi8(signs), _mm256_sign_epi8(k, signs));
     }
     static Sum add_value(Sum sum, Values v, const std::int8_t* w) noexcept { return add(sum, quad(w), v); }
-    static F join(Sum high, Sum low) noexcept {
-      return fma(_mm256_cvtepi32_ps(high), set(kHighUnit), _mm256_cvtepi32_ps(low));
-    }
-    static __m256i quad(const std::int8_t* x) noexcept {
-      std::int32_t four;
-      std::memcpy(&four, x, sizeof four);
-      return _mm256_set1_epi32(four);
-    }
     /// u without a sign.
     static Sum add(Sum sum, __m256i u, __m256i s) noexcept {
       return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(u, s), _mm256_set1_epi16(1)));
     }
   };
 
-  struct Q4 {
-    using Nibbles = __m256i;
-    static void load(const std::uint8_t* p, Nibbles* low, Nibbles* high) noexcept {
-      const __m256i bytes = load_bytes(p), mask = _mm256_set1_epi8(15);
-      *low = _mm256_and_si256(bytes, mask);
-      *high = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), mask);
-    }
-    static Q8::Sum set(std::int32_t x) noexcept { return _mm256_set1_epi32(x); }
-    static F to_floats(Q8::Sum sum) noexcept { return _mm256_cvtepi32_ps(sum); }
-    static Q8::Sum plus(Q8::Sum a, Q8::Sum b) noexcept { return _mm256_add_epi32(a, b); }
+  struct Q4 : Q4Common {
     static Q8::Sum add(Q8::Sum sum, Nibbles n, const std::int8_t* x) noexcept {
       return Q8::add(sum, n, Q8::quad(x));
     }

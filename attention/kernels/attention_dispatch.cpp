@@ -16,6 +16,10 @@ const AttentionKernels& attention_kernels(Isa isa) {
     case Isa::kAvx2:
       return attention_kernels_avx2();
 #endif
+#ifdef TERRACE_HAVE_AVXVNNI
+    case Isa::kAvxVnni:
+      return attention_kernels_avxvnni();
+#endif
 #ifdef TERRACE_HAVE_AVX512
     case Isa::kAvx512:
       return attention_kernels_avx512();

@@ -10,6 +10,7 @@ namespace terrace {
 
 const AttentionKernels& attention_kernels_scalar() noexcept;  // the specification
 const AttentionKernels& attention_kernels_avx2() noexcept;
+const AttentionKernels& attention_kernels_avxvnni() noexcept;
 const AttentionKernels& attention_kernels_avx512() noexcept;
 const AttentionKernels& attention_kernels_avx512vnni() noexcept;
 const AttentionKernels& attention_kernels_neon() noexcept;

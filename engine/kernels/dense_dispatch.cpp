@@ -16,6 +16,10 @@ const DenseKernels& dense_kernels(Isa isa) {
     case Isa::kAvx2:
       return dense_kernels_avx2();
 #endif
+#ifdef TERRACE_HAVE_AVXVNNI
+    case Isa::kAvxVnni:
+      return dense_kernels_avxvnni();
+#endif
 #ifdef TERRACE_HAVE_AVX512
     case Isa::kAvx512:
       return dense_kernels_avx512(!hardware_prefetches_streams());

@@ -10,6 +10,7 @@ namespace terrace {
 
 const DenseKernels& dense_kernels_scalar() noexcept;  // the specification
 const DenseKernels& dense_kernels_avx2() noexcept;
+const DenseKernels& dense_kernels_avxvnni() noexcept;
 /// With or without software prefetch in sequential reads; the bits are the same.
 const DenseKernels& dense_kernels_avx512(bool prefetch) noexcept;
 const DenseKernels& dense_kernels_avx512vnni(bool prefetch) noexcept;

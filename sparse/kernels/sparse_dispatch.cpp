@@ -14,6 +14,7 @@ const SparseKernels& sparse_kernels(Isa isa) {
       break;
 #ifdef TERRACE_HAVE_AVX2
     case Isa::kAvx2:
+    case Isa::kAvxVnni:  // no products of bytes of a shape of their own
       return sparse_kernels_avx2();
 #endif
 #ifdef TERRACE_HAVE_AVX512

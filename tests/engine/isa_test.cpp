@@ -13,8 +13,8 @@
 namespace terrace::test {
 namespace {
 
-constexpr Isa kAll[] = {Isa::kScalar,    Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Vnni,
-                        Isa::kAvx512Amx, Isa::kNeon, Isa::kNeonDot};
+constexpr Isa kAll[] = {Isa::kScalar,     Isa::kAvx2,      Isa::kAvxVnni, Isa::kAvx512,
+                        Isa::kAvx512Vnni, Isa::kAvx512Amx, Isa::kNeon,    Isa::kNeonDot};
 
 TEST_CASE("instruction sets under test") {
   std::string tested, skipped;
