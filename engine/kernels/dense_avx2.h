@@ -144,24 +144,15 @@ inline __m256i broadcast_four(const std::int8_t* w) noexcept {
   return _mm256_set1_epi32(four);
 }
 
-/// Columns four by four of up to sixteen rows; `flip` is 0x80 where the kernel wants them unsigned, x + 128.
-inline void pack_rows(const QuantizedRow* x, std::size_t n, std::size_t d, int flip,
-                      std::byte* pack) noexcept {
+/// A pack for q4 weights. Packs for q8 were tried with AVX-VNNI, and gained too little.
+inline void pack_q4(const QuantizedRow* x, std::size_t n, std::size_t d, std::byte* pack) noexcept {
   constexpr std::size_t kQuad = 4;
-  const auto flips = static_cast<std::uint32_t>(0x01010101 * flip);
   for (std::size_t r = 0; r < kPackRows; ++r) {
     for (std::size_t c = 0; c < d; c += kQuad) {
-      std::uint32_t quad = 0;
-      if (r < n) std::memcpy(&quad, x[r].q + c, kQuad);
-      quad ^= flips;
-      std::memcpy(pack + c * kPackRows + r * kQuad, &quad, kQuad);
+      std::byte* const to = pack + c * kPackRows + r * kQuad;
+      r < n ? std::memcpy(to, x[r].q + c, kQuad) : std::memset(to, 0, kQuad);
     }
   }
-}
-
-/// A pack for q4 weights.
-inline void pack_q4(const QuantizedRow* x, std::size_t n, std::size_t d, std::byte* pack) noexcept {
-  pack_rows(x, n, d, 0, pack);
   auto* const sums = reinterpret_cast<std::int32_t*>(pack + pack_bytes(d));
   for (std::size_t r = 0; r < kPackRows; ++r) {
     for (std::size_t g = 0; g < d / kQ4Group; ++g) {

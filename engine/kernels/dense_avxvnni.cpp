@@ -6,9 +6,11 @@
 namespace terrace {
 namespace {
 
-/// sum + products of unsigned bytes u with signed bytes s, four neighbours to a lane.
+/// sum + products of unsigned bytes u with signed bytes s, four neighbours to a lane: as in
+/// lanes_avx512vnni.h. Without the prefix assemblers take the AVX-512 instruction of this name.
 __m256i add_products(__m256i sum, __m256i u, __m256i s) noexcept {
-  return _mm256_dpbusd_avx_epi32(sum, u, s);
+  asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(u), "x"(s));
+  return sum;
 }
 
 struct AvxVnni : Avx2Common {
