@@ -161,28 +161,31 @@ void Sampler::collect(std::span<const float> logits) {
 }
 
 void Sampler::collect_largest(std::span<const float> logits) {
-  // A heap with the last in rank on top. Ids ascend, so a later one that ties with it stays outside.
-  const auto heap = storage_.begin();
+  // Logits above the last of the largest so far are put behind these; when four times as many as needed have
+  // come together, the largest of them are kept. Ids ascend, so one that ties with the last stays outside.
+  constexpr std::size_t kRun = 64;
+  const std::size_t most = std::min<std::size_t>(4 * n_first_, vocab_size_);
+  const auto first = storage_.begin();
+  float limit = -std::numeric_limits<float>::infinity();
   std::size_t n = 0;
-  std::size_t i = 0;
-  for (; i < logits.size() && n < n_first_; ++i) {
-    if (!(logits[i] > -std::numeric_limits<float>::infinity())) continue;  // nor NaN
-    storage_[n++] = {static_cast<TokenId>(i), finite(logits[i])};
-    std::push_heap(heap, heap + static_cast<std::ptrdiff_t>(n), ByRank{});
-  }
-  const auto end = heap + static_cast<std::ptrdiff_t>(n);
-  for (constexpr std::size_t kRun = 64; i < logits.size(); i += kRun) {
-    const auto run = logits.subspan(i, std::min(kRun, logits.size() - i));
-    const auto least = static_cast<float>(storage_[0].logit);  // a float, as nothing has changed it yet
-    if (!Largest::any_at_least(run.data(), run.size(), least)) continue;  // as in most runs
-    for (std::size_t k = 0; k < run.size(); ++k) {
-      if (!(finite(run[k]) > storage_[0].logit)) continue;
-      std::pop_heap(heap, end, ByRank{});
-      storage_[n - 1] = {static_cast<TokenId>(i + k), finite(run[k])};
-      std::push_heap(heap, end, ByRank{});
+  const auto keep_largest = [&] {
+    const auto last = first + static_cast<std::ptrdiff_t>(n_first_ - 1);
+    std::nth_element(first, last, first + static_cast<std::ptrdiff_t>(n), ByRank{});
+    limit = static_cast<float>(last->logit);  // a float, as nothing has changed it yet
+    n = n_first_;
+  };
+  for (std::size_t begin = 0; begin < logits.size(); begin += kRun) {
+    const auto run = logits.subspan(begin, std::min(kRun, logits.size() - begin));
+    if (!Largest::any_at_least(run.data(), run.size(), limit)) continue;  // as in most runs
+    for (std::size_t i = 0; i < run.size(); ++i) {
+      const float z = finite(run[i]);
+      if (!(z > limit)) continue;  // nor NaN
+      storage_[n++] = {static_cast<TokenId>(begin + i), z};
+      if (n == most) keep_largest();
     }
   }
-  std::sort_heap(heap, end, ByRank{});
+  if (n > n_first_) keep_largest();
+  std::sort(first, first + static_cast<std::ptrdiff_t>(n), ByRank{});
   n_candidates_ = n;
   in_id_order_ = n < 2;
 }
