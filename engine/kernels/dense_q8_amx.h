@@ -115,8 +115,9 @@ void multiply_panel(const WeightPanel& panel, std::size_t n_steps, const std::by
 
 constexpr std::int32_t kNoOffset[kTileRows] = {};
 
-/// From here on copying weights saves more than it costs; of 64 rows it costs more.
-constexpr std::size_t kManyTokens = 8 * kTileRows;
+/// With more bytes of packs than this, which leave little of an L2 cache to weights, copying these saves more
+/// than it costs.
+constexpr std::size_t kManyPackBytes = std::size_t{256} * 1024;
 
 /// Many activation rows: 32 weight rows and a panel of columns stay in L1 while all packs pass. A block of
 /// outputs is stored bit by bit between the steps of the one after it, because storing takes as long as some
@@ -233,7 +234,7 @@ inline void dot_packed_q8(const std::int8_t* w, std::size_t row_stride, const fl
                           std::size_t n_rows, const std::byte* packs, const QuantizedRow* x,
                           std::size_t n_tokens, std::size_t d, float* y, std::size_t y_stride) noexcept {
   const TileRegisters registers;
-  if (n_tokens >= kManyTokens) {
+  if (n_tokens * d > kManyPackBytes) {
     PanelProduct(w, row_stride, w_scale, n_rows, packs, x, n_tokens, d, y, y_stride).run();
     return;
   }
