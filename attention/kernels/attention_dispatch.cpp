@@ -26,8 +26,11 @@ const AttentionKernels& attention_kernels(Isa isa) {
 #endif
 #ifdef TERRACE_HAVE_AVX512VNNI
     case Isa::kAvx512Vnni:
-    case Isa::kAvx512Amx:  // nothing here has the shape of tiles
       return attention_kernels_avx512vnni();
+#endif
+#ifdef TERRACE_HAVE_AVX512AMX
+    case Isa::kAvx512Amx:
+      return attention_kernels_avx512amx();
 #endif
 #ifdef TERRACE_HAVE_NEON
     case Isa::kNeon:

@@ -13,6 +13,7 @@ const AttentionKernels& attention_kernels_avx2() noexcept;
 const AttentionKernels& attention_kernels_avxvnni() noexcept;
 const AttentionKernels& attention_kernels_avx512() noexcept;
 const AttentionKernels& attention_kernels_avx512vnni() noexcept;
+const AttentionKernels& attention_kernels_avx512amx() noexcept;
 const AttentionKernels& attention_kernels_neon() noexcept;
 const AttentionKernels& attention_kernels_neondot() noexcept;
 

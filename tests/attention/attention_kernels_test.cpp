@@ -320,6 +320,32 @@ TEST_CASE("attend_page: every instruction set gives the bits of the scalar kerne
   }
 }
 
+TEST_CASE("attend_page: blocks of many rows have the bits of the scalar kernel") {
+  for (const auto& [d_k, d_v] : {std::pair{64, 64}, {128, 40}, {192, 128}, {100, 64}, {320, 16}}) {
+    for (const std::size_t n : {16, 17, 21, 37}) {
+      const auto seed = static_cast<std::uint32_t>(d_k + n);
+      Page page(d_k, d_v, random_spans(n, seed), 3 * seed);
+      for (const std::size_t n_slots : {kPageSlots, std::size_t{77}, std::size_t{64}, std::size_t{9}}) {
+        for (PageSpan& span : page.spans) {
+          span.begin = std::min<std::uint16_t>(span.begin, static_cast<std::uint16_t>(n_slots - 1));
+          span.end = std::min<std::uint16_t>(span.end, static_cast<std::uint16_t>(n_slots));
+        }
+        const Page part = n_slots == kPageSlots ? page : page.cut_off(n_slots);
+        for (const KvType type : kKvTypes) {
+          const std::vector<float> expected = part.attend(Isa::kScalar, type);
+          for (const Isa isa : vector_isas()) {
+            CAPTURE(isa_name(isa));
+            CAPTURE(d_k);
+            CAPTURE(n);
+            CAPTURE(n_slots);
+            CHECK(same_bits(part.attend(isa, type), expected));
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE("attend_page: a row has the same bits alone and beside others") {
   for (const Isa isa : available_isas()) {
     const auto spans = random_spans(11, 5);
