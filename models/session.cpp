@@ -163,6 +163,7 @@ void Session::Impl::feed(std::span<const TokenId> ids, const Progress& progress,
 
 std::span<const float> Session::Impl::logits_of_last() {
   if (has_logits || tokens.empty()) return logits;
+  const ThreadTeam::Region region(runtime->team());
   Exec e = exec();
   network().logits(e, {hidden.data(), 1, hidden.size(), hidden.size()},
                    {logits.data(), 1, logits.size(), logits.size()});
@@ -245,6 +246,7 @@ DocumentTimes Session::document_times() const noexcept { return impl_->document_
 
 void Session::prefill(std::span<const TokenId> tokens, const Progress& progress, const LogitsSink& sink) {
   impl_->check_tokens(tokens);
+  const ThreadTeam::Region region(impl_->runtime->team());
   impl_->feed(tokens, progress, sink ? &sink : nullptr);
   impl_->logits_of_last();
 }
@@ -252,6 +254,7 @@ void Session::prefill(std::span<const TokenId> tokens, const Progress& progress,
 std::span<const float> Session::decode(TokenId token) {
   const std::span<const TokenId> one(&token, 1);
   impl_->check_tokens(one);
+  const ThreadTeam::Region region(impl_->runtime->team());
   impl_->feed(one, {}, nullptr);
   return impl_->logits_of_last();
 }
@@ -260,6 +263,7 @@ TokenId Session::decode_greedy(TokenId token) {
   Impl& s = *impl_;
   const std::span<const TokenId> one(&token, 1);
   s.check_tokens(one);
+  const ThreadTeam::Region region(s.runtime->team());
   s.feed(one, {}, nullptr);
   Exec e = s.exec();
   const Largest best = s.network().largest_logit(e, {s.hidden.data(), 1, s.hidden.size(), s.hidden.size()});
