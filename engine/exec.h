@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "engine/largest.h"
 #include "engine/memory.h"
 #include "engine/profile.h"
 #include "engine/thread_team.h"
@@ -51,6 +52,21 @@ struct Exec {
   /// does once for all its items. Nobody overtakes a thread that loses its core.
   std::uint32_t one_chunk_each(std::size_t n, std::size_t work_per_item) const noexcept {
     return bounded_chunks(n, work_per_item, team.size(), kMinWorkPerShare);
+  }
+
+  /// The largest of what `n` blocks produce: take(block, largest) shows those of one block to `largest`.
+  template <class Take>
+  Largest largest_of_blocks(std::size_t n, std::size_t work_per_block, Take take) const {
+    const std::uint32_t n_chunks = chunks_of(n, work_per_block);
+    auto* const found = ws.take<Largest>(n_chunks);
+    team.run(n_chunks, [&](std::uint32_t chunk) {
+      Largest of_chunk;
+      for (std::size_t i = n * chunk / n_chunks; i < n * (chunk + 1) / n_chunks; ++i) take(i, of_chunk);
+      found[chunk] = of_chunk;
+    });
+    Largest largest;
+    for (std::uint32_t chunk = 0; chunk < n_chunks; ++chunk) largest.take(found[chunk]);
+    return largest;
   }
 
  private:

@@ -226,24 +226,14 @@ Largest Linear::largest(Exec& exec, ConstRows x) const {
   const PreparedRows prepared(exec, *kernels_, w_.dtype, x);
   const std::size_t n_blocks = (w_.rows + kRows - 1) / kRows;
   const std::size_t row = row_bytes(w_.dtype, w_.cols) + row_scale_bytes(w_.dtype, w_.cols);
-  const std::uint32_t n_chunks = exec.chunks_of(n_blocks, kRows * row);
-  auto* const found = exec.ws.take<Largest>(n_chunks);
-  exec.team.run(n_chunks, [&](std::uint32_t chunk) {
+  return exec.largest_of_blocks(n_blocks, kRows * row, [&](std::size_t block, Largest& largest) {
     alignas(kCacheLine) float y[kRows];
-    Largest largest;
-    for (std::size_t block = n_blocks * chunk / n_chunks; block < n_blocks * (chunk + 1) / n_chunks;
-         ++block) {
-      const std::size_t begin = block * kRows;
-      const std::size_t n = std::min(kRows, w_.rows - begin);
-      dot_rows(*kernels_, w_.slice_rows(begin, n), 0, n, prepared, y, n);
-      if (bias_) kernels_->add(y, bias_ + begin, n);
-      largest.take(y, n, begin);
-    }
-    found[chunk] = largest;
+    const std::size_t begin = block * kRows;
+    const std::size_t n = std::min(kRows, w_.rows - begin);
+    dot_rows(*kernels_, w_.slice_rows(begin, n), 0, n, prepared, y, n);
+    if (bias_) kernels_->add(y, bias_ + begin, n);
+    largest.take(y, n, begin);
   });
-  Largest largest;
-  for (std::uint32_t chunk = 0; chunk < n_chunks; ++chunk) largest.take(found[chunk]);
-  return largest;
 }
 
 void Linear::forward_range(const PreparedRows& x, std::size_t begin, std::size_t end, Rows y) const noexcept {

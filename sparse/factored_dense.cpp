@@ -60,6 +60,13 @@ class FactoredDense::GatedRows {
     }
   }
 
+  /// All of them, in phases of their own.
+  void fill_and_pack(Exec& exec, Packs packs) const {
+    exec.for_range(n_modules(), kModulesPerThread, x_.n * x_.width * sizeof(float),
+                   [this](std::size_t begin, std::size_t end) { fill(begin, end); });
+    for (std::size_t p = 0; p < n_panels_; ++p) panels_[p].pack(exec, kernels_, packs);
+  }
+
   std::size_t n_modules() const noexcept { return gate_.rows; }
   std::size_t size() const noexcept { return x_.n * n_modules(); }
   std::size_t n_panels() const noexcept { return n_panels_; }
@@ -112,9 +119,7 @@ void FactoredDense::forward_batch(Exec& exec, ConstRows x, Rows y, const Upcomin
     forward_by_modules(exec, gated, y, upcoming);
     return;
   }
-  exec.for_range(n_modules(), kModulesPerThread, x.n * x.width * sizeof(float),
-                 [&](std::size_t begin, std::size_t end) { gated.fill(begin, end); });
-  for (std::size_t p = 0; p < gated.n_panels(); ++p) gated.panel(p).pack(exec, *kernels_, packs_);
+  gated.fill_and_pack(exec, packs_);
   exec.for_range(proj_.rows, gated.panel(0).n_packed() > 0 ? kPackRows : 8, work_per_row(gated.size()),
                  [&](std::size_t begin, std::size_t end) {
                    for (std::size_t p = 0; p < gated.n_panels(); ++p)
@@ -126,28 +131,21 @@ Largest FactoredDense::largest(Exec& exec, ConstRows x) const {
   TERRACE_DCHECK(x.n == 1);
   const Workspace::Scope scope(exec.ws);
   const GatedRows gated(exec, *kernels_, proj_.dtype, gate_, x);
-  exec.for_range(n_modules(), kModulesPerThread, x.width * sizeof(float),
-                 [&](std::size_t begin, std::size_t end) { gated.fill(begin, end); });
-  for (std::size_t p = 0; p < gated.n_panels(); ++p) gated.panel(p).pack(exec, *kernels_, packs_);
+  gated.fill_and_pack(exec, packs_);
   const std::size_t n_blocks = (proj_.rows + kRowBlock - 1) / kRowBlock;
-  const std::uint32_t n_chunks = exec.chunks_of(n_blocks, kRowBlock * work_per_row(n_modules()));
-  auto* const found = exec.ws.take<Largest>(n_chunks);
-  auto* const outputs = exec.ws.take<float>(n_chunks * kRowBlock * n_modules());
-  exec.team.run(n_chunks, [&](std::uint32_t chunk) {
-    float* const y = outputs + chunk * kRowBlock * n_modules();
-    Largest largest;
-    for (std::size_t block = n_blocks * chunk / n_chunks; block < n_blocks * (chunk + 1) / n_chunks;
-         ++block) {
-      const std::size_t row = block * kRowBlock;
-      const std::size_t n = std::min(kRowBlock, proj_.rows - row);
-      for (std::size_t p = 0; p < gated.n_panels(); ++p) add_panel(p, gated.panel(p), 0, row, n, y, n);
-      for (std::size_t s = 0; s < n_modules(); ++s) largest.take(y + s * n, n, s * proj_.rows + row);
+  const std::size_t work = kRowBlock * work_per_row(n_modules());
+  return exec.largest_of_blocks(n_blocks, work, [&](std::size_t block, Largest& largest) {
+    alignas(kCacheLine) float y[kRowBlock * kMaxGatedRows];
+    const std::size_t row = block * kRowBlock;
+    const std::size_t n = std::min(kRowBlock, proj_.rows - row);
+    for (std::size_t s = 0; s < n_modules(); s += kMaxGatedRows) {
+      const std::size_t end = std::min(s + kMaxGatedRows, n_modules());
+      for (std::size_t p = 0; p < gated.n_panels(); ++p) {
+        add_panel(p, gated.panel(p).slice(s, end - s), s, row, n, y, n);
+      }
+      for (std::size_t i = s; i < end; ++i) largest.take(y + (i - s) * n, n, i * proj_.rows + row);
     }
-    found[chunk] = largest;
   });
-  Largest largest;
-  for (std::uint32_t chunk = 0; chunk < n_chunks; ++chunk) largest.take(found[chunk]);
-  return largest;
 }
 
 void FactoredDense::forward_by_modules(Exec& exec, const GatedRows& gated, Rows y,

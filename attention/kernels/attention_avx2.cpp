@@ -11,10 +11,12 @@ struct Avx2 : Avx2Common {
     static Sum start(std::int32_t /*x_sum*/) noexcept { return zero(); }
     static Keys load_keys(const std::int8_t* p) noexcept { return load_bytes(p); }
     static Sum add_key(Sum sum, Keys k, const std::int8_t* x) noexcept {
-      const __m256i signs = quad(x);
+      const __m256i signs = broadcast_four(x);
       return add(sum, _mm256_abs_epi8(signs), _mm256_sign_epi8(k, signs));
     }
-    static Sum add_value(Sum sum, Values v, const std::int8_t* w) noexcept { return add(sum, quad(w), v); }
+    static Sum add_value(Sum sum, Values v, const std::int8_t* w) noexcept {
+      return add(sum, broadcast_four(w), v);
+    }
     /// u without a sign.
     static Sum add(Sum sum, __m256i u, __m256i s) noexcept {
       return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(u, s), _mm256_set1_epi16(1)));
@@ -23,7 +25,7 @@ struct Avx2 : Avx2Common {
 
   struct Q4 : Q4Common {
     static Q8::Sum add(Q8::Sum sum, Nibbles n, const std::int8_t* x) noexcept {
-      return Q8::add(sum, n, Q8::quad(x));
+      return Q8::add(sum, n, broadcast_four(x));
     }
   };
 };

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cstring>
-
 #include "attention/kernels/attention_impl.h"
 #include "engine/kernels/lanes_avx2.h"
 
@@ -13,16 +11,6 @@ namespace {
 
 struct Avx2Common : Avx2Lanes {
   static constexpr std::size_t kAccumulators = 8;
-
-  using Ints = __m256i;
-  static Ints to_ints(F x) noexcept { return _mm256_cvtps_epi32(x); }
-  static void store_i8(std::int8_t* q, const Ints* parts) noexcept {
-    const __m256i words = _mm256_packs_epi32(parts[0], parts[1]);
-    const __m256i in_order = _mm256_permute4x64_epi64(words, 0xd8);  // packing works in each half by itself
-    const __m128i low = _mm256_castsi256_si128(in_order);
-    const __m128i high = _mm256_extracti128_si256(in_order, 1);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(q), _mm_packs_epi16(low, high));
-  }
 
   // Fours of rows become fours of columns in each half of a register; then halves are paired.
   static void transpose(F* rows) noexcept {
@@ -55,11 +43,6 @@ struct Avx2Common : Avx2Lanes {
     static Values load_values(const std::int8_t* p) noexcept { return load_bytes(p); }
     static F join(Sum high, Sum low) noexcept {
       return fma(_mm256_cvtepi32_ps(high), set(kHighUnit), _mm256_cvtepi32_ps(low));
-    }
-    static __m256i quad(const std::int8_t* x) noexcept {
-      std::int32_t four;
-      std::memcpy(&four, x, sizeof four);
-      return _mm256_set1_epi32(four);
     }
   };
 

@@ -10,11 +10,13 @@ struct Avx512 : Avx512Common {
     static Sum start(std::int32_t /*x_sum*/) noexcept { return zero(); }
     static Keys load_keys(const std::int8_t* p) noexcept { return load_bytes(p); }
     static Sum add_key(Sum sum, Keys k, const std::int8_t* x) noexcept {
-      const __m512i signs = quad(x);
+      const __m512i signs = broadcast_four(x);
       const __m512i signed_k = _mm512_mask_sub_epi8(k, _mm512_movepi8_mask(signs), zero(), k);
       return add(sum, _mm512_abs_epi8(signs), signed_k);
     }
-    static Sum add_value(Sum sum, Values v, const std::int8_t* w) noexcept { return add(sum, quad(w), v); }
+    static Sum add_value(Sum sum, Values v, const std::int8_t* w) noexcept {
+      return add(sum, broadcast_four(w), v);
+    }
     /// u without a sign.
     static Sum add(Sum sum, __m512i u, __m512i s) noexcept {
       return _mm512_add_epi32(sum, _mm512_madd_epi16(_mm512_maddubs_epi16(u, s), _mm512_set1_epi16(1)));
@@ -23,7 +25,7 @@ struct Avx512 : Avx512Common {
 
   struct Q4 : Q4Common {
     static Q8::Sum add(Q8::Sum sum, Nibbles n, const std::int8_t* x) noexcept {
-      return Q8::add(sum, n, Q8::quad(x));
+      return Q8::add(sum, n, broadcast_four(x));
     }
   };
 };

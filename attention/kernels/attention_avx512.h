@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cstring>
-
 #include "attention/kernels/attention_impl.h"
 #include "engine/kernels/lanes_avx512.h"
 
@@ -13,12 +11,6 @@ namespace {
 
 struct Avx512Common : Avx512Lanes {
   static constexpr std::size_t kAccumulators = 8;
-
-  using Ints = __m512i;
-  static Ints to_ints(F x) noexcept { return _mm512_cvtps_epi32(x); }
-  static void store_i8(std::int8_t* q, const Ints* parts) noexcept {
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(q), _mm512_cvtepi32_epi8(parts[0]));
-  }
 
   struct Q8Common {
     // Eight groups of value columns (d_v 128) in one pass, or four rows by two groups.
@@ -31,11 +23,6 @@ struct Avx512Common : Avx512Lanes {
     static Values load_values(const std::int8_t* p) noexcept { return load_bytes(p); }
     static F join(Sum high, Sum low) noexcept {
       return fma(_mm512_cvtepi32_ps(high), set(kHighUnit), _mm512_cvtepi32_ps(low));
-    }
-    static __m512i quad(const std::int8_t* x) noexcept {
-      std::int32_t four;
-      std::memcpy(&four, x, sizeof four);
-      return _mm512_set1_epi32(four);
     }
   };
 

@@ -13,16 +13,16 @@ struct AvxVnni : Avx2Common {
       return _mm256_xor_si256(load_bytes(p), _mm256_set1_epi8(-128));
     }
     static Sum add_key(Sum sum, Keys k, const std::int8_t* x) noexcept {
-      return _mm256_dpbusd_avx_epi32(sum, k, quad(x));
+      return _mm256_dpbusd_avx_epi32(sum, k, broadcast_four(x));
     }
     static Sum add_value(Sum sum, Values v, const std::int8_t* w) noexcept {
-      return _mm256_dpbusd_avx_epi32(sum, quad(w), v);
+      return _mm256_dpbusd_avx_epi32(sum, broadcast_four(w), v);
     }
   };
 
   struct Q4 : Q4Common {
     static Q8::Sum add(Q8::Sum sum, Nibbles n, const std::int8_t* x) noexcept {
-      return _mm256_dpbusd_avx_epi32(sum, n, Q8::quad(x));
+      return _mm256_dpbusd_avx_epi32(sum, n, broadcast_four(x));
     }
   };
 };

@@ -14,15 +14,6 @@ namespace {
 struct NeonCommon : NeonLanes {
   static constexpr std::size_t kAccumulators = 16;
 
-  using Ints = int32x4_t;
-  static Ints to_ints(F x) noexcept { return vcvtnq_s32_f32(x); }
-  static void store_i8(std::int8_t* q, const Ints* parts) noexcept {
-    const auto words = [&](std::size_t i) {
-      return vcombine_s16(vmovn_s32(parts[i]), vmovn_s32(parts[i + 1]));
-    };
-    vst1q_s8(q, vcombine_s8(vmovn_s16(words(0)), vmovn_s16(words(2))));
-  }
-
   static void transpose(F* rows) noexcept {
     const float64x2_t a = vreinterpretq_f64_f32(vtrn1q_f32(rows[0], rows[1]));
     const float64x2_t b = vreinterpretq_f64_f32(vtrn2q_f32(rows[0], rows[1]));

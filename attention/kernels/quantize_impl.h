@@ -12,8 +12,6 @@
 // Integers of floats, for attend_page_q8 and attend_page_q4: for q8 queries and softmax weights of 14 bits,
 // in two bytes each, and the 4-bit rows of a cache. Rounded lane by lane, so every instruction set gives the
 // same. Beyond engine/kernels/lanes.h an instruction set `S` says
-//   S::Ints, to_ints(x)     S::kWidth int32, nearest to floats below 2^22, ties to even
-//   S::store_i8(q, parts)   kLanes integers in -128..127 as int8
 //   S::Q4::set(x), plus(a, b), to_floats(a)   of Ints, as for attend_page_q4_impl.h
 
 namespace terrace {

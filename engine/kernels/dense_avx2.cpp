@@ -46,7 +46,7 @@ struct Avx2 : Avx2Common {
   };
 
   // (n - 8) x = n x - 8 x: the nibbles n are unsigned as they are, and 8 x is the same for all rows.
-  struct Q4 : Q4Round {
+  struct Q4 : Q4Round<Q4> {
     static constexpr std::size_t kTokens = 2;
     struct X {
       __m256i group[kQ4Sums];
@@ -61,17 +61,6 @@ struct Avx2 : Avx2Common {
       }
       return x;
     }
-    static void sums(const W (&w)[4], const X& x, F (&out)[2]) noexcept {
-      __m256i row[4];
-      TERRACE_UNROLL
-      for (std::size_t r = 0; r < 4; ++r) {
-        row[r] = _mm256_hadd_epi32(run_sums(w[r].run[0], x, 0), run_sums(w[r].run[1], x, 2));
-      }
-      four_rows(row, out);
-    }
-
-   private:
-    /// Of the two groups of a run: in each half of the register two parts of the first, two of the second.
     /// A part of a group is at most 8 * 15 * 127 = 15240 while it has 16 bits.
     static __m256i run_sums(__m256i run, const X& x, std::size_t g) noexcept {
       const __m256i first = _mm256_maddubs_epi16(low_nibbles(run), x.group[g]);
@@ -83,36 +72,32 @@ struct Avx2 : Avx2Common {
   };
 };
 
-struct PackedQ4 : PackedQ4Avx2 {
-  // A sum of eight pairs is at most 8 * 2 * 15 * 127 = 30480: a group fits 16 bits.
-  struct Vectors {
-    static constexpr std::size_t kRows = 4;
-    using Sums = Halves;
-    using X = Halves;
-    static X load_x(const std::byte* x) noexcept { return {{load_bytes(x), load_bytes(x + 32)}}; }
-    static Sums start(const std::int32_t*) noexcept {
-      return {{_mm256_setzero_si256(), _mm256_setzero_si256()}};
+// A sum of eight pairs is at most 8 * 2 * 15 * 127 = 30480: a group fits 16 bits.
+struct Q4Vectors {
+  static constexpr std::size_t kRows = 4;
+  using Sums = Halves;
+  using X = Halves;
+  static X load_x(const std::byte* x) noexcept { return {{load_bytes(x), load_bytes(x + 32)}}; }
+  static Sums start(const std::int32_t*) noexcept {
+    return {{_mm256_setzero_si256(), _mm256_setzero_si256()}};
+  }
+  static void add(Sums& sums, const std::int8_t* w, X x) noexcept {
+    const __m256i weights = broadcast_four(w);
+    TERRACE_UNROLL
+    for (std::size_t p = 0; p < 2; ++p) {
+      sums.half[p] = _mm256_add_epi16(sums.half[p], _mm256_maddubs_epi16(weights, x.half[p]));
     }
-    static void add(Sums& sums, const std::int8_t* w, X x) noexcept {
-      const __m256i weights = broadcast_four(w);
-      TERRACE_UNROLL
-      for (std::size_t p = 0; p < 2; ++p) {
-        sums.half[p] = _mm256_add_epi16(sums.half[p], _mm256_maddubs_epi16(weights, x.half[p]));
-      }
+  }
+  static void finish(const Sums& sums, const std::int32_t* minus_eight, Avx2Common::F (&out)[2]) noexcept {
+    TERRACE_UNROLL
+    for (std::size_t p = 0; p < 2; ++p) {
+      const __m256i products = _mm256_madd_epi16(sums.half[p], _mm256_set1_epi16(1));
+      out[p] = _mm256_cvtepi32_ps(_mm256_add_epi32(products, load_bytes(minus_eight + 8 * p)));
     }
-    static void finish(const Sums& sums, const std::int32_t* minus_eight, Avx2Common::F (&out)[2]) noexcept {
-      TERRACE_UNROLL
-      for (std::size_t p = 0; p < 2; ++p) {
-        const __m256i products = _mm256_madd_epi16(sums.half[p], _mm256_set1_epi16(1));
-        out[p] = _mm256_cvtepi32_ps(_mm256_add_epi32(products, load_bytes(minus_eight + 8 * p)));
-      }
-    }
-  };
-  static void multiply(const UnpackedQ4& rows, std::size_t n_groups, const std::byte* pack,
-                       const std::int32_t* sums, PackTotals& totals) noexcept {
-    multiply_group_by_group<Avx2Common, Vectors>(rows, n_groups, pack, sums, totals);
   }
 };
+
+using PackedQ4 = PackedQ4ByVectors<Avx2Common, PackedQ4Avx2, Q4Vectors>;
 
 constexpr DenseKernels make_table() noexcept {
   DenseKernels table = make_dense_kernels<Avx2>(Isa::kAvx2, "avx2");

@@ -31,13 +31,6 @@ struct Avx2Common : Avx2Lanes {
   }
 
   static constexpr bool kNanStoresZero = false;
-  static void store_i8(std::int8_t* q, const F* parts) noexcept {
-    const __m256i words = _mm256_packs_epi32(_mm256_cvtps_epi32(parts[0]), _mm256_cvtps_epi32(parts[1]));
-    const __m256i in_order = _mm256_permute4x64_epi64(words, 0xd8);  // packing works in each half by itself
-    const __m128i low = _mm256_castsi256_si128(in_order);
-    const __m128i high = _mm256_extracti128_si256(in_order, 1);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(q), _mm_packs_epi16(low, high));
-  }
   static void unpack_q4(const std::uint8_t* p, std::int8_t* out) noexcept {
     const __m256i run = load_bytes(p);
     const auto centred = [](__m256i bytes) {
@@ -58,7 +51,10 @@ struct Avx2Common : Avx2Lanes {
     return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 1)));
   }
 
-  /// A round of q4: everything but products. Rows 0 and 1, then rows 2 and 3, four groups of each.
+  /// A round of q4: everything but products. Rows 0 and 1, then rows 2 and 3, four groups of each. `Products`
+  /// has run_sums(run, x, g), the sums of groups g and g + 1: in each half of the register two parts of the
+  /// first, two of the second.
+  template <class Products>
   struct Q4Round {
     struct W {
       __m256i run[2];  // of 64 columns: low nibbles the first 32, high nibbles the others
@@ -66,6 +62,16 @@ struct Avx2Common : Avx2Lanes {
     static W load_w(const std::uint8_t* p) noexcept { return {{load_bytes(p), load_bytes(p + 32)}}; }
     static __m256i low_nibbles(__m256i run) noexcept { return _mm256_and_si256(run, _mm256_set1_epi8(15)); }
     static __m256i high_nibbles(__m256i run) noexcept { return low_nibbles(_mm256_srli_epi16(run, 4)); }
+    template <class X>
+    static void sums(const W (&w)[4], const X& x, F (&out)[2]) noexcept {
+      __m256i row[4];
+      TERRACE_UNROLL
+      for (std::size_t r = 0; r < 4; ++r) {
+        row[r] =
+            _mm256_hadd_epi32(Products::run_sums(w[r].run[0], x, 0), Products::run_sums(w[r].run[1], x, 2));
+      }
+      four_rows(row, out);
+    }
     /// Of rows whose sums are in two parts, a half of a register each.
     static void four_rows(const __m256i (&row)[4], F (&out)[2]) noexcept {
       const auto two_rows = [](__m256i a, __m256i b) {
@@ -115,12 +121,13 @@ struct Avx2Common : Avx2Lanes {
   }
 };
 
+/// A group's sums for sixteen activation rows, or columns of a pack.
+struct Halves {
+  __m256i half[2];
+};
+
 /// What dot_packed_q4() needs, whatever multiplies; see there.
 struct PackedQ4Avx2 {
-  /// A group's sums for sixteen activation rows, or columns of the pack.
-  struct Halves {
-    __m256i half[2];
-  };
   /// Nibbles as they are, 0..15.
   static void unpack(const std::uint8_t* p, std::int8_t* out) noexcept {
     const __m256i run = load_bytes(p);
@@ -136,13 +143,6 @@ struct PackedQ4Avx2 {
     }
   }
 };
-
-/// Four neighbouring weights in every lane.
-inline __m256i broadcast_four(const std::int8_t* w) noexcept {
-  std::int32_t four;
-  std::memcpy(&four, w, sizeof four);
-  return _mm256_set1_epi32(four);
-}
 
 /// A pack for q4 weights. Packs for q8 were tried with AVX-VNNI, and gained too little.
 inline void pack_q4(const QuantizedRow* x, std::size_t n, std::size_t d, std::byte* pack) noexcept {

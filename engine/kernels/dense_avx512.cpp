@@ -42,56 +42,38 @@ struct Avx512 : Avx512Common {
   };
 
   // (n - 8) x = n x - 8 x: the nibbles n are unsigned as they are, and 8 x is the same for all rows.
-  struct Q4 : Q4Round {
+  struct Q4 : Q4Round<Q4> {
     static constexpr std::size_t kTokens = 2;
-    struct X {
-      W x;
-      __m512i low_eight, high_eight;  // 8 x, in pairs of columns
-    };
     static X load_x(const std::int8_t* q) noexcept {
-      const W x = Q4Round::load_x(q);
+      const W x = Q4Round<Q4>::activations(q);
       const __m512i eight = _mm512_set1_epi8(8);
       return {x, _mm512_maddubs_epi16(eight, x.low), _mm512_maddubs_epi16(eight, x.high)};
     }
-    static void sums(const W (&w)[4], const X& x, F (&out)[1]) noexcept {
-      __m512i row[4];
-      TERRACE_UNROLL
-      for (std::size_t r = 0; r < 4; ++r) {
-        row[r] =
-            row_sums(dot4_less(w[r].low, x.x.low, x.low_eight), dot4_less(w[r].high, x.x.high, x.high_eight));
-      }
-      out[0] = four_rows(row);
-    }
-
-   private:
-    static __m512i dot4_less(__m512i w, __m512i x, __m512i x_eight) noexcept {
+    /// x_eight: 8 x, in pairs of columns.
+    static __m512i products(__m512i w, __m512i x, __m512i x_eight) noexcept {
       const __m512i pairs = _mm512_sub_epi16(_mm512_maddubs_epi16(w, x), x_eight);
       return _mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
     }
   };
 };
 
-struct PackedQ4 : PackedQ4Avx512 {
-  // A sum of eight pairs is at most 8 * 2 * 15 * 127 = 30480: a group fits 16 bits.
-  struct Vectors {
-    static constexpr std::size_t kRows = 16;
-    using Sums = __m512i;
-    using X = __m512i;
-    static X load_x(const std::byte* x) noexcept { return load_bytes(x); }
-    static Sums start(const std::int32_t*) noexcept { return _mm512_setzero_si512(); }
-    static void add(Sums& sums, const std::int8_t* w, X x) noexcept {
-      sums = _mm512_add_epi16(sums, _mm512_maddubs_epi16(broadcast_four(w), x));
-    }
-    static void finish(Sums sums, const std::int32_t* minus_eight, Avx512Common::F (&out)[1]) noexcept {
-      const __m512i products = _mm512_madd_epi16(sums, _mm512_set1_epi16(1));
-      out[0] = _mm512_cvtepi32_ps(_mm512_add_epi32(products, load_bytes(minus_eight)));
-    }
-  };
-  static void multiply(const UnpackedQ4& rows, std::size_t n_groups, const std::byte* pack,
-                       const std::int32_t* sums, PackTotals& totals) noexcept {
-    multiply_group_by_group<Avx512Common, Vectors>(rows, n_groups, pack, sums, totals);
+// A sum of eight pairs is at most 8 * 2 * 15 * 127 = 30480: a group fits 16 bits.
+struct Q4Vectors {
+  static constexpr std::size_t kRows = 16;
+  using Sums = __m512i;
+  using X = __m512i;
+  static X load_x(const std::byte* x) noexcept { return load_bytes(x); }
+  static Sums start(const std::int32_t*) noexcept { return _mm512_setzero_si512(); }
+  static void add(Sums& sums, const std::int8_t* w, X x) noexcept {
+    sums = _mm512_add_epi16(sums, _mm512_maddubs_epi16(broadcast_four(w), x));
+  }
+  static void finish(Sums sums, const std::int32_t* minus_eight, Avx512Common::F (&out)[1]) noexcept {
+    const __m512i products = _mm512_madd_epi16(sums, _mm512_set1_epi16(1));
+    out[0] = _mm512_cvtepi32_ps(_mm512_add_epi32(products, load_bytes(minus_eight)));
   }
 };
+
+using PackedQ4 = PackedQ4ByVectors<Avx512Common, PackedQ4Avx512, Q4Vectors>;
 
 constexpr DenseKernels make_table() noexcept {
   DenseKernels table = make_dense_kernels<Avx512>(Isa::kAvx512, "avx512");

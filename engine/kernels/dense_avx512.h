@@ -32,10 +32,6 @@ struct Avx512Common : Avx512Lanes {
   }
 
   static constexpr bool kNanStoresZero = true;  // the lowest byte of 0x80000000
-  static void store_i8(std::int8_t* q, const F* parts) noexcept {
-    const __m128i bytes = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(parts[0]));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(q), bytes);
-  }
   static void unpack_q4(const std::uint8_t* p, std::int8_t* out) noexcept {
     const __m512i twice = _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
     const __m512i count = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi16(4), 1);
@@ -46,6 +42,8 @@ struct Avx512Common : Avx512Lanes {
   /// A round of q4: everything but products. The sums of a row are in two registers, groups 0 and 2 (low
   /// nibbles) and groups 1 and 3 (high nibbles), eight parts of each. Those of four rows are added up to
   /// quarters of a register: groups 0 and 1 of rows 0 and 1, groups 2 and 3 of the same, then rows 2 and 3.
+  /// `Products` has products(w, x, x_eight), sums of four products less 8 x.
+  template <class Products>
   struct Q4Round {
     struct W {
       __m512i low, high;  // 0..15
@@ -56,10 +54,23 @@ struct Avx512Common : Avx512Lanes {
       return {_mm512_and_si512(bytes, mask), _mm512_and_si512(_mm512_srli_epi16(bytes, 4), mask)};
     }
     /// Activations as they meet the nibbles.
-    static W load_x(const std::int8_t* q) noexcept {
+    static W activations(const std::int8_t* q) noexcept {
       const __m512i first = load_bytes(q);
       const __m512i second = load_bytes(q + kQ4Columns);
       return {_mm512_shuffle_i64x2(first, second, 0x44), _mm512_shuffle_i64x2(first, second, 0xee)};
+    }
+    struct X {
+      W x;
+      __m512i low_eight, high_eight;  // what products() takes for 8 x
+    };
+    static void sums(const W (&w)[4], const X& x, F (&out)[1]) noexcept {
+      __m512i row[4];
+      TERRACE_UNROLL
+      for (std::size_t r = 0; r < 4; ++r) {
+        row[r] = row_sums(Products::products(w[r].low, x.x.low, x.low_eight),
+                          Products::products(w[r].high, x.x.high, x.high_eight));
+      }
+      out[0] = four_rows(row);
     }
     /// Groups 0 and 1 in the lower half, 2 and 3 in the upper; each has parts in two quarters there.
     static __m512i row_sums(__m512i low, __m512i high) noexcept {

@@ -54,25 +54,21 @@ void dot_packed_q8(const std::int8_t* w, std::size_t row_stride, const float* w_
   }
 }
 
-struct PackedQ4 : PackedQ4Avx512 {
-  struct Vectors {
-    static constexpr std::size_t kRows = 16;
-    using Sums = __m512i;
-    using X = __m512i;
-    static X load_x(const std::byte* x) noexcept { return load_bytes(x); }
-    static Sums start(const std::int32_t* minus_eight) noexcept { return load_bytes(minus_eight); }
-    static void add(Sums& sums, const std::int8_t* w, X x) noexcept {
-      sums = add_products(sums, broadcast_four(w), x);
-    }
-    static void finish(Sums sums, const std::int32_t*, Avx512Common::F (&out)[1]) noexcept {
-      out[0] = _mm512_cvtepi32_ps(sums);
-    }
-  };
-  static void multiply(const UnpackedQ4& rows, std::size_t n_groups, const std::byte* pack,
-                       const std::int32_t* sums, PackTotals& totals) noexcept {
-    multiply_group_by_group<Avx512Common, Vectors>(rows, n_groups, pack, sums, totals);
+struct Q4Vectors {
+  static constexpr std::size_t kRows = 16;
+  using Sums = __m512i;
+  using X = __m512i;
+  static X load_x(const std::byte* x) noexcept { return load_bytes(x); }
+  static Sums start(const std::int32_t* minus_eight) noexcept { return load_bytes(minus_eight); }
+  static void add(Sums& sums, const std::int8_t* w, X x) noexcept {
+    sums = add_products(sums, broadcast_four(w), x);
+  }
+  static void finish(Sums sums, const std::int32_t*, Avx512Common::F (&out)[1]) noexcept {
+    out[0] = _mm512_cvtepi32_ps(sums);
   }
 };
+
+using PackedQ4 = PackedQ4ByVectors<Avx512Common, PackedQ4Avx512, Q4Vectors>;
 
 constexpr DenseKernels make_table() noexcept {
   DenseKernels table = make_dense_kernels<Avx512Vnni>(Isa::kAvx512Vnni, "avx512vnni");

@@ -45,28 +45,19 @@ struct Avx512Vnni : Avx512Common {
   };
 
   // (n - 8) x = n x - 8 x: the nibbles n are unsigned as they are, and -8 x is the same for all rows.
-  struct Q4 : Q4Round {
+  struct Q4 : Q4Round<Q4> {
     static constexpr std::size_t kTokens = 4;
-    struct X {
-      W x;
-      __m512i low, high;  // -8 x, in sums of four columns
-    };
     static X load_x(const std::int8_t* q) noexcept {
-      const W x = Q4Round::load_x(q);
+      const W x = Q4Round<Q4>::activations(q);
       const auto minus_eight = [](__m512i v) {
         const __m512i zero = _mm512_setzero_si512();
         return _mm512_sub_epi32(zero, _mm512_dpbusd_epi32(zero, _mm512_set1_epi8(8), v));
       };
       return {x, minus_eight(x.low), minus_eight(x.high)};
     }
-    static void sums(const W (&w)[4], const X& x, F (&out)[1]) noexcept {
-      __m512i row[4];
-      TERRACE_UNROLL
-      for (std::size_t r = 0; r < 4; ++r) {
-        row[r] = row_sums(_mm512_dpbusd_epi32(x.low, w[r].low, x.x.low),
-                          _mm512_dpbusd_epi32(x.high, w[r].high, x.x.high));
-      }
-      out[0] = four_rows(row);
+    /// x_eight: -8 x, in sums of four columns.
+    static __m512i products(__m512i w, __m512i x, __m512i x_eight) noexcept {
+      return _mm512_dpbusd_epi32(x_eight, w, x);
     }
   };
 };

@@ -50,7 +50,7 @@ struct AvxVnni : Avx2Common {
   };
 
   // (n - 8) x = n x - 8 x: the nibbles n are unsigned as they are, and -8 x is the same for all rows.
-  struct Q4 : Q4Round {
+  struct Q4 : Q4Round<Q4> {
     static constexpr std::size_t kTokens = 2;
     struct X {
       __m256i group[kQ4Sums];
@@ -66,17 +66,6 @@ struct AvxVnni : Avx2Common {
       }
       return x;
     }
-    static void sums(const W (&w)[4], const X& x, F (&out)[2]) noexcept {
-      __m256i row[4];
-      TERRACE_UNROLL
-      for (std::size_t r = 0; r < 4; ++r) {
-        row[r] = _mm256_hadd_epi32(run_sums(w[r].run[0], x, 0), run_sums(w[r].run[1], x, 2));
-      }
-      four_rows(row, out);
-    }
-
-   private:
-    /// Of the two groups of a run: in each half of the register two parts of the first, two of the second.
     static __m256i run_sums(__m256i run, const X& x, std::size_t g) noexcept {
       return _mm256_hadd_epi32(add_products(x.minus_eight[g], low_nibbles(run), x.group[g]),
                                add_products(x.minus_eight[g + 1], high_nibbles(run), x.group[g + 1]));
@@ -84,30 +73,26 @@ struct AvxVnni : Avx2Common {
   };
 };
 
-struct PackedQ4 : PackedQ4Avx2 {
-  struct Vectors {
-    static constexpr std::size_t kRows = 4;
-    using Sums = Halves;
-    using X = Halves;
-    static X load_x(const std::byte* x) noexcept { return {{load_bytes(x), load_bytes(x + 32)}}; }
-    static Sums start(const std::int32_t* minus_eight) noexcept {
-      return {{load_bytes(minus_eight), load_bytes(minus_eight + 8)}};
-    }
-    static void add(Sums& sums, const std::int8_t* w, X x) noexcept {
-      const __m256i weights = broadcast_four(w);
-      TERRACE_UNROLL
-      for (std::size_t p = 0; p < 2; ++p) sums.half[p] = add_products(sums.half[p], weights, x.half[p]);
-    }
-    static void finish(const Sums& sums, const std::int32_t*, Avx2Common::F (&out)[2]) noexcept {
-      TERRACE_UNROLL
-      for (std::size_t p = 0; p < 2; ++p) out[p] = _mm256_cvtepi32_ps(sums.half[p]);
-    }
-  };
-  static void multiply(const UnpackedQ4& rows, std::size_t n_groups, const std::byte* pack,
-                       const std::int32_t* sums, PackTotals& totals) noexcept {
-    multiply_group_by_group<Avx2Common, Vectors>(rows, n_groups, pack, sums, totals);
+struct Q4Vectors {
+  static constexpr std::size_t kRows = 4;
+  using Sums = Halves;
+  using X = Halves;
+  static X load_x(const std::byte* x) noexcept { return {{load_bytes(x), load_bytes(x + 32)}}; }
+  static Sums start(const std::int32_t* minus_eight) noexcept {
+    return {{load_bytes(minus_eight), load_bytes(minus_eight + 8)}};
+  }
+  static void add(Sums& sums, const std::int8_t* w, X x) noexcept {
+    const __m256i weights = broadcast_four(w);
+    TERRACE_UNROLL
+    for (std::size_t p = 0; p < 2; ++p) sums.half[p] = add_products(sums.half[p], weights, x.half[p]);
+  }
+  static void finish(const Sums& sums, const std::int32_t*, Avx2Common::F (&out)[2]) noexcept {
+    TERRACE_UNROLL
+    for (std::size_t p = 0; p < 2; ++p) out[p] = _mm256_cvtepi32_ps(sums.half[p]);
   }
 };
+
+using PackedQ4 = PackedQ4ByVectors<Avx2Common, PackedQ4Avx2, Q4Vectors>;
 
 constexpr DenseKernels make_table() noexcept {
   DenseKernels table = make_dense_kernels<AvxVnni>(Isa::kAvxVnni, "avxvnni");

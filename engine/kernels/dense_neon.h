@@ -40,13 +40,6 @@ struct NeonCommon : NeonLanes {
   }
 
   static constexpr bool kNanStoresZero = true;
-  static void store_i8(std::int8_t* q, const F* parts) noexcept {
-    const int16x8_t low =
-        vcombine_s16(vmovn_s32(vcvtnq_s32_f32(parts[0])), vmovn_s32(vcvtnq_s32_f32(parts[1])));
-    const int16x8_t high =
-        vcombine_s16(vmovn_s32(vcvtnq_s32_f32(parts[2])), vmovn_s32(vcvtnq_s32_f32(parts[3])));
-    vst1q_s8(q, vcombine_s8(vmovn_s16(low), vmovn_s16(high)));
-  }
 
   /// A run of 64 q4 weights as -8..7, in the order of the columns.
   struct Run {

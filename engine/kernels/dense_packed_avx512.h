@@ -126,12 +126,5 @@ struct PackedQ4Avx512 {
   }
 };
 
-/// Four neighbouring weights in every lane.
-inline __m512i broadcast_four(const std::int8_t* w) noexcept {
-  std::int32_t four;
-  std::memcpy(&four, w, sizeof four);
-  return _mm512_set1_epi32(four);
-}
-
 }  // namespace
 }  // namespace terrace

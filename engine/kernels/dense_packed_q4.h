@@ -52,7 +52,7 @@ inline void unpack_rows(const std::uint8_t* w, const std::uint16_t* w_scale, std
 
 /// Where the sums of a pack of rows of d columns begin.
 inline const std::int32_t* pack_sums(const std::byte* pack, std::size_t d) noexcept {
-  return reinterpret_cast<const std::int32_t*>(pack + d * kPackRows);
+  return reinterpret_cast<const std::int32_t*>(pack + pack_bytes(d));
 }
 
 /// n_rows is a multiple of kPackRows. An instruction set says
@@ -92,56 +92,59 @@ void dot_packed_q4(const std::uint8_t* w, std::size_t row_stride, const std::uin
   }
 }
 
-/// multiply() for instruction sets that multiply bytes in vectors. `V` says
+/// What dot_packed_q4() needs, for instruction sets that multiply bytes in vectors; `Common` unpacks and
+/// stores. `V` says
 ///   V::kRows                       weight rows at once
 ///   V::Sums, V::start(sums, p)     sums of a group for kPackRows activation rows; p: -8 times those of x
 ///   V::add(sums, w, x)             + products of the four weights at w with four columns of the pack at x
 ///   V::finish(sums, p, F (&)[kParts])   the sums as floats
-template <class S, class V>
-inline void multiply_group_by_group(const UnpackedQ4& rows, std::size_t n_groups, const std::byte* pack,
-                                    const std::int32_t* sums, PackTotals& totals) noexcept {
-  using F = typename S::F;
-  constexpr std::size_t kRows = V::kRows;
-  constexpr std::size_t kQuad = 4;
-  for (std::size_t row = 0; row < kPackRows; row += kRows) {
-    // In memory: in registers they would push the integer sums out, which every step needs.
-    alignas(64) float sum[kQ4Sums][kRows][kPackRows] = {};
-    for (std::size_t g = 0; g < n_groups; ++g) {
-      const std::int8_t* const w = &rows.w[g / 2][row][g % 2 * kQ4Group];
-      const std::byte* const x = pack + g * kQ4Group * kPackRows;
-      const std::int32_t* const group_sums = sums + g * kPackRows;
-      typename V::Sums products[kRows];
-      TERRACE_UNROLL
-      for (std::size_t r = 0; r < kRows; ++r) products[r] = V::start(group_sums);
-      for (std::size_t c = 0; c < kQ4Group; c += kQuad) {
-        const typename V::X quad = V::load_x(x + c * kPackRows);
+template <class S, class Common, class V>
+struct PackedQ4ByVectors : Common {
+  static void multiply(const UnpackedQ4& rows, std::size_t n_groups, const std::byte* pack,
+                       const std::int32_t* sums, PackTotals& totals) noexcept {
+    using F = typename S::F;
+    constexpr std::size_t kRows = V::kRows;
+    constexpr std::size_t kQuad = 4;
+    for (std::size_t row = 0; row < kPackRows; row += kRows) {
+      // In memory: in registers they would push the integer sums out, which every step needs.
+      alignas(64) float sum[kQ4Sums][kRows][kPackRows] = {};
+      for (std::size_t g = 0; g < n_groups; ++g) {
+        const std::int8_t* const w = &rows.w[g / 2][row][g % 2 * kQ4Group];
+        const std::byte* const x = pack + g * kQ4Group * kPackRows;
+        const std::int32_t* const group_sums = sums + g * kPackRows;
+        typename V::Sums products[kRows];
         TERRACE_UNROLL
-        for (std::size_t r = 0; r < kRows; ++r) V::add(products[r], w + r * kQ4Columns + c, quad);
+        for (std::size_t r = 0; r < kRows; ++r) products[r] = V::start(group_sums);
+        for (std::size_t c = 0; c < kQ4Group; c += kQuad) {
+          const typename V::X quad = V::load_x(x + c * kPackRows);
+          TERRACE_UNROLL
+          for (std::size_t r = 0; r < kRows; ++r) V::add(products[r], w + r * kQ4Columns + c, quad);
+        }
+        TERRACE_UNROLL
+        for (std::size_t r = 0; r < kRows; ++r) {
+          F floats[kParts<S>];
+          V::finish(products[r], group_sums, floats);
+          const F scale = S::set(rows.scale[g][row + r]);
+          TERRACE_UNROLL
+          for (std::size_t p = 0; p < kParts<S>; ++p) {
+            float* const to = sum[g % kQ4Sums][r] + p * S::kWidth;
+            S::store(to, S::fma(floats[p], scale, S::load(to)));
+          }
+        }
       }
       TERRACE_UNROLL
       for (std::size_t r = 0; r < kRows; ++r) {
-        F floats[kParts<S>];
-        V::finish(products[r], group_sums, floats);
-        const F scale = S::set(rows.scale[g][row + r]);
         TERRACE_UNROLL
         for (std::size_t p = 0; p < kParts<S>; ++p) {
-          float* const to = sum[g % kQ4Sums][r] + p * S::kWidth;
-          S::store(to, S::fma(floats[p], scale, S::load(to)));
+          const auto part = [&](std::size_t k) { return S::load(sum[k][r] + p * S::kWidth); };
+          const F folded = S::add(S::add(part(0), part(2)), S::add(part(1), part(3)));
+          float* const to = totals.of[row + r] + p * S::kWidth;
+          S::store(to, S::add(S::load(to), folded));
         }
       }
     }
-    TERRACE_UNROLL
-    for (std::size_t r = 0; r < kRows; ++r) {
-      TERRACE_UNROLL
-      for (std::size_t p = 0; p < kParts<S>; ++p) {
-        const auto part = [&](std::size_t k) { return S::load(sum[k][r] + p * S::kWidth); };
-        const F folded = S::add(S::add(part(0), part(2)), S::add(part(1), part(3)));
-        float* const to = totals.of[row + r] + p * S::kWidth;
-        S::store(to, S::add(S::load(to), folded));
-      }
-    }
   }
-}
+};
 
 }  // namespace
 }  // namespace terrace

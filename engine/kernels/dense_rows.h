@@ -12,8 +12,7 @@
 #include "engine/kernels/lanes.h"
 
 // Kernels that reduce an activation row: norms and quantisation. Beyond lanes.h an instruction set says
-//   S::store_i8(q, parts)   kLanes floats in -127.5..127.5 as int8, rounded to nearest, ties to even
-//   S::kNanStoresZero       whether that of a NaN is 0
+//   S::kNanStoresZero       whether a NaN, made an integer, is stored as 0
 //   S::Q8                   as for dense_q8_dot.h; here it adds up int8 values
 
 namespace terrace {
@@ -134,12 +133,12 @@ float multiply_q8(const float* x, const std::int8_t* w, float scale, float* y, s
 template <class S, class Value>
 inline void quantize_run(const float* x, std::size_t n, float inverse, Value value, std::int8_t* q) noexcept {
   const auto group = [&](const float* from, std::int8_t* to) {
-    typename S::F scaled[kParts<S>];
+    typename S::Ints steps[kParts<S>];
     TERRACE_UNROLL
     for (std::size_t p = 0; p < kParts<S>; ++p) {
-      scaled[p] = value(S::mul(S::load(from + p * S::kWidth), S::set(inverse)));
+      steps[p] = S::to_ints(value(S::mul(S::load(from + p * S::kWidth), S::set(inverse))));
     }
-    S::store_i8(to, scaled);
+    S::store_i8(to, steps);
   };
   std::size_t i = 0;
   for (; i + kLanes <= n; i += kLanes) group(x + i, q + i);

@@ -4,6 +4,7 @@
 #include <immintrin.h>
 
 #include <cstdint>
+#include <cstring>
 
 #include "engine/kernels/lanes.h"
 #include "engine/kernels/xsimd_lanes.h"
@@ -21,6 +22,13 @@ inline __m256i load_bytes(const void* p) noexcept {
   return _mm256_loadu_si256(static_cast<const __m256i*>(p));
 }
 
+/// The four bytes at p in every lane.
+inline __m256i broadcast_four(const void* p) noexcept {
+  std::int32_t four;
+  std::memcpy(&four, p, sizeof four);
+  return _mm256_set1_epi32(four);
+}
+
 struct Avx2Lanes : XsimdLanes<xsimd::fma3<xsimd::avx2>> {
   static F fma(F a, F b, F c) noexcept { return _mm256_fmadd_ps(a, b, c); }
 
@@ -36,6 +44,15 @@ struct Avx2Lanes : XsimdLanes<xsimd::fma3<xsimd::avx2>> {
   static F times_power(F p, F n) noexcept {
     const __m256i exponent = _mm256_slli_epi32(_mm256_castps_si256(n), 23);
     return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), exponent));
+  }
+  using Ints = __m256i;
+  static Ints to_ints(F x) noexcept { return _mm256_cvtps_epi32(x); }
+  static void store_i8(std::int8_t* q, const Ints* parts) noexcept {
+    const __m256i words = _mm256_packs_epi32(parts[0], parts[1]);
+    const __m256i in_order = _mm256_permute4x64_epi64(words, 0xd8);  // packing works in each half by itself
+    const __m128i low = _mm256_castsi256_si128(in_order);
+    const __m128i high = _mm256_extracti128_si256(in_order, 1);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(q), _mm_packs_epi16(low, high));
   }
   static float fold(const F* parts) noexcept {
     const __m256 eight = _mm256_add_ps(parts[0], parts[1]);

@@ -9,6 +9,7 @@
 #include <immintrin.h>
 
 #include <cstdint>
+#include <cstring>
 
 #include "engine/kernels/lanes.h"
 #include "engine/kernels/xsimd_lanes.h"
@@ -17,6 +18,13 @@ namespace terrace {
 namespace {
 
 inline __m512i load_bytes(const void* p) noexcept { return _mm512_loadu_si512(p); }
+
+/// The four bytes at p in every lane.
+inline __m512i broadcast_four(const void* p) noexcept {
+  std::int32_t four;
+  std::memcpy(&four, p, sizeof four);
+  return _mm512_set1_epi32(four);
+}
 
 struct Avx512Lanes : XsimdLanes<xsimd::avx512bw> {
   static F fma(F a, F b, F c) noexcept { return _mm512_fmadd_ps(a, b, c); }
@@ -60,6 +68,11 @@ struct Avx512Lanes : XsimdLanes<xsimd::avx512bw> {
     }
   }
 
+  using Ints = __m512i;
+  static Ints to_ints(F x) noexcept { return _mm512_cvtps_epi32(x); }
+  static void store_i8(std::int8_t* q, const Ints* parts) noexcept {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(q), _mm512_cvtepi32_epi8(parts[0]));
+  }
   static float fold(const F* parts) noexcept {
     const __m512 all = parts[0];
     const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps(all, 1));

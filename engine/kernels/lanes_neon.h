@@ -31,6 +31,14 @@ struct NeonLanes : XsimdLanes<xsimd::neon64> {
     const uint32x4_t exponent = vshlq_n_u32(vreinterpretq_u32_f32(n), 23);
     return vreinterpretq_f32_u32(vaddq_u32(vreinterpretq_u32_f32(p), exponent));
   }
+  using Ints = int32x4_t;
+  static Ints to_ints(F x) noexcept { return vcvtnq_s32_f32(x); }
+  static void store_i8(std::int8_t* q, const Ints* parts) noexcept {
+    const auto words = [&](std::size_t i) {
+      return vcombine_s16(vmovn_s32(parts[i]), vmovn_s32(parts[i + 1]));
+    };
+    vst1q_s8(q, vcombine_s8(vmovn_s16(words(0)), vmovn_s16(words(2))));
+  }
   static float fold(const F* parts) noexcept {
     const float32x4_t four = vaddq_f32(vaddq_f32(parts[0], parts[2]), vaddq_f32(parts[1], parts[3]));
     const float32x2_t two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
