@@ -75,8 +75,8 @@ void FavorAttention::answer(const float* features, const float* sums, float* scr
   for (std::size_t c = 0; c < d_head_; ++c) y[c] = scratch[c] / total;
 }
 
-void FavorAttention::causal(const Exec& exec, float* state, ConstRows q, ConstRows k, ConstRows v,
-                            Rows y) const {
+void FavorAttention::causal(const Exec& exec, const RecurrentSlot& state, ConstRows q, ConstRows k,
+                            ConstRows v, Rows y) const {
   const ProfileZone zone(exec.profile, Zone::kAttention);
   TERRACE_CHECK(feature_rows_.empty(), kUnsupported,
                 "favor attention with softmax features has no causal form: the features depend on all keys");
@@ -87,7 +87,8 @@ void FavorAttention::causal(const Exec& exec, float* state, ConstRows q, ConstRo
   exec.for_range(n_heads_, 1, q.n * m * d_head_ * 2, [&](std::size_t begin, std::size_t end) {
     for (std::size_t h = begin; h < end; ++h) {
       const RowScratch row(memory + h * per_head, m, d_head_);
-      float* const sums = state + h * head_state_floats();
+      const RecurrentSlot of_head = state.part(h * head_state_floats(), head_state_floats());
+      float* const sums = of_head.now().data();
       float* const normalizer = sums + m * padded_width(d_head_);
       for (std::size_t t = 0; t < q.n; ++t) {
         relu_features(q.row(t) + h * d_head_, m, row.query);
@@ -99,6 +100,7 @@ void FavorAttention::causal(const Exec& exec, float* state, ConstRows q, ConstRo
         kernels_->dot_rows(row.query, &normalizer, 1, m, 1.0F, &total);
         float* const out = y.row(t) + h * d_head_;
         for (std::size_t c = 0; c < d_head_; ++c) out[c] = row.sum[c] / total;
+        if (t + 1 < q.n) of_head.leave(t);
       }
     }
   });

@@ -7,6 +7,7 @@
 #include "attention/kernels/attention_kernels.h"
 #include "engine/exec.h"
 #include "engine/progress.h"
+#include "engine/recurrent_state.h"
 #include "engine/tensor.h"
 
 namespace terrace {
@@ -33,10 +34,11 @@ class FavorAttention {
   /// Floats of recurrent state of the causal form (RecurrentLayout::add); all zero at the start.
   std::size_t state_floats() const noexcept { return n_heads_ * head_state_floats(); }
 
-  /// Causal form; updates `state`. Same bits for any split into calls. Throws Error{kUnsupported} with
-  /// softmax features. Cost: 2 * d_head multiply-adds and one read and write of 4 * d_head bytes per channel
-  /// and row.
-  void causal(const Exec& exec, float* state, ConstRows q, ConstRows k, ConstRows v, Rows y) const;
+  /// Causal form; updates `state` [state_floats()]. Same bits for any split into calls. Throws
+  /// Error{kUnsupported} with softmax features. Cost: 2 * d_head multiply-adds and one read and write of 4 *
+  /// d_head bytes per channel and row.
+  void causal(const Exec& exec, const RecurrentSlot& state, ConstRows q, ConstRows k, ConstRows v,
+              Rows y) const;
 
   /// Bidirectional form over the first `n_real` keys; all rows of q are answered. `tick` is told of q.n rows
   /// in all.

@@ -25,8 +25,9 @@ class DepthwiseConv {
   explicit operator bool() const noexcept { return weight_ != nullptr; }
 
   /// x = conv(x), in place.
-  void forward(const Exec& exec, float* recurrent, Rows x) const noexcept {
-    float* tail = recurrent + tail_.offset;  // rows t-2, t-1
+  void forward(const Exec& exec, const RecurrentBlock& recurrent, Rows x) const noexcept {
+    const RecurrentSlot slot = recurrent.slot(tail_);
+    float* const tail = slot.now().data();  // rows t-2, t-1
     exec.for_range(d_, 16, kTaps * x.n, [&](std::size_t begin, std::size_t end) {
       for (std::size_t c = begin; c < end; ++c) {
         float before2 = tail[c];
@@ -36,6 +37,10 @@ class DepthwiseConv {
           x.row(t)[c] = now * weight_[c] + before1 * weight_[d_ + c] + before2 * weight_[2 * d_ + c];
           before2 = before1;
           before1 = now;
+          if (slot.leaves_rows() && t + 1 < x.n) {
+            slot.after(t)[c] = before2;
+            slot.after(t)[d_ + c] = before1;
+          }
         }
         tail[c] = before2;
         tail[d_ + c] = before1;

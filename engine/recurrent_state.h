@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
+#include <span>
 
 namespace terrace {
 
@@ -27,6 +29,51 @@ class RecurrentLayout {
 
  private:
   std::size_t size_ = 0;
+};
+
+/// A layer's floats of the recurrent block, during a pass over rows. A pass that may be taken back in part
+/// (Session::verify) has the layer also leave them as they were after each row but the last.
+class RecurrentSlot {
+ public:
+  /// Nothing is left behind.
+  RecurrentSlot(std::span<float> now) noexcept : now_(now) {}  // NOLINT(google-explicit-constructor)
+  RecurrentSlot(std::span<float> now, float* after, std::size_t stride) noexcept
+      : now_(now), after_(after), stride_(stride) {}
+
+  std::span<float> now() const noexcept { return now_; }
+  bool leaves_rows() const noexcept { return after_ != nullptr; }
+  /// What they were after row t, to be filled in; only if leaves_rows().
+  float* after(std::size_t t) const noexcept { return after_ + t * stride_; }
+  /// Fills that in with what they are now.
+  void leave(std::size_t t) const noexcept {
+    if (after_ != nullptr) std::copy(now_.begin(), now_.end(), after(t));
+  }
+  RecurrentSlot part(std::size_t offset, std::size_t n_floats) const noexcept {
+    return {now_.subspan(offset, n_floats), after_ != nullptr ? after_ + offset : nullptr, stride_};
+  }
+
+ private:
+  std::span<float> now_;
+  float* after_ = nullptr;
+  std::size_t stride_ = 0;
+};
+
+/// The recurrent block of a session during a pass, which layers find their slots in.
+class RecurrentBlock {
+ public:
+  RecurrentBlock(float* now) noexcept : now_(now) {}  // NOLINT(google-explicit-constructor)
+  /// `after`: [rows of the pass - 1], blocks that lie `stride` floats apart; null leaves nothing behind.
+  RecurrentBlock(float* now, float* after, std::size_t stride) noexcept
+      : now_(now), after_(after), stride_(stride) {}
+
+  RecurrentSlot slot(const StateSlot& s) const noexcept {
+    return {{now_ + s.offset, s.size}, after_ != nullptr ? after_ + s.offset : nullptr, stride_};
+  }
+
+ private:
+  float* now_;
+  float* after_ = nullptr;
+  std::size_t stride_ = 0;
 };
 
 }  // namespace terrace

@@ -19,11 +19,12 @@ SruCell::SruCell(const Linear& gates) : gates_(gates) {
                 fmt::format("SRU: expected gates [3 * s, s], found [{}, {}]", gates.d_out(), gates.d_in()));
 }
 
-void SruCell::forward(Exec& exec, ConstRows x, float* c, Rows h) const {
+void SruCell::forward(Exec& exec, ConstRows x, const RecurrentSlot& c, Rows h) const {
   const Workspace::Scope scope(exec.ws);
   const std::size_t s = width();
   const Rows gates{exec.ws.take<float>(x.n * 3 * s), x.n, 3 * s, 3 * s};
   gates_.forward(exec, x, gates);
+  const std::span<float> now = c.now();
   for (std::size_t t = 0; t < x.n; ++t) {
     gates_.kernels().sigmoid(gates.row(t), 2 * s);
     const float* const r = gates.row(t);
@@ -32,9 +33,10 @@ void SruCell::forward(Exec& exec, ConstRows x, float* c, Rows h) const {
     const float* const in = x.row(t);
     float* const out = h.row(t);
     for (std::size_t i = 0; i < s; ++i) {
-      c[i] = f[i] * c[i] + u[i] * (1.0F - f[i]);
-      out[i] = c[i] * r[i] + in[i] * (1.0F - r[i]) * kSqrt3;
+      now[i] = f[i] * now[i] + u[i] * (1.0F - f[i]);
+      out[i] = now[i] * r[i] + in[i] * (1.0F - r[i]) * kSqrt3;
     }
+    if (t + 1 < x.n) c.leave(t);
   }
 }
 
@@ -57,7 +59,7 @@ std::size_t SruBranch::bytes_per_token() const noexcept {
   return bytes;
 }
 
-void SruBranch::forward_add(Exec& exec, ConstRows x, float* recurrent, Rows y) const {
+void SruBranch::forward_add(Exec& exec, ConstRows x, const RecurrentBlock& recurrent, Rows y) const {
   const ProfileZone zone(exec.profile, Zone::kSru);
   const Workspace::Scope scope(exec.ws);
   const std::size_t d = in_.d_in();
@@ -66,11 +68,9 @@ void SruBranch::forward_add(Exec& exec, ConstRows x, float* recurrent, Rows y) c
   const Rows narrow{exec.ws.take<float>(x.n * s), x.n, s, s};
   norm_.forward(exec, x, wide);
   in_.forward(exec, wide, narrow);
-  float* c = recurrent + state_.offset;
-  for (const SruCell& cell : cells_) {
-    cell.forward(exec, narrow, c, narrow);
-    c += s;
-  }
+  const RecurrentSlot cells = recurrent.slot(state_);
+  for (std::size_t i = 0; i < cells_.size(); ++i)
+    cells_[i].forward(exec, narrow, cells.part(i * s, s), narrow);
   out_.forward(exec, narrow, wide);
   for (std::size_t t = 0; t < x.n; ++t) out_.kernels().add(y.row(t), wide.row(t), d);
 }

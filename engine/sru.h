@@ -28,7 +28,7 @@ class SruCell {
 
   /// h = cell(x), oldest row first. `c` [s] is read and left at the state after the last row. x and h may be
   /// equal.
-  void forward(Exec& exec, ConstRows x, float* c, Rows h) const;
+  void forward(Exec& exec, ConstRows x, const RecurrentSlot& c, Rows h) const;
 
  private:
   Linear gates_;
@@ -46,7 +46,7 @@ class SruBranch {
   std::size_t bytes_per_token() const noexcept;
 
   /// y += branch(x). `recurrent` is the session's recurrent block.
-  void forward_add(Exec& exec, ConstRows x, float* recurrent, Rows y) const;
+  void forward_add(Exec& exec, ConstRows x, const RecurrentBlock& recurrent, Rows y) const;
 
  private:
   Norm norm_;

@@ -44,6 +44,27 @@ void add_updates(const Exec& exec, std::span<const std::uint32_t> chosen, const 
   });
 }
 
+/// What a layer's state is now, in the workspace.
+const float* copy_of(const Exec& exec, const RecurrentSlot& state) {
+  auto* const copy = exec.ws.take<float>(state.now().size());
+  std::copy(state.now().begin(), state.now().end(), copy);
+  return copy;
+}
+
+/// A pass over the chosen rows has left the state as it was after each of them, one after the other; now
+/// every row of n_rows leaves what the chosen ones up to it made of `before`.
+void leave_all_rows(const RecurrentSlot& state, const float* before, std::span<const std::uint32_t> chosen,
+                    std::size_t n_rows) noexcept {
+  std::size_t n_run = chosen.size();
+  for (std::size_t t = n_rows - 1; t-- > 0;) {  // backwards: row i of the chosen ones is not before row i
+    while (n_run > 0 && chosen[n_run - 1] > t) --n_run;
+    const float* const after = n_run == 0               ? before
+                               : n_run == chosen.size() ? state.now().data()
+                                                        : state.after(n_run - 1);
+    if (after != state.after(t)) std::copy_n(after, state.now().size(), state.after(t));
+  }
+}
+
 DepthRouter build_router(const LayerBuilder& build, const std::string& name, std::size_t d_model,
                          std::size_t predictor_width) {
   const WeightView router{build.binder.f32(name + ".router", {d_model}), nullptr, 1, d_model, d_model};
@@ -60,6 +81,7 @@ Block::Block(const LayerBuilder& build, const std::string& name, const StackConf
              std::uint32_t index, std::size_t d_model, std::size_t d_ff, bool causal)
     : parallel_(config.parallel),
       last_swap_(causal || config.two_swaps),
+      recurrent_{build.state.recurrent.size(), 0},
       ff_(build, name + ".ff", config.ff, d_model, d_ff, config.center_norm, !config.parallel) {
   const std::size_t first_kv = build.state.kv.size();
   const std::size_t first_lsh = build.state.lsh.size();
@@ -74,6 +96,7 @@ Block::Block(const LayerBuilder& build, const std::string& name, const StackConf
     cross_norm_ = build.norm(name + ".cross.norm", d_model, config.center_norm);
     cross_.emplace(build, name + ".cross", config.cross, d_model);
   }
+  recurrent_.size = build.state.recurrent.size() - recurrent_.offset;
   if (is_routed(config, index)) {
     router_ = build_router(build, name + ".depth", d_model, config.depths->predictor_width);
     route_ = build.state.add_route(first_kv, first_lsh);
@@ -107,7 +130,7 @@ void Block::forward_parallel(StepContext& context, Rows x, std::size_t width) co
   const Rows z = take_rows(exec, x.n, x.width);
   sublayer.norm.forward(exec, x, h);
   sublayer.attention.forward(context, h, y);
-  ff_.forward(exec, h, context.state.recurrent().data(), width, z);
+  ff_.forward(exec, h, context.recurrent, width, z);
   add_rows(sublayer.norm.kernels(), exec, y, x);
   add_rows(sublayer.norm.kernels(), exec, z, x);
 }
@@ -127,13 +150,19 @@ void Block::forward_routed(StepContext& context, Rows x, std::size_t width) cons
   auto* positions = exec.ws.take<std::uint32_t>(x.n);
   auto* r = exec.ws.take<float>(x.n);
   const std::size_t n = router_->choose(exec, x, chosen, r);
-  if (n == 0) return;
+  if (n == 0) {
+    for (std::size_t t = 0; t + 1 < x.n; ++t) context.recurrent.slot(recurrent_).leave(t);
+    return;
+  }
   gather_positions(context.positions, {chosen, n}, positions);
   context.state.route(route_).append({positions, n});
   Streams selected{take_rows(exec, n, x.width), {}};
   gather_rows(x, {chosen, n}, selected.x1);
-  StepContext inner{exec, context.state, std::span<const std::uint32_t>(positions, n)};
+  const RecurrentSlot own = context.recurrent.slot(recurrent_);
+  const float* const before = own.leaves_rows() ? copy_of(exec, own) : nullptr;
+  StepContext inner{exec, context.state, context.recurrent, std::span<const std::uint32_t>(positions, n)};
   forward_all(inner, selected, width, nullptr);
+  if (before) leave_all_rows(own, before, {chosen, n}, x.n);
   add_updates(exec, {chosen, n}, r, selected.x1, x);
 }
 
@@ -153,13 +182,12 @@ void Block::forward_all(StepContext& context, Streams& streams, std::size_t widt
     add_rows(kernels, exec, y, streams.x1);
     if (streams.reversible()) streams.swap();
   }
-  float* recurrent = context.state.recurrent().data();
   if (cross_) {
     cross_norm_.forward(exec, streams.input(), h);
-    cross_->forward(exec, h, recurrent, *cross, y);
+    cross_->forward(exec, h, context.recurrent, *cross, y);
     add_rows(kernels, exec, y, streams.x1);
   }
-  ff_.forward(exec, streams.input(), recurrent, width, y);
+  ff_.forward(exec, streams.input(), context.recurrent, width, y);
   add_rows(kernels, exec, y, streams.x1);
   if (streams.reversible() && last_swap_) streams.swap();
 }
@@ -171,7 +199,7 @@ void Block::attention_whole(EncodeContext& context, const AttentionSublayer& sub
     return;
   }
   context.for_blocks(streams.x1.n, [&](std::size_t begin, std::size_t count) {
-    StepContext step{context.exec, state, context.positions.from(begin)};
+    StepContext step{context.exec, state, state.recurrent().data(), context.positions.from(begin)};
     const Rows h = normed_block(context, sublayer.norm, streams.input(), begin, count);
     const Rows y = take_rows(context.exec, count, h.width);
     sublayer.attention.forward(step, h, y);

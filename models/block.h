@@ -76,6 +76,7 @@ class Block {
 
   bool parallel_;
   bool last_swap_;
+  StateSlot recurrent_;  ///< what its layers reserved
   std::vector<AttentionSublayer> attention_;
   Norm cross_norm_;
   std::optional<CrossAttentionLayer> cross_;

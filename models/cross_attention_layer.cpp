@@ -39,8 +39,8 @@ void CrossAttentionLayer::project_encoder(Exec& exec, ConstRows rows, KvCache& c
   cache.append(exec, k, v);
 }
 
-void CrossAttentionLayer::forward(Exec& exec, ConstRows x, float* recurrent, const KvCache& cache,
-                                  Rows y) const {
+void CrossAttentionLayer::forward(Exec& exec, ConstRows x, const RecurrentBlock& recurrent,
+                                  const KvCache& cache, Rows y) const {
   const ProfileZone zone(exec.profile, Zone::kProjections);
   const Workspace::Scope scope(exec.ws);
   const Rows q = take_rows(exec, x.n, k_.d_out());

@@ -24,7 +24,7 @@ class CrossAttentionLayer {
   /// Appends the keys and values of the encoder's rows.
   void project_encoder(Exec& exec, ConstRows rows, KvCache& cache) const;
   /// y = attention(x) for the next decoder rows. `recurrent` holds the tails of the sparse parts.
-  void forward(Exec& exec, ConstRows x, float* recurrent, const KvCache& cache, Rows y) const;
+  void forward(Exec& exec, ConstRows x, const RecurrentBlock& recurrent, const KvCache& cache, Rows y) const;
 
  private:
   Linear q_, k_, v_, out_;

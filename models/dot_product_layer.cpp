@@ -48,10 +48,9 @@ void DotProductLayer::forward(StepContext& context, ConstRows x, Rows y) const {
   k_.forward(exec, x, k);
   v_.forward(exec, x, v);
   if (dconv_[0]) {
-    float* recurrent = context.state.recurrent().data();
-    dconv_[0].forward(exec, recurrent, q);
-    dconv_[1].forward(exec, recurrent, k);
-    dconv_[2].forward(exec, recurrent, v);
+    dconv_[0].forward(exec, context.recurrent, q);
+    dconv_[1].forward(exec, context.recurrent, k);
+    dconv_[2].forward(exec, context.recurrent, v);
   }
   if (rotary_) {
     rotary_->apply(exec, q, context.positions);

@@ -31,7 +31,7 @@ void FavorLayer::forward(StepContext& context, ConstRows x, Rows y) const {
   k_.forward(exec, x, k);
   v_.forward(exec, x, v);
   const Rows attended = take_rows(exec, x.n, out_.d_in());
-  core_.causal(exec, context.state.recurrent().data() + sums_.offset, q, k, v, attended);
+  core_.causal(exec, context.recurrent.slot(sums_), q, k, v, attended);
   out_.forward(exec, attended, y);
 }
 

@@ -63,7 +63,8 @@ std::size_t FeedForwardLayer::width_step() const noexcept {
   return std::holds_alternative<FeedForward>(map_) ? kQ4Columns : d_ff_;
 }
 
-void FeedForwardLayer::forward(Exec& exec, ConstRows x, float* recurrent, std::size_t width, Rows y) const {
+void FeedForwardLayer::forward(Exec& exec, ConstRows x, const RecurrentBlock& recurrent, std::size_t width,
+                               Rows y) const {
   const ProfileZone zone(exec.profile, Zone::kFeedForward);
   const Workspace::Scope scope(exec.ws);
   ConstRows h = x;

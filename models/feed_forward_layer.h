@@ -32,7 +32,7 @@ class FeedForwardLayer {
   }
 
   /// y = layer(x), using the first `width` units. `recurrent` is the session's block.
-  void forward(Exec& exec, ConstRows x, float* recurrent, std::size_t width, Rows y) const;
+  void forward(Exec& exec, ConstRows x, const RecurrentBlock& recurrent, std::size_t width, Rows y) const;
 
  private:
   using Map = std::variant<FeedForward, SparseFfn, BlockFfn>;

@@ -85,8 +85,8 @@ std::size_t LshLayer::length_multiple() const noexcept {
   return chunk / std::gcd(chunk, core_.config().n_hashes);
 }
 
-void LshLayer::project(Exec& exec, ConstRows x, RowPositions positions, float* recurrent, Rows qk,
-                       Rows v) const {
+void LshLayer::project(Exec& exec, ConstRows x, RowPositions positions, const RecurrentBlock& recurrent,
+                       Rows qk, Rows v) const {
   const Workspace::Scope scope(exec.ws);
   Rows k;
   if (maps_.sparse) {
@@ -117,7 +117,7 @@ void LshLayer::forward(StepContext& context, ConstRows x, Rows y) const {
   const Workspace::Scope scope(exec.ws);
   const Rows qk = take_rows(exec, x.n, d_qk_);
   const Rows v = take_rows(exec, x.n, d_value_);
-  project(exec, x, context.positions, context.state.recurrent().data(), qk, v);
+  project(exec, x, context.positions, context.recurrent, qk, v);
   Rows attended = maps_.out ? take_rows(exec, x.n, d_value_) : y;
   core_.step(exec, context.state.lsh(lsh_index_), qk, v, attended);
   std::size_t n = 0;  // rows that standard attention still serves

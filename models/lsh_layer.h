@@ -46,7 +46,8 @@ class LshLayer {
   static Maps build_maps(const LayerBuilder& build, const std::string& name, const AttentionConfig& config,
                          std::size_t d_model, std::size_t d_qk, std::size_t d_value);
 
-  void project(Exec& exec, ConstRows x, RowPositions positions, float* recurrent, Rows qk, Rows v) const;
+  void project(Exec& exec, ConstRows x, RowPositions positions, const RecurrentBlock& recurrent, Rows qk,
+               Rows v) const;
   void encode_standard(EncodeContext& context, ConstRows qk, ConstRows v, Rows attended) const;
 
   bool causal_;

@@ -58,12 +58,11 @@ MultiplicativeConvLayer::MultiplicativeConvLayer(const LayerBuilder& build, cons
 
 void MultiplicativeConvLayer::forward(StepContext& context, ConstRows x, Rows y) const {
   Exec& exec = context.exec;
-  float* recurrent = context.state.recurrent().data();
   const Workspace::Scope scope(exec.ws);
   const Rows q = take_rows(exec, x.n, x.width);
   const Rows k = take_rows(exec, x.n, x.width);
   const Rows v = take_rows(exec, x.n, x.width);
-  qkv_.forward(exec, x, recurrent, q, k, v);
+  qkv_.forward(exec, x, context.recurrent, q, k, v);
   KvCache& cache = context.state.kv(kv_index_);
   if (!out_) {
     causal_.step(exec, cache, q, k, v, y);
@@ -71,7 +70,7 @@ void MultiplicativeConvLayer::forward(StepContext& context, ConstRows x, Rows y)
   }
   const Rows attended = take_rows(exec, x.n, x.width);
   causal_.step(exec, cache, q, k, v, attended);
-  out_->forward(exec, attended, recurrent, y);
+  out_->forward(exec, attended, context.recurrent, y);
 }
 
 }  // namespace terrace

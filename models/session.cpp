@@ -59,7 +59,11 @@ std::size_t workspace_bytes(const ModelConfig& config, const Network& network, s
 }  // namespace
 
 Session::Impl::Impl(std::shared_ptr<const Model> shared, Runtime& r, const Options& o)
-    : model(std::move(shared)), runtime(&r), options(o) {
+    : model(std::move(shared)),
+      runtime(&r),
+      options(o),
+      hidden(network().final_width()),
+      marks(kMostVerified, network().decoder_state().recurrent.size(), hidden.size()) {
   const ModelConfig& config = model->config();
   options.max_context =
       checked_context(o.max_context, position_limit(config, config.decoder), config.max_context);
@@ -82,7 +86,6 @@ Session::Impl::Impl(std::shared_ptr<const Model> shared, Runtime& r, const Optio
     cross.emplace_back(spec.n_heads, spec.d_k, spec.d_v, options.kv_type, options.max_encoder_tokens);
   }
   tokens.reserve(options.max_context);
-  hidden.resize(net.final_width());
   logits.resize(config.vocab_size);
 }
 
@@ -98,8 +101,9 @@ std::span<float> Session::Impl::snapshot(std::size_t index) const noexcept {
 
 void Session::Impl::take_snapshot() {
   if (tokens.size() % kSnapshotInterval != 0 || recurrent_floats() == 0) return;
-  const std::span<float> to = snapshot(tokens.size() / kSnapshotInterval);
-  std::copy_n(state.recurrent().begin(), to.size(), to.begin());
+  const std::optional<std::size_t> mark = marks.find(tokens.size());
+  const std::span<const float> from = mark ? marks.recurrent_of(*mark) : state.recurrent();
+  std::copy(from.begin(), from.end(), snapshot(tokens.size() / kSnapshotInterval).begin());
 }
 
 void Session::Impl::check_tokens(std::span<const TokenId> ids) const {
@@ -120,31 +124,37 @@ void Session::Impl::clear() {
   state.truncate(0);
   std::fill(state.recurrent().begin(), state.recurrent().end(), 0.0F);
   for (KvCache& cache : cross) cache.truncate(0);
+  marks.cut(0);
   encoder_rows = document_length = 0;
   document_times = {};
   tokens.clear();
 }
 
-void Session::Impl::pass(std::span<const TokenId> ids, std::size_t first_row, const LogitsSink* sink) {
+void Session::Impl::pass(std::span<const TokenId> ids, std::size_t first_row, const LogitsSink* sink,
+                         bool marked) {
   Exec e = exec();
   const Network& net = network();
   const Workspace::Scope scope(workspace);
   if (tokens.empty()) take_snapshot();
   Streams streams = net.take_streams(e, ids.size());
   net.embed(e, ids, tokens.size(), streams);
-  StepContext context{e, state, encoder_rows + tokens.size()};
+  const RecurrentBlock recurrent =
+      marked ? marks.block_of_pass(state.recurrent()) : RecurrentBlock(state.recurrent().data());
+  StepContext context{e, state, recurrent, encoder_rows + tokens.size()};
   net.decoder().forward(context, streams, widths, cross);
   const Rows joined = take_rows(e, ids.size(), hidden.size());
   net.join_streams(e, streams, joined);
-  if (sink) {
-    const Rows rows = take_rows(e, ids.size(), logits.size());
-    net.logits(e, joined, rows);
-    for (std::size_t t = 0; t < ids.size(); ++t) (*sink)(first_row + t, {rows.row(t), rows.width});
-  }
   std::copy_n(joined.row(ids.size() - 1), hidden.size(), hidden.begin());
-  tokens.insert(tokens.end(), ids.begin(), ids.end());
+  if (marked) marks.take_pass(ids.size(), joined.data, joined.stride);
+  for (const TokenId id : ids) {
+    tokens.push_back(id);
+    take_snapshot();
+  }
   has_logits = false;
-  take_snapshot();
+  if (!sink) return;
+  const Rows rows = take_rows(e, ids.size(), logits.size());
+  net.logits(e, joined, rows);
+  for (std::size_t t = 0; t < ids.size(); ++t) (*sink)(first_row + t, {rows.row(t), rows.width});
 }
 
 void Session::Impl::feed(std::span<const TokenId> ids, const Progress& progress, const LogitsSink* sink) {
@@ -183,7 +193,7 @@ void Session::Impl::take_encoded(const Network::Encoded& encoded, std::size_t n_
       Streams streams = net.take_streams(e, n);
       copy_rows(rows.x1.slice(begin, n), streams.x1);
       copy_rows(rows.x2.slice(begin, n), streams.x2);
-      StepContext context{e, state, begin, &tick};
+      StepContext context{e, state, state.recurrent().data(), begin, &tick};
       net.decoder().forward(context, streams, widths, cross);
       encoder_rows = begin + n;
     } else {
@@ -272,6 +282,18 @@ TokenId Session::decode_greedy(TokenId token) {
   return static_cast<TokenId>(best.index);
 }
 
+void Session::verify(std::span<const TokenId> tokens, const LogitsSink& sink) {
+  Impl& s = *impl_;
+  TERRACE_CHECK(!tokens.empty() && tokens.size() <= kMostVerified, kBadArgument,
+                fmt::format("verify: expected 1 to {} tokens, found {}", kMostVerified, tokens.size()));
+  s.check_tokens(tokens);
+  const ThreadTeam::Region region(s.runtime->team());
+  s.set_mark();
+  s.pass(tokens, 0, &sink, true);
+}
+
+void Session::mark() { impl_->set_mark(); }
+
 std::span<const float> Session::logits() const {
   TERRACE_CHECK(!impl_->tokens.empty(), kBadArgument, "no token was fed yet, so there are no logits");
   return impl_->logits_of_last();
@@ -290,9 +312,20 @@ void Session::rewind(std::size_t position) {
   TERRACE_CHECK(position <= s.tokens.size(), kBadArgument,
                 fmt::format("cannot rewind to {}: the context has {} tokens", position, s.tokens.size()));
   if (position == s.tokens.size()) return;
+  if (const std::optional<std::size_t> mark = s.marks.find(position)) {
+    s.state.truncate(s.encoder_rows + position);
+    const std::span<const float> recurrent = s.marks.recurrent_of(*mark), hidden = s.marks.hidden_of(*mark);
+    std::copy(recurrent.begin(), recurrent.end(), s.state.recurrent().begin());
+    std::copy(hidden.begin(), hidden.end(), s.hidden.begin());
+    s.tokens.resize(position);
+    s.has_logits = false;
+    s.marks.cut(position);
+    return;
+  }
   // Without recurrent state only the last token is computed again, for its logits.
   const std::size_t last = position == 0 ? 0 : position - 1;
   const std::size_t restart = s.recurrent_floats() ? last / kSnapshotInterval * kSnapshotInterval : last;
+  s.marks.cut(restart);
   s.state.truncate(s.encoder_rows + restart);
   if (s.recurrent_floats()) {
     const std::span<const float> from = s.snapshot(restart / kSnapshotInterval);
@@ -329,7 +362,6 @@ void Session::set_width(std::span<const std::uint32_t> widths, bool allow_untrai
       widths.size() == 1 || widths.size() == blocks.size(), kBadArgument,
       fmt::format("one width or one per block ({}) is needed, found {}", blocks.size(), widths.size()));
   const std::vector<std::uint32_t>& trained = s.model->config().decoder.ff.widths;
-  std::vector<std::uint32_t> per_block;
   for (std::size_t i = 0; i < blocks.size(); ++i) {
     const std::uint32_t width = widths[widths.size() == 1 ? 0 : i];
     const FeedForwardLayer& ff = blocks[i].ff();
@@ -344,10 +376,11 @@ void Session::set_width(std::span<const std::uint32_t> widths, bool allow_untrai
         fmt::format(
             "block {}: the model was not trained at a width of {} units; trained widths: {}", i, width,
             trained.empty() ? fmt::format("{}", ff.d_ff()) : fmt::format("{}", fmt::join(trained, ", "))));
-    per_block.push_back(width);
   }
-  s.widths = std::move(per_block);
+  for (std::size_t i = 0; i < blocks.size(); ++i) s.widths[i] = widths[widths.size() == 1 ? 0 : i];
 }
+
+std::span<const std::uint32_t> Session::widths() const noexcept { return impl_->widths; }
 
 void Session::set_profile(Profile* profile) noexcept { impl_->profile = profile; }
 
@@ -358,6 +391,7 @@ StateBytes Session::state_bytes() const noexcept {
   for (const KvCache& cache : s.cross) bytes.kv_cache += cache.bytes();
   bytes.recurrent = s.recurrent_floats() * sizeof(float);
   if (bytes.recurrent) bytes.snapshots = (s.tokens.size() / kSnapshotInterval + 1) * bytes.recurrent;
+  bytes.snapshots += s.marks.bytes();
   bytes.workspace = s.workspace.high_water_bytes();
   return bytes;
 }

@@ -22,7 +22,7 @@ namespace terrace {
 struct StateBytes {
   std::size_t kv_cache = 0;   ///< K/V (and hash ids) of the positions in the context
   std::size_t recurrent = 0;  ///< convolution tails, SRU cells, running sums
-  std::size_t snapshots = 0;
+  std::size_t snapshots = 0;  ///< and marks
   std::size_t workspace = 0;  ///< largest use of scratch memory so far
 };
 
@@ -83,6 +83,15 @@ class Session {
   /// decode(), and Error{kBadArgument} after the token was fed if all logits are NaN or -inf.
   TokenId decode_greedy(TokenId token);
 
+  /// Feeds up to kMostVerified tokens in one pass, whose rewind() to any position in between computes
+  /// nothing again: for tokens that may turn out wrong. `sink` receives the logits that follow each of them
+  /// once all are in the context. Throws as prefill(), and Error{kBadArgument} for no tokens or too many.
+  /// Cost: of prefill(), and a copy of the recurrent state per token.
+  void verify(std::span<const TokenId> tokens, const LogitsSink& sink);
+  static constexpr std::size_t kMostVerified = 16;
+  /// rewind() to this position computes nothing again, until the next verify() or mark().
+  void mark();
+
   /// The logits after the last token. Throws Error{kBadArgument} when the context is empty.
   std::span<const float> logits() const;
 
@@ -95,8 +104,9 @@ class Session {
   std::span<const TokenId> tokens() const noexcept;  ///< those fed so far
   std::size_t encoder_length() const noexcept;       ///< tokens of the encoded document
 
-  /// Goes back to the first `position` tokens, exactly. K/V are cut; recurrent state comes from the latest
-  /// snapshot before it, and at most kSnapshotInterval tokens are computed again. Throws Error{kBadArgument}.
+  /// Goes back to the first `position` tokens, exactly. K/V are cut; recurrent state comes from the mark of
+  /// that position (verify(), mark()), or from the latest snapshot before it, and then at most
+  /// kSnapshotInterval tokens are computed again. Throws Error{kBadArgument}.
   void rewind(std::size_t position);
   static constexpr std::size_t kSnapshotInterval = 128;
 
@@ -118,6 +128,9 @@ class Session {
   /// was not trained for, unless `allow_untrained` (any whole number of controller blocks, multiples of 64 in
   /// a dense model).
   void set_width(std::span<const std::uint32_t> widths, bool allow_untrained = false);
+
+  /// The widths of later tokens, per decoder block.
+  std::span<const std::uint32_t> widths() const noexcept;
 
   /// From now on tells `profile` what time is spent on; null stops that. It must outlive the session or be
   /// taken away.

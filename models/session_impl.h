@@ -6,6 +6,7 @@
 
 #include "engine/memory.h"
 #include "engine/serial.h"
+#include "models/marks.h"
 #include "models/network.h"
 #include "models/session.h"
 #include "models/session_state.h"
@@ -34,6 +35,7 @@ struct Session::Impl {
   std::vector<float> logits;  ///< of the last token, if has_logits
   bool has_logits = false;    ///< false after decode_greedy(); then `hidden` can make them
   VirtualBuffer snapshots;    ///< recurrent block at every multiple of kSnapshotInterval tokens
+  Marks marks;
 
   Workspace workspace;
   Profile* profile = nullptr;
@@ -46,15 +48,18 @@ struct Session::Impl {
   void check_tokens(std::span<const TokenId> ids) const;
   /// Forgets document and tokens.
   void clear();
-  /// Runs the stack over at most kPassRows tokens that do not cross a snapshot; `sink` may be null.
-  void pass(std::span<const TokenId> ids, std::size_t first_row, const LogitsSink* sink);
+  /// Runs the stack over at most kPassRows tokens; `sink` may be null. They do not cross a snapshot, unless
+  /// the pass is `marked`: then it fills the marks after the one that is there.
+  void pass(std::span<const TokenId> ids, std::size_t first_row, const LogitsSink* sink, bool marked = false);
   /// Prefills the encoder's rows into the decoder, or projects them for cross attention.
   void take_encoded(const Network::Encoded& encoded, std::size_t n_real, const RowTick& tick);
   /// Leaves the logits to be computed.
   void feed(std::span<const TokenId> ids, const Progress& progress, const LogitsSink* sink);
   void encode(const EncoderInput& input, const Progress& progress);
   std::span<const float> logits_of_last();
+  /// Where the last of the tokens is to have a snapshot, makes it.
   void take_snapshot();
+  void set_mark() noexcept { marks.start(tokens.size(), state.recurrent(), hidden); }
 
   void save(ByteSink& sink) const;
   void load(ByteSource& source);

@@ -106,6 +106,7 @@ class StackState {
 struct StepContext {
   Exec& exec;
   StackState& state;
+  RecurrentBlock recurrent;       ///< of the state
   RowPositions positions;         ///< of the rows in the stack's sequence
   const RowTick* tick = nullptr;  ///< told of all rows after each block, where a caller wants to know
 };

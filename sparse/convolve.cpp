@@ -18,9 +18,9 @@ constexpr std::size_t kMostConvolutions = 3;
 /// The rows that a convolution over n_steps steps sees: those of a call and those before it.
 class SeenRows {
  public:
-  SeenRows(ConstRows x, std::span<float> tail, const LocallyConvDense& conv) noexcept
-      : x_(x), tail_(tail), n_before_(conv.n_steps() - 1) {
-    TERRACE_DCHECK(tail.size() == n_before_ * x.width);
+  SeenRows(ConstRows x, const RecurrentSlot& state, const LocallyConvDense& conv) noexcept
+      : x_(x), state_(state), tail_(state.now()), n_before_(conv.n_steps() - 1) {
+    TERRACE_DCHECK(tail_.size() == n_before_ * x.width);
   }
 
   std::size_t n_steps() const noexcept { return n_before_ + 1; }
@@ -31,15 +31,21 @@ class SeenRows {
   }
   /// The last rows become the tail.
   void move_tail() const noexcept {
-    // Oldest row first: a row that moves within the tail moves towards its front.
-    for (std::size_t i = 0; i < n_before_ && x_.n > 0; ++i) {
-      std::copy_n(at(x_.n - 1, i + 1), x_.width, tail_.data() + i * x_.width);
+    if (state_.leaves_rows()) {
+      for (std::size_t t = 0; t + 1 < x_.n; ++t) copy_tail(t, state_.after(t));
     }
+    if (x_.n > 0) copy_tail(x_.n - 1, tail_.data());
   }
 
  private:
+  /// The tail after row t. Oldest row first: a row that moves within the tail moves towards its front.
+  void copy_tail(std::size_t t, float* to) const noexcept {
+    for (std::size_t i = 0; i < n_before_; ++i) std::copy_n(at(t, i + 1), x_.width, to + i * x_.width);
+  }
+
   ConstRows x_;
-  std::span<float> tail_;
+  RecurrentSlot state_;
+  std::span<float> tail_;  // of the state, now
   std::size_t n_before_;
 };
 
@@ -275,7 +281,7 @@ void convolve_row(Exec& exec, const SeenRows& seen, std::span<const ConvolutionT
 
 }  // namespace
 
-void convolve(Exec& exec, ConstRows x, std::span<float> tail, std::span<const ConvolutionTask> tasks) {
+void convolve(Exec& exec, ConstRows x, const RecurrentSlot& tail, std::span<const ConvolutionTask> tasks) {
   TERRACE_DCHECK(tasks.size() <= kMostConvolutions);
   const Workspace::Scope scope(exec.ws);
   const SeenRows seen(x, tail, *tasks.front().conv);

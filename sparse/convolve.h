@@ -4,6 +4,7 @@
 #include <span>
 
 #include "engine/exec.h"
+#include "engine/recurrent_state.h"
 #include "engine/tensor.h"
 #include "sparse/module_conv.h"
 
@@ -18,6 +19,6 @@ struct ConvolutionTask {
 /// y = conv(tail, x) of every task, then the tail, n_steps - 1 rows, oldest first, moves on. Of one row every
 /// thread makes the windows for itself, which costs less than a phase of their own, and takes units of its
 /// own from there: one phase. Many rows have their windows made and packed first. Same bits.
-void convolve(Exec& exec, ConstRows x, std::span<float> tail, std::span<const ConvolutionTask> tasks);
+void convolve(Exec& exec, ConstRows x, const RecurrentSlot& tail, std::span<const ConvolutionTask> tasks);
 
 }  // namespace terrace

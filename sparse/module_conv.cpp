@@ -26,7 +26,7 @@ LocallyConvDense::LocallyConvDense(const DenseKernels& kernels, const WeightView
                   weight.rows, weight.cols, n_modules, kernel_size, n_steps));
 }
 
-void LocallyConvDense::forward(Exec& exec, ConstRows x, std::span<float> tail, Rows y) const {
+void LocallyConvDense::forward(Exec& exec, ConstRows x, const RecurrentSlot& tail, Rows y) const {
   const ConvolutionTask task{this, y};
   convolve(exec, x, tail, {&task, 1});
 }

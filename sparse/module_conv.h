@@ -6,6 +6,7 @@
 
 #include "engine/exec.h"
 #include "engine/prepared_rows.h"
+#include "engine/recurrent_state.h"
 #include "engine/tensor.h"
 
 namespace terrace {
@@ -43,7 +44,7 @@ class LocallyConvDense {
   explicit operator bool() const noexcept { return static_cast<bool>(weight_); }
 
   /// y = layer(tail, x), then the tail moves on. One phase. x and y must not overlap.
-  void forward(Exec& exec, ConstRows x, std::span<float> tail, Rows y) const;
+  void forward(Exec& exec, ConstRows x, const RecurrentSlot& tail, Rows y) const;
 
   /// Units [begin, end) of every module on the calling thread, from the windows of every module of every row.
   /// A window is what a module's kernel sees: per module, per step, its channels.

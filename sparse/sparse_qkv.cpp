@@ -14,10 +14,6 @@
 namespace terrace {
 namespace {
 
-std::span<float> state_of(float* recurrent, const StateSlot& slot) noexcept {
-  return {recurrent + slot.offset, slot.size};
-}
-
 /// Rows of m joined with x, as the value convolution's modules see them: 2 * d channels.
 Rows join(Exec& exec, ConstRows m, ConstRows x, VConcat v_concat, std::size_t n_modules) {
   const std::size_t width = m.width + x.width;
@@ -70,11 +66,12 @@ std::size_t SparseQkv::bytes_per_token() const noexcept {
          v_.bytes_per_token();
 }
 
-void SparseQkv::forward(Exec& exec, ConstRows x, float* recurrent, Rows q, Rows k, Rows v) const {
+void SparseQkv::forward(Exec& exec, ConstRows x, const RecurrentBlock& recurrent, Rows q, Rows k,
+                        Rows v) const {
   const Workspace::Scope scope(exec.ws);
   const Rows m{exec.ws.take<float>(x.n * d_out()), x.n, d_out(), d_out()};
-  const std::span<float> tail = state_of(recurrent, tail_);
-  prefetch_bytes(tail.data(), tail.size_bytes());
+  const RecurrentSlot tail = recurrent.slot(tail_);
+  prefetch_bytes(tail.now().data(), tail.now().size_bytes());
   UpcomingWeights upcoming;
   upcoming.add(q_.weight());
   if (k_) upcoming.add(k_.weight());
@@ -88,7 +85,7 @@ void SparseQkv::forward(Exec& exec, ConstRows x, float* recurrent, Rows q, Rows 
   if (v_concat_ == VConcat::kNone) tasks[n_tasks++] = {&v_, v};
   convolve(exec, m, tail, std::span(tasks).first(n_tasks));
   if (v_concat_ != VConcat::kNone) {
-    v_.forward(exec, join(exec, m, x, v_concat_, shared_.n_modules()), state_of(recurrent, joined_tail_), v);
+    v_.forward(exec, join(exec, m, x, v_concat_, shared_.n_modules()), recurrent.slot(joined_tail_), v);
   }
   if (!k_ && k.data) {
     for (std::size_t t = 0; t < x.n; ++t) std::copy_n(q.row(t), d_out(), k.row(t));
@@ -112,15 +109,15 @@ std::size_t SparseAttentionOutput::bytes_per_token() const noexcept {
   return (mult_ ? mult_.bytes_per_token() : 0) + (conv_ ? conv_.bytes_per_token() : 0);
 }
 
-void SparseAttentionOutput::forward(Exec& exec, ConstRows x, float* recurrent, Rows y) const {
+void SparseAttentionOutput::forward(Exec& exec, ConstRows x, const RecurrentBlock& recurrent, Rows y) const {
   if (!conv_) return mult_.forward(exec, x, y);
-  if (!mult_) return conv_.forward(exec, x, state_of(recurrent, tail_), y);
+  if (!mult_) return conv_.forward(exec, x, recurrent.slot(tail_), y);
   const Workspace::Scope scope(exec.ws);
   const Rows m{exec.ws.take<float>(x.n * mult_.d_out()), x.n, mult_.d_out(), mult_.d_out()};
   UpcomingWeights upcoming;
   upcoming.add(conv_.weight());
   mult_.forward(exec, x, m, upcoming);
-  conv_.forward(exec, m, state_of(recurrent, tail_), y);
+  conv_.forward(exec, m, recurrent.slot(tail_), y);
 }
 
 }  // namespace terrace

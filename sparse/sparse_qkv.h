@@ -33,7 +33,7 @@ class SparseQkv {
 
   /// q, k and v of the rows of x; state in `recurrent`, the session's block, moves on. With share_qk, k
   /// receives a copy of q unless k.data is null.
-  void forward(Exec& exec, ConstRows x, float* recurrent, Rows q, Rows k, Rows v) const;
+  void forward(Exec& exec, ConstRows x, const RecurrentBlock& recurrent, Rows q, Rows k, Rows v) const;
 
  private:
   FactoredDense shared_;
@@ -58,7 +58,7 @@ class SparseAttentionOutput {
   std::size_t bytes_per_token() const noexcept;
 
   /// y = conv(mult(x)). x and y must not overlap.
-  void forward(Exec& exec, ConstRows x, float* recurrent, Rows y) const;
+  void forward(Exec& exec, ConstRows x, const RecurrentBlock& recurrent, Rows y) const;
 
  private:
   FactoredDense mult_;

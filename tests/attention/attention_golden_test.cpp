@@ -107,7 +107,7 @@ TEST_CASE("dot-product attention and favor equal the oracle") {
       } else if (kind == "favor_causal") {
         const FavorAttention attention(kernels, h, d / h);
         std::vector<float> state(attention.state_floats());
-        attention.causal(exec.get(), state.data(), rows_of(q, d), rows_of(k, d), rows_of(v, d),
+        attention.causal(exec.get(), std::span(state), rows_of(q, d), rows_of(k, d), rows_of(v, d),
                          rows_of(y, d));
       } else {
         const auto features = kind == "favor_softmax" ? given(item, "features") : std::vector<float>{};

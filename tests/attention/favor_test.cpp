@@ -25,7 +25,7 @@ LayerUnderTest causal_layer(const FavorAttention& favor) {
   layer.state_size = favor.state_floats();
   layer.forward = [&favor](Exec& exec, ConstRows x, float* state, Rows y) {
     const auto part = [&](std::size_t i) { return ConstRows(x.data + i * kWidth, x.n, kWidth, x.stride); };
-    favor.causal(exec, state, part(0), part(1), part(2), y);
+    favor.causal(exec, std::span(state, favor.state_floats()), part(0), part(1), part(2), y);
   };
   return layer;
 }
@@ -104,7 +104,7 @@ TEST_CASE("softmax features have no causal form") {
   TestExec exec(1);
   std::vector<float> state(favor.state_floats()), x(kWidth), y(kWidth);
   expect_error(ErrorCode::kUnsupported, "no causal form", [&] {
-    favor.causal(exec.get(), state.data(), rows_of(x, kWidth), rows_of(x, kWidth), rows_of(x, kWidth),
+    favor.causal(exec.get(), std::span(state), rows_of(x, kWidth), rows_of(x, kWidth), rows_of(x, kWidth),
                  rows_of(y, kWidth));
   });
 }

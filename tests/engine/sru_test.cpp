@@ -20,9 +20,10 @@ TEST_CASE("SruCell: agrees with the formula in double, in any cut, with input an
     const auto b = random_floats(3 * kWidth, 2);
     const SruCell cell(Linear(*kernels, w.view(), b.data()));
     const auto x = random_floats(5 * kWidth, 3, 2.0F);
-    const LayerUnderTest layer{
-        [&](Exec& exec, ConstRows rows, float* state, Rows h) { cell.forward(exec, rows, state, h); }, kWidth,
-        kWidth, kWidth};
+    const LayerUnderTest layer{[&](Exec& exec, ConstRows rows, float* state, Rows h) {
+                                 cell.forward(exec, rows, std::span(state, kWidth), h);
+                               },
+                               kWidth, kWidth, kWidth};
     TestExec exec(2);
     const auto h = run_layer(exec.get(), layer, x, {5});
     CHECK(relative_difference(h, naive_sru(Matrix(5, kWidth, x), w.values(), b)) < 2e-6);
@@ -31,7 +32,7 @@ TEST_CASE("SruCell: agrees with the formula in double, in any cut, with input an
     auto in_place = x;
     std::vector<float> state(kWidth);
     const Rows rows{in_place.data(), 5, kWidth, kWidth};
-    cell.forward(exec.get(), rows, state.data(), rows);
+    cell.forward(exec.get(), rows, std::span(state), rows);
     CHECK(in_place == h);
   }
 }

@@ -31,7 +31,7 @@ struct Case {
 
   LayerUnderTest under_test() const {
     return {[this](Exec& exec, ConstRows x, float* state, Rows y) {
-              layer.forward(exec, x, {state, layer.tail_size()}, y);
+              layer.forward(exec, x, std::span(state, layer.tail_size()), y);
             },
             layer.d_in(), layer.d_out(), layer.tail_size()};
   }
@@ -87,7 +87,7 @@ TEST_CASE("LocallyConvDense: the tail holds the newest input rows, oldest first"
   std::vector<float> y(3 * c.layer.d_out());
   TestExec exec(1);
   const auto feed = [&](std::size_t begin, std::size_t n) {
-    c.layer.forward(exec.get(), {x.data() + begin * d, n, d, d}, tail,
+    c.layer.forward(exec.get(), {x.data() + begin * d, n, d, d}, std::span(tail),
                     {y.data(), n, c.layer.d_out(), c.layer.d_out()});
   };
   feed(0, 1);
