@@ -18,6 +18,7 @@
 #include "models/session.h"
 #include "tools/common/checks.h"
 #include "tools/common/command.h"
+#include "tools/common/draft_arguments.h"
 #include "tools/common/generation_stats.h"
 #include "tools/common/interrupt.h"
 #include "tools/common/model_arguments.h"
@@ -36,6 +37,7 @@ struct Options {
   ModelArguments model;
   PromptArguments prompt;
   SamplerConfig sampler;
+  DraftArguments draft;
   std::int64_t seed = kNewSeed;
   std::int64_t n_predict = kNoLimit;
   std::string state_save;
@@ -134,13 +136,46 @@ void read_prompt(const Options& options, const Prompt& prompt, Session& session,
   stats.prompt_seconds = seconds_since(prompt_start);
 }
 
-/// Samples, prints and feeds tokens until something ends the text; counts those printed in `stats`.
-StopReason continue_text(const Options& options, Session& session, TokenPrinter& printer,
-                         GenerationStats& stats) {
-  Sampler sampler(options.sampler, session.model().config().vocab_size);
+/// Feeds tokens and draws the next ones, one by one or by speculation.
+class Decoder {
+ public:
+  Decoder(const Options& options, Session& session)
+      : session_(session),
+        sampler_(options.sampler, session.model().config().vocab_size),
+        speculation_(options.draft.open(session, sampler_)) {}
+
+  /// What follows the prompt.
+  TokenId first() { return sampler_.sample(session_.logits(), session_.tokens()); }
+  TokenId feed(TokenId id) {
+    if (speculation_) return speculation_->feed(id);
+    if (sampler_.takes_largest()) return session_.decode_greedy(id);
+    const std::span<const float> logits = session_.decode(id);
+    return sampler_.sample(logits, session_.tokens());
+  }
+  /// The same where nothing is to follow: for the state.
+  void feed_last(TokenId id) {
+    settle();
+    session_.decode(id);
+  }
+  /// Tokens in the context that were fed.
+  std::size_t position() const { return speculation_ ? speculation_->position() : session_.position(); }
+  /// Leaves the session at position().
+  void settle() {
+    if (speculation_) speculation_->settle();
+  }
+  const SpeculationStats* speculation() const { return speculation_ ? &speculation_->stats() : nullptr; }
+
+ private:
+  Session& session_;
+  Sampler sampler_;
+  std::unique_ptr<Speculation> speculation_;
+};
+
+/// Draws, prints and feeds tokens until something ends the text; counts those printed in `stats`.
+StopReason continue_text(const Options& options, const Session& session, Decoder& decoder,
+                         TokenPrinter& printer, GenerationStats& stats) {
   const TokenId end = session.model().config().tokens.end;
-  const auto region = session.hold();
-  TokenId next = sampler.sample(session.logits(), session.tokens());
+  TokenId next = decoder.first();
   while (true) {
     if (Interrupt::requested()) return StopReason::kInterrupted;
     if (stats.decode_tokens == options.n_predict) return StopReason::kLimit;
@@ -152,18 +187,13 @@ StopReason continue_text(const Options& options, Session& session, TokenPrinter&
     // The last token of a text need only be fed where something follows it: more text, or a saved state.
     const bool last = stats.decode_tokens == options.n_predict;
     if (last && options.state_save.empty()) return StopReason::kLimit;
-    if (session.position() == session.max_context())
+    if (decoder.position() == session.max_context())
       return last ? StopReason::kLimit : StopReason::kContextFull;
     if (last) {
-      session.decode(id);  // for the state
+      decoder.feed_last(id);
       return StopReason::kLimit;
     }
-    if (sampler.takes_largest()) {
-      next = session.decode_greedy(id);
-    } else {
-      const std::span<const float> logits = session.decode(id);
-      next = sampler.sample(logits, session.tokens());
-    }
+    next = decoder.feed(id);
   }
 }
 
@@ -171,6 +201,7 @@ void run(Options options) {
   if (!options.prompt.given() && options.state_load.empty()) {
     throw UsageError("expected a prompt (-p, -f or --tokens) or a saved state (--state-load)");
   }
+  options.draft.check();
   const Interrupt interrupt;
   options.sampler.seed =
       options.seed == kNewSeed ? std::random_device()() : static_cast<std::uint64_t>(options.seed);
@@ -194,7 +225,13 @@ void run(Options options) {
   stats.first_position = session.position();
   const DiskReads reads_before = DiskReads::so_far();
   const auto decode_start = Clock::now();
-  const StopReason reason = continue_text(options, session, printer, stats);
+  Decoder decoder(options, session);
+  StopReason reason{};
+  {
+    const auto region = session.hold();
+    reason = continue_text(options, session, decoder, printer, stats);
+    decoder.settle();
+  }
   stats.decode_seconds = seconds_since(decode_start);
   stats.decode_reads = DiskReads::so_far() - reads_before;
   printer.finish();
@@ -203,6 +240,7 @@ void run(Options options) {
   if (options.stats || options.json) {
     stats.measure(session, runtime, kv_type_for(options.model.kv_type, *model), options.model.widths);
     stats.sampler = describe_sampler(options.sampler);
+    if (decoder.speculation()) stats.speculation = *decoder.speculation();
     stats.seed = options.sampler.seed;
     const std::string report = options.json ? stats.json() : stats.text();
     std::fwrite(report.data(), 1, report.size(), stderr);
@@ -289,8 +327,6 @@ void refuse_flags_of_later_versions(CLI::App& command) {
         ->type_name(type);
   };
   refuse("--attention", "KIND", "a model runs with the attention it was made with");
-  refuse("--draft", "FILE", "there is no speculative decoding yet");
-  refuse("--draft-len", "N", "there is no speculative decoding yet");
 }
 
 }  // namespace
@@ -309,6 +345,7 @@ void add_generate(CLI::App& app, Action& action) {
   options->model.add_session(*command);
   options->model.add_threads(*command);
   refuse_flags_of_later_versions(*command);
+  options->draft.add(*command);
   add_sampling(*command, *options);
   command->add_option("--stop", options->stops, "Stop before this text (may be given several times)")
       ->type_name("TEXT")

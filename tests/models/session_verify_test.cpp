@@ -3,9 +3,6 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
-#include <fstream>
-#include <iterator>
-#include <string>
 #include <vector>
 
 #include "models/session.h"
@@ -24,11 +21,6 @@ void for_samples(F&& fn) {
     CAPTURE(sample.name);
     fn(models, sample);
   }
-}
-
-std::string file_bytes(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
 }
 
 TEST_CASE("session: verified tokens can be taken back one by one, and nothing is computed again") {
@@ -79,10 +71,9 @@ TEST_CASE("session: back at a mark everything is as it was, whatever was read in
     const auto model = models.make(sample);
     const std::vector<TokenId> ids = some_tokens(*model, kLength);
     Runtime runtime({.n_threads = 2});
-    const std::string plain_path = models.file("plain"), marked_path = models.file("marked");
     Session plain = start(model, runtime);
     plain.prefill(std::span(ids).first(140));
-    plain.save(plain_path);
+    plain.save(models.file("plain"));
     Session session = start(model, runtime);
     session.prefill(std::span(ids).first(120));
     session.mark();
@@ -91,8 +82,8 @@ TEST_CASE("session: back at a mark everything is as it was, whatever was read in
     session.verify(std::span(ids).subspan(120, 12), [](std::size_t, std::span<const float>) {});
     session.rewind(125);
     session.prefill(std::span(ids).subspan(125, 15));
-    session.save(marked_path);
-    CHECK(file_bytes(marked_path) == file_bytes(plain_path));
+    session.save(models.file("marked"));
+    CHECK(models.bytes("marked") == models.bytes("plain"));
     Session fork = session.fork();
     fork.rewind(123);  // its marks stayed behind
     fork.prefill(std::span(ids).subspan(123, 17));

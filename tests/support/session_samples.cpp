@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <fstream>
+#include <iterator>
 
 #include "models/init.h"
 #include "models/tensor_plan.h"
@@ -102,6 +104,11 @@ std::shared_ptr<const Model> Models::make(const Sample& sample, DType dtype, Isa
   const ModelConfig config = parse_config(sample.config);
   init_model(dtype == DType::kQ4 ? widened(config) : config, path, {.dtype = dtype, .seed = 7});
   return Model::load(path, {.isa = isa});
+}
+
+std::string Models::bytes(const std::string& name) {
+  std::ifstream stream(file(name), std::ios::binary);
+  return {std::istreambuf_iterator<char>(stream), {}};
 }
 
 std::vector<TokenId> some_tokens(const Model& model, std::size_t n, std::size_t seed) {

@@ -37,6 +37,8 @@ class Models {
   std::shared_ptr<const Model> make(const Sample& sample, DType dtype = DType::kF32,
                                     Isa isa = isa_from_environment());
   std::string file(const std::string& name) { return directory_.file(name); }
+  /// What is in that file.
+  std::string bytes(const std::string& name);
 
  private:
   TemporaryDirectory directory_;

@@ -43,6 +43,8 @@ DENSE = {
 }
 # Every other block runs on a part of the tokens.
 ROUTED = {**SPARSE, "decoder": {**SPARSE["decoder"], "n_layers": 4, "mixture_of_depths": {"every": 2, "capacity": 0.5}}}
+# The other widths may draft.
+NESTED = {**ROUTED, "decoder": {**ROUTED["decoder"], "ff": {**ROUTED["decoder"]["ff"], "widths": [32, 64, 128]}}}
 
 
 class Result:
@@ -75,10 +77,10 @@ def run(*arguments, code=0, stdin=b"", env=None, **options):
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory):
-    """Model files by name: sparse, dense, routed (all with the byte tokenizer) and bare (no tokenizer)."""
+    """Model files by name: sparse, dense, routed, nested (all with the byte tokenizer) and bare (no tokenizer)."""
     folder = tmp_path_factory.mktemp("models")
     paths = {}
-    configs = {"sparse": SPARSE, "dense": DENSE, "routed": ROUTED, "bare": DENSE}
+    configs = {"sparse": SPARSE, "dense": DENSE, "routed": ROUTED, "nested": NESTED, "bare": DENSE}
     for name, config in configs.items():
         tokenizer = "none" if name == "bare" else "bytes:3"
         description = folder / f"{name}.json"

@@ -53,6 +53,37 @@ def test_stats_tell_the_share_of_the_tokens_that_ran_each_routed_block(models):
     assert "routed_shares" not in json.loads(plain.err)
 
 
+@pytest.mark.parametrize(
+    ("name", "draft"),
+    [
+        ("dense", ["lookup"]),
+        ("nested", ["lookup", "--draft-len", 3]),
+        ("nested", [32]),
+        ("nested", ["32,32,64,64", "--draft-len", 15]),
+    ],
+)
+def test_a_draft_changes_neither_text_nor_state(models, name, draft, tmp_path):
+    draft = ["--draft", *draft]
+    for sampling in (GREEDY, ["--temp", 1, "--seed", 3, "--repeat-penalty", 1.2]):
+        command = [models[name], "-p", "hello hello", "-n", 60, *sampling, "--ids", "--state-save"]
+        plain = generate(*command, tmp_path / "plain").out
+        report = generate(*command, tmp_path / "drafted", *draft, "--stats", "--json")
+        assert report.out == plain
+        assert (tmp_path / "drafted").read_bytes() == (tmp_path / "plain").read_bytes()
+        speculation = json.loads(report.err)["speculation"]
+        assert 0 <= speculation["accepted_tokens"] <= speculation["drafted_tokens"]
+        assert speculation["passes"] + speculation["accepted_tokens"] >= 59
+    stopped = generate(models[name], "-p", "hello", "-n", 60, *GREEDY, "--stop", "e", "--state-save", tmp_path / "a")
+    again = generate(models[name], "-p", "hello", "-n", 60, *GREEDY, "--stop", "e", "--state-save", tmp_path / "b", *draft)
+    assert again.out == stopped.out
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_widths_the_model_has_not_are_no_draft(models):
+    wrong = run("generate", "-m", models["dense"], "-p", "a", "-n", 3, "--draft", 7, code=1)
+    assert "width of 7 units" in wrong.err
+
+
 def test_top_k_1_is_greedy(models):
     greedy = generate(models["dense"], "-p", "a", "-n", 20, *GREEDY, "--ids").out
     assert generate(models["dense"], "-p", "a", "-n", 20, "--temp", 1.5, "--top-k", 1, "--ids").out == greedy

@@ -54,11 +54,19 @@ std::string GenerationStats::text() const {
   text += line("decode", fmt::format("{} tokens, {:.2f} s, {:.1f} tokens/s, {:.3f} ms/token", decode_tokens,
                                      decode_seconds, ratio(tokens, decode_seconds),
                                      1e3 * ratio(decode_seconds, tokens)));
-  text += line("memory traffic",
-               fmt::format("{:.2f} MB read/token, {:.2f} GB/s", bytes_per_token / 1e6, bytes_per_s / 1e9));
-  text += line("read bandwidth",
-               fmt::format("{:.2f} GB/s measured, {:.0f} % of it used", read_bw_bytes_per_s / 1e9,
-                           100 * ratio(bytes_per_s, read_bw_bytes_per_s)));
+  if (speculation) {
+    const auto n_passes = static_cast<double>(speculation->n_passes);
+    text += line("speculation",
+                 fmt::format("{} passes, {:.2f} tokens each; {} of {} guesses right, {:.2f} s to guess",
+                             speculation->n_passes, ratio(tokens, n_passes), speculation->n_right,
+                             speculation->n_drafted, speculation->draft_seconds));
+  } else {
+    text += line("memory traffic",
+                 fmt::format("{:.2f} MB read/token, {:.2f} GB/s", bytes_per_token / 1e6, bytes_per_s / 1e9));
+    text += line("read bandwidth",
+                 fmt::format("{:.2f} GB/s measured, {:.0f} % of it used", read_bw_bytes_per_s / 1e9,
+                             100 * ratio(bytes_per_s, read_bw_bytes_per_s)));
+  }
   text +=
       line("active weights", fmt::format("{:.1f} % of the parameters per token", 100 * active_weight_share));
   if (!routed_shares.empty()) {
@@ -99,6 +107,15 @@ std::string GenerationStats::json() const {
       {"decode_disk_bytes", decode_reads.bytes},
       {"sampler", sampler},
       {"seed", seed}};
+  if (speculation) {
+    figures["speculation"] = {{"passes", speculation->n_passes},
+                              {"drafted_tokens", speculation->n_drafted},
+                              {"accepted_tokens", speculation->n_right},
+                              {"draft_seconds", speculation->draft_seconds},
+                              {"verify_seconds", speculation->verify_seconds}};
+    // What a pass reads depends on how many units its tokens share.
+    for (const char* key : {"bytes_per_token", "gb_per_s", "bw_share"}) figures[key] = nullptr;
+  }
   if (!routed_shares.empty()) figures["routed_shares"] = routed_shares;
   if (encoder_tokens > 0) {
     figures["encoder_tokens"] = encoder_tokens;

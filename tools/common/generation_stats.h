@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -10,6 +11,7 @@
 #include "attention/kv_cache.h"
 #include "engine/runtime.h"
 #include "models/session.h"
+#include "models/speculation.h"
 #include "tools/common/resources.h"
 
 namespace terrace::tools {
@@ -28,6 +30,7 @@ struct GenerationStats {
   std::size_t first_position = 0;  ///< tokens in the context before the first generated one
   std::string sampler;             ///< what drew the tokens
   std::uint64_t seed = 0;
+  std::optional<SpeculationStats> speculation;
 
   double bytes_per_token =
       0;  ///< weights, keys, values and recurrent state, the mean over the generated tokens
