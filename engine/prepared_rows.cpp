@@ -2,7 +2,6 @@
 #include "engine/prepared_rows.h"
 
 #include <algorithm>
-#include <numeric>
 
 #include "engine/error.h"
 #include "engine/linear.h"
@@ -17,10 +16,6 @@ constexpr std::size_t padded(std::size_t n) noexcept { return (n + kAlign - 1) /
 
 constexpr std::size_t rows_of_pack(Packs packs) noexcept {
   return packs == Packs::kSplit ? kSplitRows : kPackRows;
-}
-
-std::int32_t sum_of(const std::int8_t* q, std::size_t n) noexcept {
-  return std::accumulate(q, q + n, std::int32_t{0});
 }
 
 }  // namespace
@@ -61,34 +56,6 @@ PreparedRows PreparedRows::of(QuantizedRow* rows, std::size_t n, std::size_t wid
   result.n_ = n;
   result.width_ = width;
   return result;
-}
-
-PreparedRows PreparedRows::windows(Exec& exec, std::size_t run, std::size_t first, std::size_t n_windows,
-                                   std::size_t n_runs) const {
-  TERRACE_DCHECK((first + n_windows + n_runs - 1) * run <= width_);
-  const std::size_t n = n_ * n_windows;
-  if (!quantized()) {
-    auto** const windows = exec.ws.take<const float*>(n);
-    for (std::size_t t = 0; t < n_; ++t) {
-      for (std::size_t i = 0; i < n_windows; ++i) windows[t * n_windows + i] = f32_[t] + (first + i) * run;
-    }
-    return of(windows, n, n_runs * run);
-  }
-  auto* const windows = exec.ws.take<QuantizedRow>(n);
-  const std::size_t n_sums = n_windows + n_runs - 1;
-  auto* const run_sums = exec.ws.take<std::int32_t>(n_ * n_sums);
-  exec.for_range(n_, 1, width_, [&](std::size_t begin, std::size_t end) {
-    for (std::size_t t = begin; t < end; ++t) {
-      const QuantizedRow row = quantized_[t];
-      std::int32_t* const sums = run_sums + t * n_sums;
-      for (std::size_t i = 0; i < n_sums; ++i) sums[i] = sum_of(row.q + (first + i) * run, run);
-      for (std::size_t i = 0; i < n_windows; ++i) {
-        windows[t * n_windows + i] = {row.q + (first + i) * run, row.scale,
-                                      std::accumulate(sums + i, sums + i + n_runs, 0)};
-      }
-    }
-  });
-  return of(windows, n, n_runs * run);
 }
 
 std::size_t PreparedRows::n_to_pack(Packs packs) const noexcept {

@@ -64,14 +64,8 @@ class PreparedRows {
   /// Quantises `x` into the workspace if `dtype` is q8 or q4, and packs the rows; keeps pointers into `x`
   /// otherwise. Lives as long as the surrounding Workspace::Scope and `x`.
   PreparedRows(Exec& exec, const DenseKernels& kernels, DType dtype, ConstRows x);
-  /// The same, never packed: rows that only windows() reads.
+  /// The same, not packed yet.
   static PreparedRows unpacked(Exec& exec, const DenseKernels& kernels, DType dtype, ConstRows x);
-
-  /// Overlapping windows of rows that consist of runs of `run` values: for each row, `n_windows` windows of
-  /// `n_runs` runs, the first at run `first`, each one run after the one before. They have the scale of their
-  /// row and are not packed. Used by convolutions over modules. Cost: every value once.
-  PreparedRows windows(Exec& exec, std::size_t run, std::size_t first, std::size_t n_windows,
-                       std::size_t n_runs) const;
 
   /// `n` rows of `width` that somebody else has made and keeps; not packed.
   static PreparedRows of(const float** rows, std::size_t n, std::size_t width) noexcept;

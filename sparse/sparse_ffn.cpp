@@ -13,8 +13,9 @@
 namespace terrace {
 namespace {
 
-/// Tokens that go through the controller together: its weights are read once for all of them.
-constexpr std::size_t kBatch = 8;
+/// Tokens that go through the controller together: its weights are read once for all of them, and a pack is
+/// full. Twice as many leave the sums of the groups no room in L2.
+constexpr std::size_t kBatch = kPackRows;
 
 /// A group has an accumulator of d floats per token, to be added up at the end: at least this many blocks for
 /// one, and ...

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/kernels/lanes_avx512vnni.h"
-#include "sparse/kernels/sparse_impl.h"
+#include "sparse/kernels/sparse_avx512.h"
 #include "sparse/kernels/sparse_tables.h"
 
 namespace terrace {
@@ -85,12 +85,8 @@ void pick_q8(const std::int8_t* w, std::size_t row_stride, const float* w_scale,
              const QuantizedRow& x, std::size_t d, std::size_t block_size, std::size_t n_blocks,
              std::uint32_t* picks) noexcept {
   const __m512 x_scale = _mm512_set1_ps(x.scale);
-  const __m512i sixteen = _mm512_set1_epi32(static_cast<int>(kRows));
   for (std::size_t b = 0; b < n_blocks; ++b) {
-    // As in biased_argmax: `>` keeps a lane's first maximum and never takes a NaN; the lowest index wins.
-    __m512 best = _mm512_set1_ps(-std::numeric_limits<float>::infinity());
-    __m512i best_index = _mm512_setzero_si512();
-    __m512i index = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    FirstLargest largest;
     for (std::size_t e = 0; e < block_size; e += kRows) {
       const std::size_t r = b * block_size + e;
       const std::size_t n = block_size - e < kRows ? block_size - e : kRows;
@@ -100,21 +96,14 @@ void pick_q8(const std::int8_t* w, std::size_t row_stride, const float* w_scale,
           n == kRows ? dot_rows(rows, row_stride, x, d) : dot_last_rows(rows, row_stride, n, x, d);
       const __m512 z = _mm512_mul_ps(_mm512_cvtepi32_ps(sums),
                                      _mm512_mul_ps(_mm512_maskz_loadu_ps(there, w_scale + r), x_scale));
-      const __m512 value = _mm512_add_ps(z, _mm512_maskz_loadu_ps(there, bias + r));
-      const __mmask16 better = _mm512_mask_cmp_ps_mask(there, value, best, _CMP_GT_OQ);
-      best = _mm512_mask_mov_ps(best, better, value);
-      best_index = _mm512_mask_mov_epi32(best_index, better, index);
-      index = _mm512_add_epi32(index, sixteen);
+      largest.take(_mm512_add_ps(z, _mm512_maskz_loadu_ps(there, bias + r)), there);
     }
-    const __mmask16 top = _mm512_cmp_ps_mask(best, _mm512_set1_ps(_mm512_reduce_max_ps(best)), _CMP_EQ_OQ);
-    picks[b] = _mm512_mask_reduce_min_epu32(top, best_index);
+    picks[b] = largest.index();
   }
 }
 
-constexpr SparseKernels kTable = {.isa = Isa::kAvx512Vnni,
-                                  .name = "avx512vnni",
-                                  .biased_argmax = biased_argmax<xsimd::avx512f>,
-                                  .pick_q8 = pick_q8};
+constexpr SparseKernels kTable = {
+    .isa = Isa::kAvx512Vnni, .name = "avx512vnni", .biased_argmax = biased_argmax, .pick_q8 = pick_q8};
 
 }  // namespace
 

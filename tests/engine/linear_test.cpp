@@ -111,42 +111,6 @@ TEST_CASE("Linear::forward allocates nothing") {
   }
 }
 
-TEST_CASE("PreparedRows::windows: overlapping windows of a row, quantised once") {
-  constexpr std::size_t kWidth = 192;
-  constexpr std::size_t kStep = 64;
-  constexpr std::size_t kWindow = 128;
-  constexpr std::size_t kWindows = 2;
-  constexpr std::size_t kRows = 3;
-  const std::vector<float> x = Random(11).floats(kRows * kWidth);
-  const ConstRows rows(x.data(), kRows, kWidth, kWidth);
-  TestExec exec(2);
-  for (const DType dtype : kAllDtypes) {
-    CAPTURE(std::string(dtype_name(dtype)));
-    const Workspace::Scope scope(exec.get().ws);
-    const PreparedRows whole(exec.get(), best_kernels(), dtype, rows);
-    const PreparedRows windows = whole.windows(exec.get(), kStep, 0, kWindows, kWindow / kStep);
-    CHECK(windows.size() == kRows * kWindows);
-    CHECK(windows.width() == kWindow);
-    for (std::size_t t = 0; t < kRows; ++t) {
-      for (std::size_t i = 0; i < kWindows; ++i) {
-        const std::size_t n = t * kWindows + i;
-        if (!windows.quantized()) {
-          CHECK(windows.f32()[n] == x.data() + t * kWidth + i * kStep);
-          continue;
-        }
-        const QuantizedRow& window = windows.q8()[n];
-        CHECK(window.scale == whole.q8()[t].scale);
-        std::int32_t sum = 0;
-        for (std::size_t c = 0; c < kWindow; ++c) {
-          CHECK(window.q[c] == whole.q8()[t].q[i * kStep + c]);
-          sum += window.q[c];
-        }
-        CHECK(window.sum == sum);
-      }
-    }
-  }
-}
-
 TEST_CASE("axpy_rows: picked rows, any split of the columns, every dtype") {
   constexpr std::size_t kCols = 192;
   constexpr std::size_t kStored = 9;
