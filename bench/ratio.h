@@ -67,7 +67,7 @@ inline void require(bool holds, const std::string& what) {
 /// One figure of a comparison: a benchmark by name, and what it reads.
 struct Contender {
   std::string name;
-  std::size_t bytes = 0;  ///< weights read per call
+  std::size_t bytes = 0;  ///< weights read per call; 0: not what bounds it
 };
 
 /// A contender and what it is compared with, all measured in one interleaved run.
@@ -131,8 +131,11 @@ inline int run_comparisons(int argc, char** argv, Runtime& runtime,
     const double seconds = reporter.median(c.name);
     if (seconds == 0.0) return;
     const double rate = static_cast<double>(c.bytes) / seconds;
-    fmt::print("  {:<44} {:>10.1f} us {:>8.1f} MB {:>7.1f} GB/s {:>5.0f} %", c.name, seconds * 1e6,
-               static_cast<double>(c.bytes) * 1e-6, rate * 1e-9, 100.0 * rate / bandwidth);
+    fmt::print("  {:<44} {:>10.1f} us", c.name, seconds * 1e6);
+    if (c.bytes > 0) {
+      fmt::print(" {:>8.1f} MB {:>7.1f} GB/s {:>5.0f} %", static_cast<double>(c.bytes) * 1e-6, rate * 1e-9,
+                 100.0 * rate / bandwidth);
+    }
     if (reference > 0.0) fmt::print("   {:>6.2f}x as long", seconds / reference);
     fmt::print("\n");
   };

@@ -14,14 +14,14 @@ namespace terrace {
 ///   seconds          = n * draft + verify(n + 1)
 ///
 /// The number with the most tokens per second wins; 0, plain decoding, if drafting does not pay. Then a short
-/// draft is tried again from time to time, because texts change. Which number it is changes no token, only
-/// when they come. Source: Leviathan et al. 2023, sec. 3.3, with a measured cost per pass (elastic reference,
-/// 6.3).
+/// draft is tried again, later and later, because texts change. Which number it is changes no token, only
+/// when they come. Source: Leviathan et al. 2023, sec. 3.3, with a measured cost per pass (elastic
+/// reference, 6.3).
 class DraftLength {
  public:
   explicit DraftLength(std::size_t most) noexcept : most_(most) {}
 
-  std::size_t next() noexcept;
+  std::size_t next() const noexcept;
   /// A round: so many guesses, of which the first n_right were right.
   void record(std::size_t n_guesses, std::size_t n_right, double draft_seconds,
               double verify_seconds) noexcept;
@@ -29,34 +29,45 @@ class DraftLength {
   void record_plain(double seconds) noexcept;
 
  private:
-  /// The first rounds are short and long ones in turn, to see what they take.
-  static constexpr std::size_t kFirstRounds = 4;
+  /// Tokens without draft before the first one: the first token of a text comes with cold caches.
+  static constexpr std::size_t kAlone = 3;
+  /// The first draft, and the one that is tried again.
   static constexpr std::size_t kShort = 2;
-  /// Tokens without draft before one is tried again.
-  static constexpr std::size_t kRetryAfter = 24;
+  /// Tokens without draft before one is tried again, at first and in the end.
+  static constexpr std::size_t kFirstWait = 16;
+  static constexpr std::size_t kLongestWait = 256;
 
-  /// A mean that forgets.
-  class Mean {
+  /// Rounds with a draft before a token alone is timed again, at first and in the end.
+  static constexpr std::size_t kFirstRounds = 2;
+  static constexpr std::size_t kMostRounds = 32;
+
+  /// Seconds that something takes when nobody disturbs: the least so far, which is forgotten slowly.
+  class Duration {
    public:
-    void add(double x) noexcept { mean_ = known_ ? mean_ + kStep * (x - mean_) : x, known_ = true; }
+    void add(double seconds) noexcept {
+      least_ = known_ && seconds > least_ ? least_ + 0.1 * (seconds - least_) : seconds;
+      known_ = true;
+    }
     bool known() const noexcept { return known_; }
-    double value() const noexcept { return mean_; }
+    double value() const noexcept { return least_; }
 
    private:
-    static constexpr double kStep = 0.1;
-    double mean_ = 0;
+    double least_ = 0;
     bool known_ = false;
   };
 
   double verify_seconds(std::size_t n_tokens) const noexcept;
   double tokens_per_second(std::size_t n_guesses) const noexcept;
+  std::size_t best() const noexcept;
 
   std::size_t most_;
-  std::size_t n_rounds_ = 0;
-  std::size_t n_plain_ = 0;                              // since the last draft
-  Mean right_;                                           // share of the guesses
-  Mean guess_;                                           // seconds of one
-  std::array<Mean, Session::kMostVerified + 1> pass_{};  // seconds, by tokens; 1: without draft
+  std::size_t n_alone_ = 0;  // tokens since the last draft
+  std::size_t wait_ = kAlone;
+  std::size_t n_rounds_ = 0;  // since the last token without draft
+  std::size_t most_rounds_ = kFirstRounds;
+  double right_ = 0.5;                                       // share of the guesses
+  Duration guess_;                                           // of one
+  std::array<Duration, Session::kMostVerified + 1> pass_{};  // by tokens; 1: without draft
 };
 
 }  // namespace terrace

@@ -126,6 +126,11 @@ PARTS = {
         "bench_dense_prefill --threads=2 --dtype=q8 --benchmark_repetitions=5",
         chart=False,
     ),
+    "speculation": Part(
+        "passes over several tokens, and texts with a draft",
+        "bench_speculation --threads=2 --dtype=q8 --benchmark_repetitions=5",
+        chart=False,
+    ),
     "fork-join": Part("a phase beyond its work", "bench_thread_team", chart=False),
 }
 

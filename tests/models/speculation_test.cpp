@@ -246,11 +246,27 @@ TEST_CASE("draft length: as many as pay by what was measured") {
   CHECK(length.next() == 0);  // a token alone first
   for (int i = 0; i < 10; ++i) length.record_plain(1.0);
   SUBCASE("right guesses that cost little") {
-    for (int i = 0; i < 40; ++i) {
+    std::size_t n_tokens = 0, n_alone = 0;
+    for (int i = 0; i < 100; ++i) {
       const std::size_t n = length.next();
-      length.record(n, n, 0.01, 1.0 + 0.05 * static_cast<double>(n));
+      n > 0 ? length.record(n, n, 0.01, 1.0 + 0.05 * static_cast<double>(n)) : length.record_plain(1.0);
+      n_tokens += n + 1;
+      n_alone += n > 0 ? 0 : 1;
     }
-    CHECK(length.next() == 8);
+    CHECK(n_tokens > 700);
+    CHECK(n_alone >= 3);  // what a token alone takes may change, too
+    CHECK(n_alone <= 8);
+  }
+  SUBCASE("a token alone that seemed slow because it came first") {
+    for (int i = 0; i < 4; ++i) length.record_plain(100.0);
+    std::size_t n_drafts = 0;
+    for (int i = 0; i < 200; ++i) {
+      const std::size_t n = length.next();
+      n > 0 ? length.record(n, n / 2, 0.8 * static_cast<double>(n), 1.0 + static_cast<double>(n))
+            : length.record_plain(1.0);
+      n_drafts += n > 0 ? 1 : 0;
+    }
+    CHECK(n_drafts < 40);
   }
   SUBCASE("wrong guesses") {
     for (int i = 0; i < 40; ++i) {
@@ -258,13 +274,13 @@ TEST_CASE("draft length: as many as pay by what was measured") {
       n > 0 ? length.record(n, 0, 0.1, 1.0 + 0.2 * static_cast<double>(n)) : length.record_plain(1.0);
     }
     std::size_t n_tried = 0;
-    for (int i = 0; i < 100; ++i) {
+    for (int i = 0; i < 300; ++i) {
       const std::size_t n = length.next();
       n_tried += n > 0 ? 1 : 0;
       n > 0 ? length.record(n, 0, 0.1, 1.0 + 0.2 * static_cast<double>(n)) : length.record_plain(1.0);
     }
-    CHECK(n_tried >= 2);  // texts change
-    CHECK(n_tried <= 6);
+    CHECK(n_tried >= 1);  // texts change
+    CHECK(n_tried <= 3);
   }
   SUBCASE("half of them right, passes that cost by the token") {
     for (int i = 0; i < 60; ++i) {

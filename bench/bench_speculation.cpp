@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+// What speculation can gain, and what it does gain.
+//
+// pass/...: Session::verify of T tokens beside one token decoded, for a preset's sparse model and its dense
+// twin with random weights. The fewer times as long a pass of T takes, the fewer guesses need be right.
+// text/...: a trained model continues documents, sampled as `terrace generate` does by default or greedily,
+// alone and with each draft; the same texts every time. Counters: tokens per pass of the full width, share of
+// the guesses that were right.
+//
+//   bench_speculation [--threads=N] [--dtype=NAME] [--preset=NAME] [--model=FILE] [--document=FILE] [Google
+//                     Benchmark's flags]
+#include <unistd.h>
+
+#include <array>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "bench/ratio.h"
+#include "models/init.h"
+#include "models/presets.h"
+#include "models/speculation.h"
+
+namespace terrace::bench {
+namespace {
+
+constexpr std::size_t kContext = 96;      // before a pass
+constexpr std::size_t kDocument = 1024;   // tokens before a text, at most
+constexpr std::size_t kTextTokens = 128;  // of a text
+constexpr std::size_t kTexts = 8;         // with a seed each
+
+/// Takes `--name=value` out of the command line.
+std::string take_value(int& argc, char** argv, const std::string& name, std::string value) {
+  const std::string flag = "--" + name + "=";
+  for (int i = 1; i < argc; ++i) {
+    const std::string argument = argv[i];
+    if (argument.rfind(flag, 0) != 0) continue;
+    value = argument.substr(flag.size());
+    std::copy(argv + i + 1, argv + argc + 1, argv + i);
+    --argc;
+    break;
+  }
+  return value;
+}
+
+std::shared_ptr<const Model> random_model(const std::string& preset, bool dense, DType dtype) {
+  std::string path = std::filesystem::temp_directory_path() / "bench_speculation.XXXXXX";
+  const int descriptor = ::mkstemp(path.data());
+  require(descriptor >= 0, "cannot make " + path);
+  ::close(descriptor);
+  InitOptions options;
+  options.dtype = dtype;
+  init_model(preset_config(preset, dense), path, options);
+  auto model = Model::load(path);
+  std::filesystem::remove(path);
+  return model;
+}
+
+SamplerConfig greedy() {
+  SamplerConfig config;
+  config.temperature = 0;
+  return config;
+}
+
+class Bench {
+ public:
+  explicit Bench(Runtime& runtime) : runtime_(runtime) {}
+
+  void add_passes(const std::string& preset, bool dense, DType dtype) {
+    const auto model = random_model(preset, dense, dtype);
+    const auto session = std::make_shared<Session>(model, runtime_, Session::Options{.max_context = 1024});
+    session->prefill(tokens(*model, 0, kContext));
+    const std::string prefix =
+        fmt::format("pass/{}/{}/{}", preset, dense ? "dense" : "sparse", dtype_name(dtype));
+    Comparison comparison;
+    comparison.subject.name = prefix + "/decode";
+    add(comparison.subject.name, [this, session](benchmark::State& state) {
+      const auto region = session->hold();
+      for (auto _ : state) {
+        if (session->position() > 2 * kContext) session->rewind(kContext);
+        session->decode(tokens(session->model(), next_++, 1)[0]);
+      }
+      session->rewind(kContext);
+    });
+    for (const std::size_t n : {2, 4, 8, 16}) {
+      comparison.rivals.push_back({fmt::format("{}/tokens:{}", prefix, n)});
+      add(comparison.rivals.back().name, [this, session, n](benchmark::State& state) {
+        const auto region = session->hold();
+        for (auto _ : state) {
+          session->verify(tokens(session->model(), n * next_++, n),
+                          [](std::size_t, std::span<const float>) {});
+          session->rewind(kContext);
+        }
+      });
+    }
+    comparisons_.push_back(std::move(comparison));
+  }
+
+  void add_texts(const std::shared_ptr<const Model>& model, const std::string& document) {
+    const auto read = std::make_shared<Session>(model, runtime_);
+    std::vector<TokenId> ids = model->tokenizer().encode(document);
+    ids.resize(std::min({ids.size(), kDocument, read->max_context() - kTextTokens}));
+    read->prefill(ids);
+    for (const bool sampled : {false, true}) {
+      const std::string prefix = sampled ? "text/sampled" : "text/greedy";
+      Comparison comparison;
+      comparison.subject.name = prefix + "/alone";
+      add_text(comparison.subject.name, read, sampled, [](Session&, const Sampler&) { return nullptr; });
+      comparison.rivals.push_back({prefix + "/lookup"});
+      add_text(comparison.rivals.back().name, read, sampled,
+               [](Session&, const Sampler&) { return std::make_unique<LookupDraft>(); });
+      for (const std::uint32_t width : model->config().decoder.ff.widths) {
+        if (width == model->config().d_ff) continue;
+        comparison.rivals.push_back({fmt::format("{}/width:{}", prefix, width)});
+        add_text(comparison.rivals.back().name, read, sampled, [width](Session& session, const Sampler& s) {
+          return std::make_unique<NestedDraft>(session, std::span(&width, 1), s);
+        });
+      }
+      comparisons_.push_back(std::move(comparison));
+    }
+  }
+
+  const std::vector<Comparison>& comparisons() const noexcept { return comparisons_; }
+
+ private:
+  template <class F>
+  void add(const std::string& name, F&& fn) {
+    benchmark::RegisterBenchmark(name.c_str(), std::forward<F>(fn))
+        ->UseRealTime()
+        ->Unit(benchmark::kMicrosecond);
+  }
+
+  /// Random ids: every token picks other rows.
+  static std::vector<TokenId> tokens(const Model& model, std::size_t first, std::size_t n) {
+    std::vector<TokenId> ids(n);
+    for (std::size_t i = 0; i < n; ++i) {
+      ids[i] = static_cast<TokenId>((first + i + 1) * 2654435761U % model.config().vocab_size);
+    }
+    return ids;
+  }
+
+  /// One text; without a draft by decoding alone.
+  static std::vector<TokenId> text(Session& session, const SamplerConfig& config, const auto& make_draft,
+                                   SpeculationStats& stats) {
+    Sampler sampler(config, session.model().config().vocab_size);
+    std::unique_ptr<Draft> draft = make_draft(session, sampler);
+    std::optional<Speculation> speculation;
+    if (draft) speculation.emplace(session, sampler, std::move(draft), Speculation::Options{});
+    std::vector<TokenId> ids = {sampler.sample(session.logits(), session.tokens())};
+    while (ids.size() < kTextTokens) {
+      if (speculation) {
+        ids.push_back(speculation->feed(ids.back()));
+      } else if (sampler.takes_largest()) {
+        ids.push_back(session.decode_greedy(ids.back()));
+      } else {
+        const std::span<const float> logits = session.decode(ids.back());
+        ids.push_back(sampler.sample(logits, session.tokens()));
+      }
+    }
+    if (speculation) stats = speculation->stats();
+    return ids;
+  }
+
+  template <class MakeDraft>
+  void add_text(const std::string& name, const std::shared_ptr<Session>& read, bool sampled,
+                MakeDraft make_draft) {
+    const auto config_of = [sampled](std::size_t seed) {
+      SamplerConfig config = sampled ? SamplerConfig{} : greedy();
+      config.seed = seed;
+      return config;
+    };
+    SpeculationStats stats;
+    Session plain = read->fork(), drafted = read->fork();
+    const auto alone = [](Session&, const Sampler&) { return std::unique_ptr<Draft>(); };
+    require(text(drafted, config_of(0), make_draft, stats) == text(plain, config_of(0), alone, stats), name);
+    add(name, [this, read, config_of, make_draft](benchmark::State& state) {
+      SpeculationStats of_text, all;
+      for (auto _ : state) {
+        state.PauseTiming();
+        Session session = read->fork();
+        const auto region = session.hold();
+        state.ResumeTiming();
+        benchmark::DoNotOptimize(text(session, config_of(next_++ % kTexts), make_draft, of_text));
+        all.n_passes += of_text.n_passes;
+        all.n_drafted += of_text.n_drafted;
+        all.n_right += of_text.n_right;
+      }
+      const auto ratio = [](std::size_t a, std::size_t b) {
+        return b > 0 ? static_cast<double>(a) / static_cast<double>(b) : 0.0;
+      };
+      state.counters["per_pass"] =
+          all.n_passes > 0 ? ratio(kTextTokens * static_cast<std::size_t>(state.iterations()), all.n_passes)
+                           : 1;
+      state.counters["right"] = ratio(all.n_right, all.n_drafted);
+    });
+  }
+
+  Runtime& runtime_;
+  std::vector<Comparison> comparisons_;
+  std::size_t next_ = 0;
+};
+
+std::string content_of(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  require(file.good(), "cannot read " + path);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+}  // namespace
+}  // namespace terrace::bench
+
+int main(int argc, char** argv) {
+  using namespace terrace;
+  const std::string preset = bench::take_value(argc, argv, "preset", "lm1b-24L");
+  const std::string model = bench::take_value(argc, argv, "model", "models/default/default.terrace");
+  const std::string document = bench::take_value(argc, argv, "document", "examples/document.txt");
+  const bench::LayerBenchOptions options = bench::take_options(argc, argv);
+  Runtime runtime({.n_threads = options.n_threads});
+  bench::Bench bench(runtime);
+  for (const DType dtype : options.dtypes) {
+    bench.add_passes(preset, false, dtype);
+    bench.add_passes(preset, true, dtype);
+  }
+  bench.add_texts(Model::load(model), bench::content_of(document));
+  return bench::run_comparisons(argc, argv, runtime, bench.comparisons());
+}
