@@ -2,16 +2,17 @@
 #include "models/draft.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "engine/error.h"
 
 namespace terrace {
 
-NestedDraft::NestedDraft(Session& session, std::span<const std::uint32_t> widths, const Sampler& sampler,
+NestedDraft::NestedDraft(Session& session, std::span<const std::uint32_t> widths, Sampler sampler,
                          bool allow_untrained)
     : widths_(widths.begin(), widths.end()),
       full_(session.widths().begin(), session.widths().end()),
-      sampler_(sampler),
+      sampler_(std::move(sampler)),
       allow_untrained_(allow_untrained) {
   session.set_width(widths_, allow_untrained_);  // refuses them now rather than in the middle of a text
   session.set_width(full_, true);

@@ -28,7 +28,7 @@ class NestedDraft final : public Draft {
   /// `widths` as Session::set_width() takes them. `sampler`: a copy of the one that draws the text; both draw
   /// with the same number at the same position, so that like distributions give like tokens.
   /// Throws Error{kBadArgument} for widths that `session` does not take.
-  NestedDraft(Session& session, std::span<const std::uint32_t> widths, const Sampler& sampler,
+  NestedDraft(Session& session, std::span<const std::uint32_t> widths, Sampler sampler,
               bool allow_untrained = false);
   std::size_t propose(Session& session, TokenId token, std::span<TokenId> guesses) override;
 

@@ -21,10 +21,10 @@ double seconds_between(Clock::time_point begin, Clock::time_point end) noexcept 
 
 }  // namespace
 
-Speculation::Speculation(Session& session, const Sampler& sampler, std::unique_ptr<Draft> draft,
+Speculation::Speculation(Session& session, Sampler sampler, std::unique_ptr<Draft> draft,
                          const Options& options)
     : session_(&session),
-      sampler_(sampler),
+      sampler_(std::move(sampler)),
       draft_(std::move(draft)),
       options_(options),
       length_(options.most_guesses) {

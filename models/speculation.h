@@ -35,7 +35,7 @@ class Speculation {
   };
 
   /// The session must outlive it. Throws Error{kBadArgument} for a number of guesses out of range.
-  Speculation(Session& session, const Sampler& sampler, std::unique_ptr<Draft> draft, const Options& options);
+  Speculation(Session& session, Sampler sampler, std::unique_ptr<Draft> draft, const Options& options);
 
   /// Feeds one token and returns the one that the sampler draws after it. The session may run ahead of the
   /// tokens that were fed here: what it holds beyond position() is what feed() is going to return. A token
