@@ -90,11 +90,14 @@ void LshAttention::step(const Exec& exec, LshState& state, ConstRows qk, ConstRo
   const Workspace::Scope scope(exec.ws);
   const std::size_t d_k = config_.d_k;
   const std::size_t d_v = config_.d_v;
+  const std::size_t first = state.length();
+  // A window that is full loses slots before it takes one more.
+  const std::size_t all = std::min(first + qk.n, window_.mem_len + 1);
+  const std::size_t most = state.attends_all() ? all : budget();
   auto* const scratch = exec.ws.take<StepScratch>(config_.n_heads);
   for (std::size_t h = 0; h < config_.n_heads; ++h) {
-    std::construct_at(scratch + h, exec.ws, d_k, config_.n_hashes, hash_->scratch_floats(), budget());
+    std::construct_at(scratch + h, exec.ws, d_k, config_.n_hashes, hash_->scratch_floats(), most);
   }
-  const std::size_t first = state.length();
   const float scale = inverse_root(d_k);
   exec.team.run(static_cast<std::uint32_t>(config_.n_heads), [&](std::uint32_t h) {
     const StepScratch& mine = scratch[h];
@@ -105,7 +108,9 @@ void LshAttention::step(const Exec& exec, LshState& state, ConstRows qk, ConstRo
       hash_->hash(h, q, mine.ids, mine.hash);
       write_shared_key(*kernels_, q, d_k, mine.key);
       state.write(h, slot, mine.key, v.row(t) + h * d_v, mine.ids);
-      const std::size_t n = select_slots(state, h, slot, config_.n_hashes, window_, budget(), mine.slots);
+      const std::size_t n =
+          state.attends_all() ? every_slot(slot, window_, mine.slots)
+                              : select_slots(state, h, slot, config_.n_hashes, window_, budget(), mine.slots);
       for (std::size_t i = 0; i < n; ++i) {
         mine.keys[i] = state.key(h, mine.slots[i]);
         mine.values[i] = state.value(h, mine.slots[i]);

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <numeric>
 
 namespace terrace {
 namespace {
@@ -79,6 +80,13 @@ std::size_t select_slots(const LshState& state, std::size_t head, std::size_t t,
   std::reverse_copy(matches + passed, matches + n_matches, slots);
   for (std::size_t slot = all_from; slot <= t; ++slot) slots[n++] = static_cast<std::uint32_t>(slot);
   return n > 1 && slots[n - 1] == t ? n - 1 : n;
+}
+
+std::size_t every_slot(std::size_t t, const MemoryWindow& window, std::uint32_t* slots) noexcept {
+  const std::size_t oldest = window.begin(t);
+  const std::size_t n = std::max<std::size_t>(1, t - oldest);
+  std::iota(slots, slots + n, static_cast<std::uint32_t>(oldest));
+  return n;
 }
 
 void sort_by_bucket(const std::uint32_t* ids, std::size_t n, std::uint32_t n_buckets, std::uint32_t* counts,

@@ -27,6 +27,10 @@ inline constexpr std::size_t kSelectNumbersPerRound = 3;
 std::size_t select_slots(const LshState& state, std::size_t head, std::size_t t, std::size_t n_hashes,
                          const MemoryWindow& window, std::size_t budget, std::uint32_t* slots) noexcept;
 
+/// The slots of exact attention from the newest slot `t`: all in the window but its own, or that alone.
+/// Returns how many; `slots` holds t + 1 numbers, or as many as the window is long.
+std::size_t every_slot(std::size_t t, const MemoryWindow& window, std::uint32_t* slots) noexcept;
+
 /// order = the numbers 0..n-1 sorted by (ids[i], i); ids are below n_buckets. `counts` holds n_buckets + 1
 /// numbers.
 void sort_by_bucket(const std::uint32_t* ids, std::size_t n, std::uint32_t n_buckets, std::uint32_t* counts,

@@ -138,6 +138,7 @@ LshState LshState::fork() const {
   child.n_buckets_ = n_buckets_;
   child.max_length_ = max_length_;
   child.length_ = length_;
+  child.attends_all_ = attends_all_;
   child.row_floats_ = row_floats_;
   child.link_numbers_ = link_numbers_;
   child.head_bytes_ = head_bytes_;

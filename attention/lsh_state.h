@@ -57,6 +57,11 @@ class LshState {
   /// Places key, value and buckets of `head` at `slot` (the next free one) and links it into its lists.
   void write(std::size_t head, std::size_t slot, const float* key, const float* value,
              const std::uint32_t* buckets) noexcept;
+  /// Whether queries attend to every remembered slot instead of those that their hashes choose. A setting:
+  /// forks have it too, saved states do not.
+  bool attends_all() const noexcept { return attends_all_; }
+  void attend_all() noexcept { attends_all_ = true; }
+
   /// Ends an append: all heads have written slots up to `length`.
   void set_length(std::size_t length) noexcept { length_ = length; }
 
@@ -69,6 +74,7 @@ class LshState {
   std::size_t n_heads_ = 0, d_k_ = 0, d_v_ = 0, n_hashes_ = 0;
   std::uint32_t n_buckets_ = 0;  // of one round
   std::size_t max_length_ = 0, length_ = 0;
+  bool attends_all_ = false;
   std::size_t row_floats_ = 0, link_numbers_ = 0, head_bytes_ = 0;
   PageStore pages_;
   std::vector<std::uint32_t> newest_;  // [n_heads, n_hashes, n_buckets]

@@ -75,6 +75,7 @@ Session::Impl::Impl(std::shared_ptr<const Model> shared, Runtime& r, const Optio
   const std::size_t max_slots = options.max_context + (joined ? options.max_encoder_tokens : 0);
   const Network& net = network();
   state = StackState(net.decoder_state(), options.kv_type, max_slots);
+  if (options.exact_attention) state.attend_all();
   const std::size_t n_snapshots = options.max_context / kSnapshotInterval + 1;
   snapshots =
       VirtualBuffer(n_snapshots * recurrent_floats() * sizeof(float), "snapshots of the recurrent state");

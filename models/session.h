@@ -45,6 +45,9 @@ class Session {
     /// Longest document that encode() accepts; 0 = the model's max_context. Never more than the encoder has
     /// positions.
     std::size_t max_encoder_tokens = 0;
+    /// LSH attention becomes the exact attention that it approximates: every earlier position that it
+    /// remembers, instead of those that hashes choose. To compare with; its cost grows with the context.
+    bool exact_attention = false;
   };
 
   /// Called between blocks of work with the number of tokens done and the total; false cancels.

@@ -77,6 +77,10 @@ class StackState {
   LshState& lsh(std::size_t index) noexcept { return lsh_[index]; }
   SlotPositions& route(std::size_t index) noexcept { return routes_[index]; }
   const SlotPositions& route(std::size_t index) const noexcept { return routes_[index]; }
+  /// LSH attention attends to every slot that it remembers, from now on.
+  void attend_all() noexcept {
+    for (LshState& state : lsh_) state.attend_all();
+  }
   std::span<float> recurrent() const noexcept { return recurrent_.as<float>().first(recurrent_floats_); }
 
   /// Cuts the append-only part to `length` positions; the recurrent block is the caller's to restore.

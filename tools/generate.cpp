@@ -14,6 +14,7 @@
 
 #include "engine/atomic_file.h"
 #include "engine/error.h"
+#include "models/network.h"
 #include "models/sampler.h"
 #include "models/session.h"
 #include "tools/common/checks.h"
@@ -32,12 +33,15 @@ namespace {
 
 constexpr std::int64_t kNoLimit = -1;
 constexpr std::int64_t kNewSeed = -1;
+constexpr const char* kExact = "exact";
+constexpr const char* kLsh = "lsh";
 
 struct Options {
   ModelArguments model;
   PromptArguments prompt;
   SamplerConfig sampler;
   DraftArguments draft;
+  std::string attention;
   std::int64_t seed = kNewSeed;
   std::int64_t n_predict = kNoLimit;
   std::string state_save;
@@ -197,6 +201,13 @@ StopReason continue_text(const Options& options, const Session& session, Decoder
   }
 }
 
+void check_attention(const Options& options, const Model& model) {
+  TERRACE_CHECK(options.attention != kLsh || !model.network().decoder_state().lsh.empty(), kBadArgument,
+                options.model.model +
+                    ": --attention lsh: the decoder has no LSH attention, and other layers keep no hashes; "
+                    "expected a model that was trained with it");
+}
+
 void run(Options options) {
   if (!options.prompt.given() && options.state_load.empty()) {
     throw UsageError("expected a prompt (-p, -f or --tokens) or a saved state (--state-load)");
@@ -208,6 +219,8 @@ void run(Options options) {
   // Whether the state can be written is known now, not after hours of text.
   if (!options.state_save.empty()) static_cast<void>(AtomicFile(options.state_save, 1));
   const auto model = options.model.load();
+  check_attention(options, *model);
+  options.model.exact_attention = options.attention == kExact;
   const Prompt prompt = options.prompt.given() ? options.prompt.read(*model) : Prompt{};
   if (model->has_encoder() && options.prompt.given() && !options.state_load.empty()) {
     throw UsageError("--state-load: the saved state already holds a document");
@@ -319,14 +332,13 @@ void add_sampling(CLI::App& command, Options& options) {
       ->type_name("N");
 }
 
-/// Flags that scripts for other versions may give: refused with a reason, which "not expected" is not.
-void refuse_flags_of_later_versions(CLI::App& command) {
-  const auto refuse = [&command](const char* flag, const char* type, const char* reason) {
-    const auto fail = [flag, reason](const std::string&) { throw CLI::ValidationError(flag, reason); };
-    command.add_option_function<std::string>(flag, fail, fmt::format("Not in this version: {}", reason))
-        ->type_name(type);
-  };
-  refuse("--attention", "KIND", "a model runs with the attention it was made with");
+void add_attention(CLI::App& command, Options& options) {
+  command
+      .add_option("--attention", options.attention,
+                  "Of LSH layers: the positions that hashes choose (lsh, the default) or all that are "
+                  "remembered (exact). Other layers are exact")
+      ->check(CLI::IsMember({kExact, kLsh}))
+      ->type_name("exact|lsh");
 }
 
 }  // namespace
@@ -344,7 +356,7 @@ void add_generate(CLI::App& app, Action& action) {
       ->type_name("N");
   options->model.add_session(*command);
   options->model.add_threads(*command);
-  refuse_flags_of_later_versions(*command);
+  add_attention(*command, *options);
   options->draft.add(*command);
   add_sampling(*command, *options);
   command->add_option("--stop", options->stops, "Stop before this text (may be given several times)")

@@ -188,6 +188,33 @@ TEST_CASE("with room for every slot a step is plain shared-QK attention") {
                             Matrix(120, kHeads * kDv, expected)) < 5e-6);
 }
 
+TEST_CASE("a state that attends to all gives exact attention over what is remembered, whatever the budget") {
+  TestExec exec(2);
+  const Sequence s(120);
+  SelfAttentionConfig plain{kHeads, kDk, kDv};
+  plain.share_qk = true;
+  plain.mem_len = 40;
+  plain.drop_len = 8;
+  const SelfAttention reference(attention_kernels(isa_from_environment()), plain);
+  KvCache kv = reference.make_cache(KvType::kF32, 120);
+  std::vector<float> expected(s.v.size());
+  reference.step(exec.get(), kv, s.qk_rows(), {}, s.v_rows(), rows_of(expected, kHeads * kDv));
+  const Layer layer(config({4}, 2, 4, 0, 40, 8));  // a budget of 8 slots
+  for (const std::size_t cut : {std::size_t{1}, std::size_t{50}, std::size_t{120}}) {
+    LshState state = layer.attention().make_state(120);
+    state.attend_all();
+    std::vector<float> y(s.v.size());
+    const Rows rows = rows_of(y, kHeads * kDv);
+    for (std::size_t begin = 0; begin < 120; begin += cut) {
+      const std::size_t n = std::min(cut, 120 - begin);
+      layer.attention().step(exec.get(), state, s.qk_rows().slice(begin, n), s.v_rows().slice(begin, n),
+                             rows.slice(begin, n));
+      state = state.fork();  // keeps the setting
+    }
+    CHECK(relative_difference(y, Matrix(120, kHeads * kDv, expected)) < 5e-6);
+  }
+}
+
 TEST_CASE("one round in one chunk is plain shared-QK attention under the same mask") {
   TestExec exec(2);
   const Sequence s(300);

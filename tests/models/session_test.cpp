@@ -169,6 +169,33 @@ TEST_CASE("session: greedy tokens are the largest of the logits, which can still
   });
 }
 
+TEST_CASE("session: LSH layers can attend exactly, and keep the promises") {
+  Models models;
+  const auto model = models.make(sample_named("chunked self-attention, LSH and running sums"));
+  const std::vector<TokenId> ids = some_tokens(*model, kLength);
+  const Logits hashed = step_by_step(model, ids);
+  Runtime runtime({.n_threads = 2});
+  const Session::Options exact{.exact_attention = true};
+  Session session(model, runtime, exact);
+  Logits rows;
+  decode_all(session, ids, rows);
+  CHECK(same_bits(rows[1], hashed[1]));  // one position before it: nothing to choose
+  CHECK_FALSE(same_bits(rows.back(), hashed.back()));
+  Session prefilled(model, runtime, exact);
+  prefilled.prefill(ids);
+  CHECK(same_bits(prefilled.logits(), rows.back()));
+  prefilled.save(models.file("exact"));
+  Session fork = prefilled.fork();
+  fork.rewind(60);
+  fork.prefill(std::span(ids).subspan(60));
+  CHECK(same_bits(fork.logits(), rows.back()));
+  session.rewind(0);
+  session.load(models.file("exact"));
+  session.rewind(100);
+  session.prefill(std::span(ids).subspan(100));
+  CHECK(same_bits(session.logits(), rows.back()));
+}
+
 TEST_CASE("session: a token allocates nothing") {
   for_samples([](Models& models, const Sample& sample) {
     const auto model = models.make(sample);

@@ -44,7 +44,7 @@ def test_version_lists_instruction_sets():
         (["generate", "-m", "x", "-p", "a", "--draft", "64,0"], "expected 'lookup', or a width"),
         (["generate", "-m", "x", "-p", "a", "--draft-len", "4"], "needs --draft"),
         (["generate", "-m", "x", "-p", "a", "--draft", "lookup", "--draft-len", "16"], "from 1 to 15"),
-        (["generate", "-m", "x", "-p", "a", "--attention", "lsh"], "attention"),
+        (["generate", "-m", "x", "-p", "a", "--attention", "none"], "--attention"),
         (["init", "--preset", "lm-default", "--seed", "-1", "-o", "x"], "--seed"),
         (["generate", "-m"], "--model"),
         (["logits", "-m", "x", "--tokens", "y"], "--out"),

@@ -79,6 +79,13 @@ def test_a_draft_changes_neither_text_nor_state(models, name, draft, tmp_path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
+def test_attention_is_that_of_the_model_or_exact(models):
+    plain = generate(models["dense"], "-p", "hello", "-n", 10, *GREEDY).out
+    assert generate(models["dense"], "-p", "hello", "-n", 10, *GREEDY, "--attention", "exact").out == plain
+    wrong = run("generate", "-m", models["dense"], "-p", "a", "-n", 3, "--attention", "lsh", code=1)
+    assert "no LSH attention" in wrong.err
+
+
 def test_widths_the_model_has_not_are_no_draft(models):
     wrong = run("generate", "-m", models["dense"], "-p", "a", "-n", 3, "--draft", 7, code=1)
     assert "width of 7 units" in wrong.err

@@ -90,7 +90,10 @@ Session ModelArguments::open_session(std::shared_ptr<const Model> loaded, Runtim
   const std::size_t document = document_length > config.max_context ? document_length : 0;
   const KvType kv = kv_type_for(kv_type, *loaded);
   Session session(std::move(loaded), runtime,
-                  {.max_context = context, .kv_type = kv, .max_encoder_tokens = document});
+                  {.max_context = context,
+                   .kv_type = kv,
+                   .max_encoder_tokens = document,
+                   .exact_attention = exact_attention});
   if (!widths.empty()) session.set_width(widths);
   return session;
 }

@@ -28,6 +28,7 @@ struct ModelArguments {
   unsigned threads = 0;               ///< 0 = one per physical core
   std::uint32_t context = 0;          ///< 0 = the model's own
   std::string kv_type = kAutoKvType;  ///< how keys and values are kept
+  bool exact_attention = false;       ///< of LSH layers
   std::vector<std::uint32_t> widths;  ///< feed-forward units in use, one number or one per block; empty = all
 
   void add_model(CLI::App& command);
