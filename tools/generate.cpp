@@ -338,7 +338,7 @@ void add_attention(CLI::App& command, Options& options) {
                   "Of LSH layers: the positions that hashes choose (lsh, the default) or all that are "
                   "remembered (exact). Other layers are exact")
       ->check(CLI::IsMember({kExact, kLsh}))
-      ->type_name("exact|lsh");
+      ->type_name("KIND");
 }
 
 }  // namespace
