@@ -22,15 +22,6 @@ constexpr std::size_t kLength = 150;  // crosses a page of the cache and a snaps
 
 constexpr DType kDTypes[] = {DType::kF32, DType::kBf16, DType::kQ8, DType::kQ4};
 
-template <class F>
-void for_samples(F&& fn) {
-  Models models;
-  for (const Sample& sample : kSamples) {
-    CAPTURE(sample.name);
-    fn(models, sample);
-  }
-}
-
 TEST_CASE("session: a prefill of any length, then single tokens, gives the bits of all single tokens") {
   for_samples([](Models& models, const Sample& sample) {
     for (const DType dtype : kDTypes) {

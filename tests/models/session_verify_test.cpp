@@ -14,15 +14,6 @@ namespace {
 constexpr std::size_t kLength = 150;  // crosses a page of the cache and a snapshot
 constexpr DType kDTypes[] = {DType::kF32, DType::kBf16, DType::kQ8, DType::kQ4};
 
-template <class F>
-void for_samples(F&& fn) {
-  Models models;
-  for (const Sample& sample : kSamples) {
-    CAPTURE(sample.name);
-    fn(models, sample);
-  }
-}
-
 TEST_CASE("session: verified tokens can be taken back one by one, and nothing is computed again") {
   for_samples([](Models& models, const Sample& sample) {
     for (const DType dtype : kDTypes) {

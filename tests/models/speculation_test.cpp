@@ -85,15 +85,6 @@ std::vector<TokenId> speculated_text(Session& session, const SamplerConfig& conf
   return text;
 }
 
-template <class F>
-void for_samples(F&& fn) {
-  Models models;
-  for (const Sample& sample : kSamples) {
-    CAPTURE(sample.name);
-    fn(models, sample);
-  }
-}
-
 TEST_CASE("speculation: right and wrong guesses give the text and the state of plain decoding") {
   for_samples([](Models& models, const Sample& sample) {
     for (const DType dtype : {DType::kF32, DType::kQ8}) {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <doctest/doctest.h>
+
 #include <memory>
 #include <span>
 #include <string>
@@ -44,6 +46,16 @@ class Models {
   TemporaryDirectory directory_;
   int n_ = 0;
 };
+
+/// Calls fn(models, sample) for every sample.
+template <class F>
+void for_samples(F&& fn) {
+  Models models;
+  for (const Sample& sample : kSamples) {
+    CAPTURE(sample.name);
+    fn(models, sample);
+  }
+}
 
 std::vector<TokenId> some_tokens(const Model& model, std::size_t n, std::size_t seed = 3);
 
