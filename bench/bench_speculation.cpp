@@ -20,6 +20,7 @@
 #include <string>
 
 #include "bench/ratio.h"
+#include "models/draw_next.h"
 #include "models/init.h"
 #include "models/presets.h"
 #include "models/speculation.h"
@@ -151,14 +152,8 @@ class Bench {
     if (draft) speculation.emplace(session, sampler, std::move(draft), Speculation::Options{});
     std::vector<TokenId> ids = {sampler.sample(session.logits(), session.tokens())};
     while (ids.size() < kTextTokens) {
-      if (speculation) {
-        ids.push_back(speculation->feed(ids.back()));
-      } else if (sampler.takes_largest()) {
-        ids.push_back(session.decode_greedy(ids.back()));
-      } else {
-        const std::span<const float> logits = session.decode(ids.back());
-        ids.push_back(sampler.sample(logits, session.tokens()));
-      }
+      const TokenId last = ids.back();
+      ids.push_back(speculation ? speculation->feed(last) : draw_next(session, sampler, last));
     }
     if (speculation) stats = speculation->stats();
     return ids;

@@ -21,8 +21,8 @@ struct Exec {
 
   /// Below this many bytes of weights (or multiply-adds of activations) a phase stays on the leader: a
   /// fork-join costs about 0.9 us, which is 14 KiB of memory traffic on one core, and then its outputs have
-  /// to come back from the other core (40 against 16 KiB: the default model 7 % faster, c4-medium q8 1 to 2
-  /// %, lm-default and lm1b-24L the same; 64 KiB: lm-default 2 % slower).
+  /// to come back from the other core. Of 16, 40 and 64 KiB, 40 was the best, or no worse, for the default
+  /// model, lm-default, c4-medium and lm1b-24L.
   static constexpr std::size_t kMinWorkPerChunk = std::size_t{40} * 1024;
   /// The same for a phase whose data the next one reads on all cores: lines that another core wrote travel at
   /// about the speed of memory, so less than some 10 us of work is done sooner by one (c4-medium q8: 3 to 5 %

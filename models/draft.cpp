@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "engine/error.h"
+#include "models/draw_next.h"
 
 namespace terrace {
 
@@ -38,12 +39,7 @@ std::size_t NestedDraft::guess(Session& session, TokenId token, std::span<TokenI
   const TokenId end = session.model().config().tokens.end;
   std::size_t n = 0;
   for (; n < guesses.size() && token != end; ++n) {
-    if (sampler_.takes_largest()) {
-      token = session.decode_greedy(token);
-    } else {
-      const std::span<const float> logits = session.decode(token);
-      token = sampler_.sample(logits, session.tokens());
-    }
+    token = draw_next(session, sampler_, token);
     guesses[n] = token;
   }
   return n;

@@ -290,7 +290,7 @@ void Session::verify(std::span<const TokenId> tokens, const LogitsSink& sink) {
   s.check_tokens(tokens);
   const ThreadTeam::Region region(s.runtime->team());
   s.set_mark();
-  s.pass(tokens, 0, &sink, true);
+  s.pass(tokens, 0, sink ? &sink : nullptr, true);
 }
 
 void Session::mark() { impl_->set_mark(); }

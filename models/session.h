@@ -87,9 +87,9 @@ class Session {
   TokenId decode_greedy(TokenId token);
 
   /// Feeds up to kMostVerified tokens in one pass, whose rewind() to any position in between computes
-  /// nothing again: for tokens that may turn out wrong. `sink` receives the logits that follow each of them
-  /// once all are in the context. Throws as prefill(), and Error{kBadArgument} for no tokens or too many.
-  /// Cost: of prefill(), and a copy of the recurrent state per token.
+  /// nothing again: for tokens that may turn out wrong. `sink`, if given, receives the logits that follow
+  /// each of them once all are in the context. Throws as prefill(), and Error{kBadArgument} for no tokens or
+  /// too many. Cost: of prefill(), and a copy of the recurrent state per token.
   void verify(std::span<const TokenId> tokens, const LogitsSink& sink);
   static constexpr std::size_t kMostVerified = 16;
   /// rewind() to this position computes nothing again, until the next verify() or mark().

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "engine/error.h"
+#include "models/draw_next.h"
 
 namespace terrace {
 namespace {
@@ -69,14 +70,13 @@ TokenId Speculation::feed(TokenId token) {
 void Speculation::verify(std::span<const TokenId> pass) {
   const std::size_t position = session_->position();
   n_drawn_ = 0;
-  bool failed = false;
   const auto draw = [&](std::size_t row, std::span<const float> logits) {
-    if (failed || row != n_drawn_ || (row > 0 && drawn_[row - 1] != pass[row])) return;
+    if (row != n_drawn_ || (row > 0 && drawn_[row - 1] != pass[row])) return;
     try {
       drawn_[row] = sampler_.sample(logits, session_->tokens().first(position + row + 1));
       ++n_drawn_;
     } catch (const Error&) {
-      failed = true;  // told when the token before this row is fed: until then the text is good
+      // Told when the token before this row is fed: until then the text is good. No later row is drawn.
     }
   };
   session_->verify(pass,
@@ -88,13 +88,7 @@ void Speculation::verify(std::span<const TokenId> pass) {
 
 TokenId Speculation::feed_alone(TokenId token) {
   const Clock::time_point start = Clock::now();
-  TokenId next = 0;
-  if (sampler_.takes_largest()) {
-    next = session_->decode_greedy(token);
-  } else {
-    const std::span<const float> logits = session_->decode(token);
-    next = sampler_.sample(logits, session_->tokens());
-  }
+  const TokenId next = draw_next(*session_, sampler_, token);
   length_.record_plain(seconds_between(start, Clock::now()));
   ++stats_.n_passes;
   return next;

@@ -14,6 +14,7 @@
 
 #include "engine/atomic_file.h"
 #include "engine/error.h"
+#include "models/draw_next.h"
 #include "models/network.h"
 #include "models/sampler.h"
 #include "models/session.h"
@@ -151,10 +152,7 @@ class Decoder {
   /// What follows the prompt.
   TokenId first() { return sampler_.sample(session_.logits(), session_.tokens()); }
   TokenId feed(TokenId id) {
-    if (speculation_) return speculation_->feed(id);
-    if (sampler_.takes_largest()) return session_.decode_greedy(id);
-    const std::span<const float> logits = session_.decode(id);
-    return sampler_.sample(logits, session_.tokens());
+    return speculation_ ? speculation_->feed(id) : draw_next(session_, sampler_, id);
   }
   /// The same where nothing is to follow: for the state.
   void feed_last(TokenId id) {

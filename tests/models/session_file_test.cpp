@@ -14,7 +14,6 @@ namespace terrace::test {
 namespace {
 
 TEST_CASE("session: a saved state goes on as if nothing had happened") {
-  constexpr std::size_t kLength = 150;  // crosses a page of the cache and a snapshot
   Models models;
   for (const Sample& sample : kSamples) {
     CAPTURE(sample.name);

@@ -13,18 +13,15 @@
 #include "tests/support/allocation_counter.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/session_samples.h"
+#include "tests/support/stored_weight.h"
 #include "tests/support/temporary_directory.h"
 
 namespace terrace::test {
 namespace {
 
-constexpr std::size_t kLength = 150;  // crosses a page of the cache and a snapshot
-
-constexpr DType kDTypes[] = {DType::kF32, DType::kBf16, DType::kQ8, DType::kQ4};
-
 TEST_CASE("session: a prefill of any length, then single tokens, gives the bits of all single tokens") {
   for_samples([](Models& models, const Sample& sample) {
-    for (const DType dtype : kDTypes) {
+    for (const DType dtype : kAllDtypes) {
       CAPTURE(dtype_name(dtype));
       const auto model = models.make(sample, dtype);
       const std::vector<TokenId> ids = some_tokens(*model, kLength);
@@ -51,7 +48,7 @@ TEST_CASE("session: a prefill of any length, then single tokens, gives the bits 
 
 TEST_CASE("session: the number of threads does not change a bit") {
   for_samples([](Models& models, const Sample& sample) {
-    for (const DType dtype : kDTypes) {
+    for (const DType dtype : kAllDtypes) {
       CAPTURE(dtype_name(dtype));
       const auto model = models.make(sample, dtype);
       const std::vector<TokenId> ids = some_tokens(*model, 40);
@@ -67,7 +64,7 @@ TEST_CASE("session: the number of threads does not change a bit") {
 TEST_CASE("session: all vector instruction sets compute the same bits, and stay near the scalar one") {
   // Only gelu, silu and sigmoid differ between scalar and vector code (engine/kernels/README.md).
   for_samples([](Models& models, const Sample& sample) {
-    for (const DType dtype : kDTypes) {
+    for (const DType dtype : kAllDtypes) {
       CAPTURE(dtype_name(dtype));
       const auto scalar = models.make(sample, dtype, Isa::kScalar);
       const std::vector<TokenId> ids = some_tokens(*scalar, 24);
@@ -276,7 +273,7 @@ TEST_CASE("session: widths are prefixes; unknown ones are refused") {
   for (const Sample& sample : kSamples) {
     if (parse_config(sample.config).decoder.ff.widths.empty()) continue;
     CAPTURE(sample.name);
-    for (const DType dtype : kDTypes) {
+    for (const DType dtype : kAllDtypes) {
       CAPTURE(dtype_name(dtype));
       check_widths(models.make(sample, dtype));
     }

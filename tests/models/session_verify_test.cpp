@@ -7,16 +7,14 @@
 
 #include "models/session.h"
 #include "tests/support/session_samples.h"
+#include "tests/support/stored_weight.h"
 
 namespace terrace::test {
 namespace {
 
-constexpr std::size_t kLength = 150;  // crosses a page of the cache and a snapshot
-constexpr DType kDTypes[] = {DType::kF32, DType::kBf16, DType::kQ8, DType::kQ4};
-
 TEST_CASE("session: verified tokens can be taken back one by one, and nothing is computed again") {
   for_samples([](Models& models, const Sample& sample) {
-    for (const DType dtype : kDTypes) {
+    for (const DType dtype : kAllDtypes) {
       CAPTURE(dtype_name(dtype));
       const auto model = models.make(sample, dtype);
       const std::vector<TokenId> ids = some_tokens(*model, kLength);

@@ -15,7 +15,7 @@ namespace terrace::test {
 namespace {
 
 constexpr std::size_t kPrompt = 7;
-constexpr std::size_t kText = 150;  // crosses a page of the cache and a snapshot
+constexpr std::size_t kText = kLength;
 
 /// The tokens of the text, some of them wrong: every period-th one; 0: none.
 class KnownDraft final : public Draft {

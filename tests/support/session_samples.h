@@ -19,6 +19,8 @@ namespace terrace::test {
 
 using Logits = std::vector<std::vector<float>>;
 
+constexpr std::size_t kLength = 150;  ///< tokens that cross a page of the cache and a snapshot
+
 struct Sample {
   const char* name;
   const char* config;

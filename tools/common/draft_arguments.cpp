@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/common/draft_arguments.h"
 
+#include <fmt/format.h>
+
 #include <CLI/CLI.hpp>
 #include <sstream>
 
@@ -46,7 +48,9 @@ void DraftArguments::add(CLI::App& command) {
   group
       ->add_option(
           "--draft-len", length,
-          "Tokens to guess per pass (default: as many as pay, up to 8, by what is measured meanwhile)")
+          fmt::format("Tokens to guess per pass (default: as many as pay, up to {}, by what is measured "
+                      "meanwhile)",
+                      Speculation::Options{}.most_guesses))
       ->check(between<std::size_t>(1, Session::kMostVerified - 1))
       ->type_name("N");
 }
