@@ -130,6 +130,15 @@ PreparedRows PreparedRows::packed_into(const DenseKernels& kernels, Packs packs,
   return copy;
 }
 
+PreparedRows PreparedRows::gathered(Exec& exec, std::span<const std::uint32_t> indices) const {
+  const auto take = [&]<class T>(const T* from) {
+    auto* const rows = exec.ws.take<T>(indices.size());
+    std::transform(indices.begin(), indices.end(), rows, [from](std::uint32_t i) { return from[i]; });
+    return of(rows, indices.size(), width_);
+  };
+  return quantized_ ? take(quantized_) : take(f32_);
+}
+
 PreparedRows PreparedRows::slice(std::size_t begin, std::size_t n) const noexcept {
   PreparedRows rows = *this;
   rows.f32_ = f32_ ? f32_ + begin : nullptr;

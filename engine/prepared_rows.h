@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "engine/exec.h"
 #include "engine/kernels/dense_kernels.h"
@@ -89,6 +90,8 @@ class PreparedRows {
   /// Rows [begin, begin + n). They stay packed if begin is the first row of a pack, and n whole packs or all
   /// rows up to the end. Rows packed as Packs::kSplit may be cut nowhere else.
   PreparedRows slice(std::size_t begin, std::size_t n) const noexcept;
+  /// Rows indices[0], indices[1], ... of these, which need not be packed; the result is not.
+  PreparedRows gathered(Exec& exec, std::span<const std::uint32_t> indices) const;
 
   std::size_t size() const noexcept { return n_; }
   std::size_t width() const noexcept { return width_; }

@@ -257,7 +257,7 @@ void Block::evaluate_all(EncodeContext& context, Streams& streams, StackState& s
   context.for_blocks(streams.x1.n, [&](std::size_t begin, std::size_t count) {
     const ConstRows x = streams.input().slice(begin, count);
     const Rows y = take_rows(context.exec, count, x.width);
-    ff_.forward(context.exec, x, state.recurrent().data(), ff_.d_ff(), y);
+    ff_.forward(context.exec, x, state.recurrent().data(), ff_.default_width(), y);
     add_rows(attention_.front().norm.kernels(), context.exec, y, streams.x1.slice(begin, count));
   });
   if (streams.reversible() && last_swap_) streams.swap();

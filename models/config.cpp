@@ -183,15 +183,18 @@ void validate_attention(const AttentionConfig& a, std::uint32_t d, std::uint32_t
 
 void validate_feed_forward(const FeedForwardConfig& f, std::uint32_t d_ff, const Checker& check) {
   using Kind = FeedForwardConfig::Kind;
-  check.require(!f.gated || f.kind == Kind::kDense, "'gated' is offered by the dense feed-forward only");
+  check.require(!f.gated || f.kind == Kind::kDense || f.kind == Kind::kExperts,
+                "'gated' is offered by dense and experts feed-forward only");
   check.range("sru.n_layers", f.sru.n_layers, 0, 64);
   check.range("sru.width", f.sru.width, 1, kMaxWidth);
   if (f.kind == Kind::kSparse) {
     check.divides("block_size", f.block_size, "d_ff", d_ff);
     check.range("d_lowrank", f.d_lowrank, 1, kMaxWidth);
   }
-  if (f.kind == Kind::kBlock || f.kind == Kind::kSwitch)
+  if (f.kind == Kind::kBlock || f.kind == Kind::kSwitch || f.kind == Kind::kExperts)
     check.divides("n_experts", f.n_experts, "d_ff", d_ff);
+  check.range("n_active", f.n_active, f.kind == Kind::kExperts ? 1 : 0,
+              f.kind == Kind::kExperts ? f.n_experts : 0);
   std::uint32_t previous = 0;
   for (const std::uint32_t width : f.widths) {
     check.require(width > previous && width <= d_ff, "'widths' must ascend and end at d_ff");

@@ -94,7 +94,7 @@ struct SruConfig {
 };
 
 struct FeedForwardConfig {
-  enum class Kind { kDense, kSparse, kBlock, kSwitch };
+  enum class Kind { kDense, kSparse, kBlock, kSwitch, kExperts };
   Kind kind = Kind::kDense;
   Activation activation = Activation::kRelu;
   bool gated = false;
@@ -102,9 +102,16 @@ struct FeedForwardConfig {
   std::uint32_t d_lowrank = 0;
   bool multiply_by_controller = false;
   std::uint32_t n_experts = 0;
+  std::uint32_t n_active = 0;  ///< experts: how many of them a token uses unless a session says otherwise
   SruConfig sru;
   std::vector<std::uint32_t> widths;  ///< trained nested widths, ascending, last = d_ff; empty = only d_ff
 };
+
+/// The units of `d_ff` that a token uses unless a session says otherwise: all, or those of `n_active`
+/// experts.
+constexpr std::uint32_t default_width(const FeedForwardConfig& f, std::uint32_t d_ff) noexcept {
+  return f.kind == FeedForwardConfig::Kind::kExperts ? d_ff / f.n_experts * f.n_active : d_ff;
+}
 
 /// Mixture-of-Depths: which blocks only a part of the tokens runs.
 struct DepthsConfig {

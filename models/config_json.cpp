@@ -72,7 +72,8 @@ using FeedForwardKind = FeedForwardConfig::Kind;
 constexpr std::array kFeedForwards = {EnumName<FeedForwardKind>{FeedForwardKind::kDense, "dense"},
                                       EnumName<FeedForwardKind>{FeedForwardKind::kSparse, "sparse"},
                                       EnumName<FeedForwardKind>{FeedForwardKind::kBlock, "block"},
-                                      EnumName<FeedForwardKind>{FeedForwardKind::kSwitch, "switch"}};
+                                      EnumName<FeedForwardKind>{FeedForwardKind::kSwitch, "switch"},
+                                      EnumName<FeedForwardKind>{FeedForwardKind::kExperts, "experts"}};
 
 template <class Enum, std::size_t N>
 const char* name_of(const std::array<EnumName<Enum>, N>& names, Enum value) {
@@ -267,6 +268,7 @@ FeedForwardConfig parse_feed_forward(ObjectReader r) {
   r.read("d_lowrank", f.d_lowrank);
   r.read("multiply_by_controller", f.multiply_by_controller);
   r.read("n_experts", f.n_experts);
+  r.read("n_active", f.n_active);
   if (r.has("sru")) {
     ObjectReader sru = r.object("sru");
     f.sru.n_layers = 1;
@@ -384,6 +386,7 @@ Json to_json(const FeedForwardConfig& f) {
   if (f.d_lowrank) j["d_lowrank"] = f.d_lowrank;
   if (f.multiply_by_controller) j["multiply_by_controller"] = true;
   if (f.n_experts) j["n_experts"] = f.n_experts;
+  if (f.n_active) j["n_active"] = f.n_active;
   if (f.sru.n_layers) j["sru"] = {{"n_layers", f.sru.n_layers}, {"width", f.sru.width}};
   if (!f.widths.empty()) j["widths"] = f.widths;
   return j;

@@ -31,19 +31,31 @@ FeedForwardLayer::Map FeedForwardLayer::build_map(const LayerBuilder& build, con
     }
     case Kind::kBlock:
     case Kind::kSwitch:
+    case Kind::kExperts:
       break;
   }
-  const WeightView router = binder.weight(name + ".router", {config.n_experts, d_model});
-  // Not gathered_weight: the units of an expert are one long run, which read-ahead suits.
-  const WeightView units = binder.weight(name + ".units", {d_ff, 2, d_model});
-  const float* bias = binder.f32(name + ".bias", {d_model});
-  return BlockFfn(build.kernels, router, units, bias, config.kind == Kind::kSwitch);
+  ExpertWeights weights;
+  weights.router = binder.weight(name + ".router", {config.n_experts, d_model});
+  // Not gathered_weight: the units of an expert are long runs, which read-ahead suits.
+  const std::size_t runs = config.gated ? 3 : 2;
+  weights.units = binder.weight(name + ".units", {config.n_experts, runs, d_ff / config.n_experts, d_model});
+  if (config.kind == Kind::kExperts) {
+    weights.router_bias = binder.f32(name + ".router_bias", {config.n_experts});
+    weights.unit_bias = binder.f32_if_present(name + ".unit_bias", {d_ff});
+    weights.bias = binder.f32_if_present(name + ".bias", {d_model});
+  } else {
+    weights.bias = binder.f32(name + ".bias", {d_model});
+  }
+  return ExpertFfn(build.kernels, weights, config.gated, config.kind == Kind::kSwitch);
 }
 
 FeedForwardLayer::FeedForwardLayer(const LayerBuilder& build, const std::string& name,
                                    const FeedForwardConfig& config, std::size_t d_model, std::size_t d_ff,
                                    bool center, bool has_norm)
-    : d_ff_(d_ff), map_(build_map(build, name, config, d_model, d_ff)) {
+    : d_ff_(d_ff),
+      n_active_(config.n_active),
+      default_width_(terrace::default_width(config, static_cast<std::uint32_t>(d_ff))),
+      map_(build_map(build, name, config, d_model, d_ff)) {
   if (has_norm) norm_ = build.norm(name + ".norm", d_model, center);
   if (config.sru.n_layers == 0) return;
   const std::size_t width = config.sru.width;
@@ -60,7 +72,8 @@ FeedForwardLayer::FeedForwardLayer(const LayerBuilder& build, const std::string&
 
 std::size_t FeedForwardLayer::width_step() const noexcept {
   if (const auto* sparse = std::get_if<SparseFfn>(&map_)) return sparse->block_size();
-  return std::holds_alternative<FeedForward>(map_) ? kQ4Columns : d_ff_;
+  if (const auto* experts = std::get_if<ExpertFfn>(&map_)) return any_width() ? experts->n_units() : d_ff_;
+  return kQ4Columns;
 }
 
 void FeedForwardLayer::forward(Exec& exec, ConstRows x, const RecurrentBlock& recurrent, std::size_t width,
@@ -78,7 +91,8 @@ void FeedForwardLayer::forward(Exec& exec, ConstRows x, const RecurrentBlock& re
   } else if (const auto* sparse = std::get_if<SparseFfn>(&map_)) {
     sparse->forward(exec, h, y, width);
   } else {
-    std::get<BlockFfn>(map_).forward(exec, h, y);
+    const auto& experts = std::get<ExpertFfn>(map_);
+    experts.forward(exec, h, y, any_width() ? width / experts.n_units() : 1);
   }
   if (sru_) sru_->forward_add(exec, x, recurrent, y);
 }

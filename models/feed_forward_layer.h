@@ -9,7 +9,7 @@
 #include "engine/norm.h"
 #include "engine/sru.h"
 #include "models/layer_builder.h"
-#include "sparse/block_ffn.h"
+#include "sparse/expert_ffn.h"
 #include "sparse/sparse_ffn.h"
 
 namespace terrace {
@@ -23,23 +23,30 @@ class FeedForwardLayer {
                    std::size_t d_model, std::size_t d_ff, bool center, bool has_norm);
 
   std::size_t d_ff() const noexcept { return d_ff_; }
-  /// The smallest step between widths: a controller block, or 64 units of a dense layer; d_ff where none is
-  /// possible.
+  /// The units that a token uses unless a session says otherwise: d_ff, or those of the active experts.
+  std::size_t default_width() const noexcept { return default_width_; }
+  /// The smallest step between widths: a controller block, 64 units of a dense layer, or an expert where
+  /// their number is free; d_ff where none is possible.
   std::size_t width_step() const noexcept;
+  /// Whether every possible width is as good as trained.
+  bool any_width() const noexcept { return n_active_ > 0; }
   /// Whether forward() accepts this width: d_ff, or a smaller multiple of width_step().
   bool takes_width(std::size_t width) const noexcept {
     return width == d_ff_ || (width > 0 && width < d_ff_ && width % width_step() == 0);
   }
 
-  /// y = layer(x), using the first `width` units. `recurrent` is the session's block.
+  /// y = layer(x), using the first `width` units, or as many experts as have `width` units. `recurrent` is
+  /// the session's block.
   void forward(Exec& exec, ConstRows x, const RecurrentBlock& recurrent, std::size_t width, Rows y) const;
 
  private:
-  using Map = std::variant<FeedForward, SparseFfn, BlockFfn>;
+  using Map = std::variant<FeedForward, SparseFfn, ExpertFfn>;
   static Map build_map(const LayerBuilder& build, const std::string& name, const FeedForwardConfig& config,
                        std::size_t d_model, std::size_t d_ff);
 
   std::size_t d_ff_;
+  std::size_t n_active_;  ///< experts, where the configuration gives their number; else 0
+  std::size_t default_width_;
   Norm norm_;  ///< empty in parallel blocks
   Map map_;
   std::optional<SruBranch> sru_;

@@ -61,7 +61,10 @@ inline std::size_t level(std::uint64_t word, std::size_t i) noexcept {
 
 RandomWeights::RandomWeights(std::uint64_t seed, std::string_view tensor, DType dtype, std::uint64_t columns,
                              const InitialValue& initial)
-    : key_(XXH3_64bits_withSeed(tensor.data(), tensor.size(), seed)), dtype_(dtype), columns_(columns) {
+    : key_(XXH3_64bits_withSeed(tensor.data(), tensor.size(), seed)),
+      dtype_(dtype),
+      columns_(columns),
+      run_(initial.run) {
   const std::vector<float>& z = quantiles();
   const bool quantized = dtype == DType::kQ8 || dtype == DType::kQ4;
   TERRACE_CHECK(!quantized || initial.mean == 0, kBadArgument, "quantised random weights have mean 0");
@@ -70,15 +73,14 @@ RandomWeights::RandomWeights(std::uint64_t seed, std::string_view tensor, DType 
     const float step = z.back() / n_steps;
     steps_.resize(kLevels);
     for (std::size_t i = 0; i < kLevels; ++i) steps_[i] = static_cast<std::int8_t>(std::lround(z[i] / step));
-    for (std::size_t parity = 0; parity < 2; ++parity) scale_[parity] = step * initial.std[parity];
+    for (const float std : initial.std) scale_.push_back(step * std);
     return;
   }
-  for (std::size_t parity = 0; parity < 2; ++parity) {
-    f32_[parity].resize(kLevels);
-    for (std::size_t i = 0; i < kLevels; ++i) f32_[parity][i] = initial.mean + initial.std[parity] * z[i];
+  for (const float std : initial.std) {
+    std::vector<float>& table = f32_.emplace_back(kLevels);
+    for (std::size_t i = 0; i < kLevels; ++i) table[i] = initial.mean + std * z[i];
     if (dtype != DType::kBf16) continue;
-    bf16_[parity].resize(kLevels);
-    std::transform(f32_[parity].begin(), f32_[parity].end(), bf16_[parity].begin(), f32_to_bf16);
+    std::transform(table.begin(), table.end(), bf16_.emplace_back(kLevels).begin(), f32_to_bf16);
   }
 }
 
@@ -116,21 +118,21 @@ void RandomWeights::fill_q4(std::uint64_t first_word, const std::int8_t* table,
 void RandomWeights::fill_row(std::uint64_t row, std::byte* data, std::byte* scale) const noexcept {
   const std::uint64_t words_per_row = (columns_ + kElementsPerWord - 1) / kElementsPerWord;
   const std::uint64_t first_word = row * words_per_row;
-  const std::size_t parity = row % 2;
+  const std::size_t kind = row / run_ % std::max(f32_.size(), scale_.size());
   switch (dtype_) {
     case DType::kF32:
-      fill_elements(first_word, f32_[parity].data(), reinterpret_cast<float*>(data));
+      fill_elements(first_word, f32_[kind].data(), reinterpret_cast<float*>(data));
       return;
     case DType::kBf16:
-      fill_elements(first_word, bf16_[parity].data(), reinterpret_cast<std::uint16_t*>(data));
+      fill_elements(first_word, bf16_[kind].data(), reinterpret_cast<std::uint16_t*>(data));
       return;
     case DType::kQ8:
       fill_elements(first_word, steps_.data(), reinterpret_cast<std::int8_t*>(data));
-      std::memcpy(scale, &scale_[parity], sizeof(float));
+      std::memcpy(scale, &scale_[kind], sizeof(float));
       return;
     case DType::kQ4: {
       fill_q4(first_word, steps_.data(), data);
-      const std::uint16_t bits = f32_to_bf16(scale_[parity]);
+      const std::uint16_t bits = f32_to_bf16(scale_[kind]);
       for (std::size_t group = 0; group < columns_ / kQ4Group; ++group) {
         std::memcpy(scale + group * sizeof bits, &bits, sizeof bits);
       }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -18,7 +17,7 @@ namespace terrace {
 /// seed holds the same weights up to its rounding.
 ///
 ///   word(row, k) = splitmix64(key + (row * ceil(columns / 4) + k) * golden)      16 bits of it for each of 4
-///   elements w[row, 4 k + i] = mean + std[row % 2] * quantile[the i-th 16 bits of word, lower 12]
+///   elements w[row, 4 k + i] = mean + std of the row * quantile[the i-th 16 bits of word, lower 12]
 ///
 /// where quantile holds the 4096 mid-quantiles of the normal distribution: mean 0, largest |z| 3.67.
 /// Quantised rows have one scale that depends on std only. Cost: one table look-up per element.
@@ -44,11 +43,12 @@ class RandomWeights {
   std::uint64_t key_;
   DType dtype_;
   std::size_t columns_;
-  // One table for even rows, one for odd rows, in the dtype's own representation.
-  std::array<std::vector<float>, 2> f32_;
-  std::array<std::vector<std::uint16_t>, 2> bf16_;
+  std::uint64_t run_;
+  // A table for each standard deviation, in the dtype's own representation.
+  std::vector<std::vector<float>> f32_;
+  std::vector<std::vector<std::uint16_t>> bf16_;
   std::vector<std::int8_t> steps_;  ///< q8, q4: in steps of the scale, the same for all rows
-  std::array<float, 2> scale_{0, 0};
+  std::vector<float> scale_;
 };
 
 }  // namespace terrace

@@ -81,7 +81,7 @@ Session::Impl::Impl(std::shared_ptr<const Model> shared, Runtime& r, const Optio
       VirtualBuffer(n_snapshots * recurrent_floats() * sizeof(float), "snapshots of the recurrent state");
   workspace = Workspace(workspace_bytes(config, net, max_slots));
   for (const Block& block : net.decoder().blocks()) {
-    widths.push_back(static_cast<std::uint32_t>(block.ff().d_ff()));
+    widths.push_back(static_cast<std::uint32_t>(block.ff().default_width()));
     if (!block.cross()) continue;
     const KvSpec spec = block.cross()->kv_spec();
     cross.emplace_back(spec.n_heads, spec.d_k, spec.d_v, options.kv_type, options.max_encoder_tokens);
@@ -370,8 +370,8 @@ void Session::set_width(std::span<const std::uint32_t> widths, bool allow_untrai
         ff.takes_width(width), kBadArgument,
         fmt::format("block {}: a width of {} units is impossible; it takes multiples of {} up to {}", i,
                     width, ff.width_step(), ff.d_ff()));
-    const bool known =
-        width == ff.d_ff() || std::find(trained.begin(), trained.end(), width) != trained.end();
+    const bool known = width == ff.d_ff() || ff.any_width() ||
+                       std::find(trained.begin(), trained.end(), width) != trained.end();
     TERRACE_CHECK(
         known || allow_untrained, kBadArgument,
         fmt::format(

@@ -81,7 +81,7 @@ class PlanBuilder {
     const std::uint64_t elements =
         std::accumulate(shape.begin(), shape.end(), std::uint64_t{1}, std::multiplies<>());
     const float std = std_of_row(gain, shape.back());
-    add(name, std::move(shape), kind, /*is_weight=*/true, elements, uses, {0, {std, std}});
+    add(name, std::move(shape), kind, /*is_weight=*/true, elements, uses, {0, {std}});
   }
 
   void f32(const std::string& name, Shape shape, LayerKind kind, InitialValue initial,
@@ -93,24 +93,24 @@ class PlanBuilder {
 
   /// Gates of a multiplicative layer, of size 1.
   void gate(const std::string& name, std::uint64_t s, std::uint64_t in, LayerKind kind) {
-    add(name, {s, in}, kind, /*is_weight=*/true, s * in, 1, {0, {kUnitStd, kUnitStd}});
+    add(name, {s, in}, kind, /*is_weight=*/true, s * in, 1, {0, {kUnitStd}});
   }
 
   void bias(const std::string& name, Shape shape, LayerKind kind) {
-    f32(name, std::move(shape), kind, {0, {kBiasStd, kBiasStd}});
+    f32(name, std::move(shape), kind, {0, {kBiasStd}});
   }
 
   /// A token table, of which one row is read.
   void table(const std::string& name, std::uint64_t rows, std::uint64_t d) {
-    add(name, {rows, d}, LayerKind::kEmbedding, /*is_weight=*/true, d, 0, {0, {kUnitStd, kUnitStd}});
+    add(name, {rows, d}, LayerKind::kEmbedding, /*is_weight=*/true, d, 0, {0, {kUnitStd}});
   }
 
   void position_table(const std::string& name, std::uint64_t rows, std::uint64_t width, float std) {
-    add(name, {rows, width}, LayerKind::kEmbedding, /*is_weight=*/false, width, 0, {0, {std, std}});
+    add(name, {rows, width}, LayerKind::kEmbedding, /*is_weight=*/false, width, 0, {0, {std}});
   }
 
   void norm(const std::string& name, std::uint64_t d) {
-    f32(name + ".scale", {d}, LayerKind::kNorm, {1, {0, 0}});
+    f32(name + ".scale", {d}, LayerKind::kNorm, {1, {0}});
     if (!is_rms_) bias(name + ".bias", {d}, LayerKind::kNorm);
   }
 
@@ -198,7 +198,7 @@ class PlanBuilder {
       projection(name + suffix, a.projection, d, width, LayerKind::kAttention, 1);
       if (!a.use_dconv) return;
       const float std = std_of_row(1, kDconvTaps);
-      f32(name + suffix + ".dconv", {kDconvTaps, width}, LayerKind::kAttention, {0, {std, std}}, 1);
+      f32(name + suffix + ".dconv", {kDconvTaps, width}, LayerKind::kAttention, {0, {std}}, 1);
     };
     part(".q", d_q);
     part(".k", d_kv);
@@ -206,7 +206,7 @@ class PlanBuilder {
     projection(name + ".out", a.projection, d_q, d, LayerKind::kAttention, gain);
     if (a.kind == AttentionConfig::Kind::kFavor && a.softmax_features) {
       f32(name + ".features", {a.softmax_features, d_q / config_.n_heads}, LayerKind::kAttention,
-          {0, {kUnitStd, kUnitStd}}, config_.n_heads);
+          {0, {kUnitStd}}, config_.n_heads);
     }
   }
 
@@ -248,7 +248,7 @@ class PlanBuilder {
                                                    : LshBuckets{a.n_buckets};
     const std::uint64_t d_head = d_k / config_.n_heads;
     f32(name + ".rotations", {config_.n_heads, a.n_hashes, buckets.n_rotations(), d_head}, kKind,
-        {0, {kUnitStd, kUnitStd}}, 1);
+        {0, {kUnitStd}}, 1);
   }
 
   void cross_attention(const std::string& name, const CrossAttentionConfig& c, std::uint64_t d, float gain) {
@@ -278,6 +278,18 @@ class PlanBuilder {
     bias(name + ".bias", {d}, LayerKind::kFeedForward);
   }
 
+  /// Units [E, M, U, d] of experts: their gates (M = 3), w1 rows, w2 rows, each kind one run.
+  void experts(const std::string& name, const FeedForwardConfig& f, std::uint64_t d, std::uint64_t d_ff,
+               std::uint64_t n_active, float gain) {
+    const std::uint64_t n_units = d_ff / f.n_experts;
+    const std::uint64_t active = n_active * n_units;
+    InitialValue initial{0, {std_of_row(kRelu, d), std_of_row(gain, active)}, n_units};
+    if (f.gated) initial.std.insert(initial.std.begin() + 1, std_of_row(1, d));
+    const std::uint64_t runs = initial.std.size();
+    add(name + ".units", {f.n_experts, runs, n_units, d}, LayerKind::kFeedForward, /*is_weight=*/true,
+        runs * active * d, 1, std::move(initial));
+  }
+
   void feed_forward(const std::string& name, const FeedForwardConfig& f, std::uint64_t d, std::uint64_t d_ff,
                     float gain) {
     using Kind = FeedForwardConfig::Kind;
@@ -297,7 +309,17 @@ class PlanBuilder {
       case Kind::kBlock:
       case Kind::kSwitch:
         weight(name + ".router", {f.n_experts, d}, LayerKind::kController, 1);
-        units(name, d, d_ff, d_ff / f.n_experts, gain);
+        experts(name, f, d, d_ff, 1, gain);
+        bias(name + ".bias", {d}, kKind);
+        break;
+      case Kind::kExperts:
+        weight(name + ".router", {f.n_experts, d}, LayerKind::kController, 1);
+        bias(name + ".router_bias", {f.n_experts}, LayerKind::kController);
+        experts(name, f, d, d_ff, f.n_active, gain);
+        if (is_rms_) break;
+        add(name + ".unit_bias", {d_ff}, kKind, /*is_weight=*/false, d_ff / f.n_experts * f.n_active, 0,
+            {0, {kBiasStd}});
+        bias(name + ".bias", {d}, kKind);
         break;
     }
     if (f.sru.n_layers > 0) sru(name + ".sru", f.sru, d, gain);
@@ -324,12 +346,12 @@ class PlanBuilder {
       case Kind::kLowRank: {
         position_table(name + ".table", p.max_len, p.rank, kUnitStd);
         const float std = std_of_row(kPositionStd, p.rank);
-        return f32(name + ".proj", {d, p.rank}, LayerKind::kEmbedding, {0, {std, std}}, 1);
+        return f32(name + ".proj", {d, p.rank}, LayerKind::kEmbedding, {0, {std}}, 1);
       }
       case Kind::kFixedBase:
         f32(name + ".digits", {kFixedBases, kFixedDigits, d / kFixedDigits}, LayerKind::kEmbedding,
-            {0, {kDigitStd, kDigitStd}});
-        return f32(name + ".start", {d}, LayerKind::kEmbedding, {0, {kPositionStd, kPositionStd}});
+            {0, {kDigitStd}});
+        return f32(name + ".start", {d}, LayerKind::kEmbedding, {0, {kPositionStd}});
       case Kind::kAxial:
         for (std::size_t axis = 0; axis < p.shape.size(); ++axis) {
           position_table(fmt::format("{}.axis.{}", name, axis), p.shape[axis], p.dims[axis], kPositionStd);
@@ -337,7 +359,7 @@ class PlanBuilder {
         return;
       case Kind::kInfinite: {
         const float std = std_of_row(kPositionStd, d);
-        return f32(name + ".weight", {d, d}, LayerKind::kEmbedding, {0, {std, std}}, 1);
+        return f32(name + ".weight", {d, d}, LayerKind::kEmbedding, {0, {std}}, 1);
       }
       case Kind::kNone:
       case Kind::kSinCos:
@@ -381,7 +403,7 @@ class PlanBuilder {
     constexpr LayerKind kKind = LayerKind::kController;
     const auto vector = [&](const std::string& tensor, Shape shape, float gain) {
       const float std = std_of_row(gain, shape.back());
-      f32(name + tensor, std::move(shape), kKind, {0, {std, std}}, 1);
+      f32(name + tensor, std::move(shape), kKind, {0, {std}}, 1);
     };
     vector(".router", {d}, 1);
     if (depths.predictor_width == 0) return;

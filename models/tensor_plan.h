@@ -33,8 +33,9 @@ LayerKind parse_layer_kind(std::string_view name);
 
 /// How a tensor is filled when there is nothing to load.
 struct InitialValue {
-  float mean = 0;                  ///< of every element
-  std::array<float, 2> std{0, 0};  ///< of the elements of even and of odd rows
+  float mean = 0;                ///< of every element
+  std::vector<float> std{0.0F};  ///< of the elements of row r: std[r / run % std.size()]
+  std::uint64_t run = 1;
 };
 
 /// One tensor that a configuration needs.

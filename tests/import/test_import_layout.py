@@ -159,13 +159,13 @@ def test_units_of_experts(name, switch, tmp_path):
     cfg = CASES[name]
     t, p = imported(tmp_path, cfg)
     n, x = "decoder.blocks.0.ff", rows()
-    scores, width = x @ t[n + ".router"].T, cfg.d_ff // cfg.ff_sparsity
+    scores = x @ t[n + ".router"].T
     y = np.zeros((N, D)) + t[n + ".bias"]
     for row in range(N):
         e = scores[row].argmax()
         chance = np.exp(scores[row] - scores[row].max())
         scale = chance[e] / chance.sum() if switch else 1.0
-        for w1, w2 in t[n + ".units"][e * width : (e + 1) * width]:
+        for w1, w2 in zip(*t[n + ".units"][e]):
             y[row] += max(0.0, x[row] @ w1 * scale) * w2
     assert np.allclose(
         y, block_sparse_ff(x, *[p[f"dec0.ff.{k}"] for k in ("m1", "w1", "w2", "b2")], switch=switch), atol=1e-5

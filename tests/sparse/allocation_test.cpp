@@ -5,7 +5,7 @@
 
 #include "engine/feed_forward.h"
 #include "engine/sru.h"
-#include "sparse/block_ffn.h"
+#include "sparse/expert_ffn.h"
 #include "sparse/projection.h"
 #include "sparse/sparse_ffn.h"
 #include "sparse/sparse_qkv.h"
@@ -87,11 +87,11 @@ TEST_CASE("sparse layers: a forward call allocates nothing, for one token or sev
 
     const SparseFfn sparse(kernels, Controller(kernels, low.view(), modules.view(), f, 8), units.view(), f,
                            true);
-    const BlockFfn block(kernels, router.view(), units.view(), f, true);
+    const ExpertFfn experts(kernels, {router.view(), f, units.view(), f, f}, false, true);
     const FeedForward dense(Linear(kernels, up.view(), f), Linear(kernels, down.view(), f),
                             Linear(kernels, up.view(), nullptr), Activation::kGelu);
     check("sparse ffn", [&](ConstRows in, const auto& out) { sparse.forward(exec.get(), in, out(0)); });
-    check("block ffn", [&](ConstRows in, const auto& out) { block.forward(exec.get(), in, out(0)); });
+    check("expert ffn", [&](ConstRows in, const auto& out) { experts.forward(exec.get(), in, out(0), 2); });
     check("dense ffn", [&](ConstRows in, const auto& out) { dense.forward(exec.get(), in, out(0)); });
   }
 }

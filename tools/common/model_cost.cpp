@@ -14,21 +14,22 @@ namespace {
 
 /// Whether a nested width takes a prefix of this feed-forward tensor.
 bool is_sliced_by_width(std::string_view name) noexcept {
-  constexpr std::string_view kSliced[] = {".ff.units",      ".ff.controller.up", ".ff.controller.bias",
-                                          ".ff.w1.weight",  ".ff.w1.bias",       ".ff.w2.weight",
-                                          ".ff.gate.weight"};
+  constexpr std::string_view kSliced[] = {".ff.units",           ".ff.unit_bias",  ".ff.controller.up",
+                                          ".ff.controller.bias", ".ff.w1.weight",  ".ff.w1.bias",
+                                          ".ff.w2.weight",       ".ff.gate.weight"};
   return std::any_of(std::begin(kSliced), std::end(kSliced),
                      [&](auto suffix) { return name.ends_with(suffix); });
 }
 
-/// The part of a tensor's touched elements that is in use at these widths.
+/// The part of a tensor's touched elements that is in use at these widths; `planned` is the width of the
+/// plan.
 double share_in_use(const PlannedTensor& tensor, std::span<const std::uint32_t> widths,
-                    std::uint32_t d_ff) noexcept {
+                    double planned) noexcept {
   constexpr std::string_view kBlocks = "decoder.blocks.";
   if (widths.empty() || !tensor.name.starts_with(kBlocks) || !is_sliced_by_width(tensor.name)) return 1;
   std::size_t block = 0;
   std::from_chars(tensor.name.data() + kBlocks.size(), tensor.name.data() + tensor.name.size(), block);
-  return static_cast<double>(widths[widths.size() == 1 ? 0 : block]) / d_ff;
+  return static_cast<double>(widths[widths.size() == 1 ? 0 : block]) / planned;
 }
 
 std::uint64_t scaled(std::uint64_t value, double factor) noexcept {
@@ -51,11 +52,13 @@ double ModelCost::active_share() const noexcept {
 
 ModelCost model_cost(const Model& model, std::span<const std::uint32_t> widths) {
   ModelCost cost;
-  for (const PlannedTensor& tensor : tensor_plan(model.config())) {
+  const ModelConfig& config = model.config();
+  const double planned = default_width(config.decoder.ff, config.d_ff);
+  for (const PlannedTensor& tensor : tensor_plan(config)) {
     const TensorInfo* stored = model.file().find(tensor.name);
     if (stored == nullptr) continue;  // an optional bias that this model does without
     const DType dtype = weight_dtype(*stored).value_or(DType::kF32);
-    const double share = share_in_use(tensor, widths, model.config().d_ff);
+    const double share = share_in_use(tensor, widths, planned);
     const LayerCost part{.parameters = tensor.elements(),
                          .touched = scaled(tensor.touched, share),
                          .stored_bytes = stored_bytes(tensor, dtype),

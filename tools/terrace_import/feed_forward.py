@@ -123,11 +123,18 @@ def _experts(flat, name, d, d_ff):
         raise ImportFailure(
             f"{name}: the tensors are those of ff_sparsity_type 'Block' or 'Switch', the setting is {kind!r}"
         )
+    if experts <= 0 or d_ff % experts:
+        raise ImportFailure(f"{name}: {experts} experts do not divide d_ff = {d_ff}")
     index = flat.take(f"{name}.router", d, experts)
     flat.put(f"{name}.router", (experts, d), index, np.transpose, is_weight=True)
     w1 = flat.take(f"{name}.units (w1)", d, d_ff)
     w2 = flat.take(f"{name}.units (w2)", d_ff, d)
-    flat.put(f"{name}.units", (d_ff, 2, d), (w1, w2), lambda a, b: np.stack([a.T, b], axis=1), is_weight=True)
+    shape = (experts, 2, d_ff // experts, d)
+
+    def units(a, b):
+        return np.stack([rows.reshape(experts, -1, d) for rows in (a.T, b)], axis=1)
+
+    flat.put(f"{name}.units", shape, (w1, w2), units, is_weight=True)
     bias(flat, name, d)
     return {"kind": kind.lower(), "n_experts": experts}, d_ff
 
