@@ -8,6 +8,7 @@
 #include "engine/largest.h"
 #include "engine/memory.h"
 #include "engine/profile.h"
+#include "engine/row_observer.h"
 #include "engine/thread_team.h"
 
 namespace terrace {
@@ -17,7 +18,8 @@ namespace terrace {
 struct Exec {
   ThreadTeam& team;
   Workspace& ws;
-  Profile* profile = nullptr;  ///< told what time is spent on, if there is one
+  Profile* profile = nullptr;       ///< told what time is spent on, if there is one
+  RowObserver* observer = nullptr;  ///< shown rows, if there is one
 
   /// Below this many bytes of weights (or multiply-adds of activations) a phase stays on the leader: a
   /// fork-join costs about 0.9 us, which is 14 KiB of memory traffic on one core, and then its outputs have

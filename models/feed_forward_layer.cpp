@@ -42,17 +42,17 @@ FeedForwardLayer::Map FeedForwardLayer::build_map(const LayerBuilder& build, con
   if (config.kind == Kind::kExperts) {
     weights.router_bias = binder.f32(name + ".router_bias", {config.n_experts});
     weights.unit_bias = binder.f32_if_present(name + ".unit_bias", {d_ff});
-    weights.bias = binder.f32_if_present(name + ".bias", {d_model});
-  } else {
-    weights.bias = binder.f32(name + ".bias", {d_model});
+    weights.offsets = binder.f32_if_present(name + ".offsets", {config.n_experts, d_model});
   }
+  weights.bias = binder.f32(name + ".bias", {d_model});
   return ExpertFfn(build.kernels, weights, config.gated, config.kind == Kind::kSwitch);
 }
 
 FeedForwardLayer::FeedForwardLayer(const LayerBuilder& build, const std::string& name,
                                    const FeedForwardConfig& config, std::size_t d_model, std::size_t d_ff,
                                    bool center, bool has_norm)
-    : d_ff_(d_ff),
+    : d_model_(d_model),
+      d_ff_(d_ff),
       n_active_(config.n_active),
       default_width_(terrace::default_width(config, static_cast<std::uint32_t>(d_ff))),
       map_(build_map(build, name, config, d_model, d_ff)) {
@@ -86,6 +86,7 @@ void FeedForwardLayer::forward(Exec& exec, ConstRows x, const RecurrentBlock& re
     norm_.forward(exec, x, normed);
     h = normed;
   }
+  if (exec.observer) exec.observer->feed_forward_input(this, h);
   if (const auto* dense = std::get_if<FeedForward>(&map_)) {
     dense->forward(exec, h, y, width);
   } else if (const auto* sparse = std::get_if<SparseFfn>(&map_)) {

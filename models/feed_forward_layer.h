@@ -22,6 +22,7 @@ class FeedForwardLayer {
   FeedForwardLayer(const LayerBuilder& build, const std::string& name, const FeedForwardConfig& config,
                    std::size_t d_model, std::size_t d_ff, bool center, bool has_norm);
 
+  std::size_t d_model() const noexcept { return d_model_; }
   std::size_t d_ff() const noexcept { return d_ff_; }
   /// The units that a token uses unless a session says otherwise: d_ff, or those of the active experts.
   std::size_t default_width() const noexcept { return default_width_; }
@@ -44,6 +45,7 @@ class FeedForwardLayer {
   static Map build_map(const LayerBuilder& build, const std::string& name, const FeedForwardConfig& config,
                        std::size_t d_model, std::size_t d_ff);
 
+  std::size_t d_model_;
   std::size_t d_ff_;
   std::size_t n_active_;  ///< experts, where the configuration gives their number; else 0
   std::size_t default_width_;

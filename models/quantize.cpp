@@ -19,20 +19,14 @@
 #include "engine/thread_team.h"
 #include "engine/weight_writer.h"
 #include "models/config.h"
+#include "models/file_copy.h"
 #include "models/tensor_plan.h"
 #include "models/token_cost.h"
 
 namespace terrace {
 namespace {
 
-/// Bytes of input taken in one go: enough to wake the threads for, and progress stays smooth.
-constexpr std::size_t kPieceBytes = 8U << 20;
 constexpr std::size_t kChunksPerThread = 4;
-
-/// Metadata that the writer makes itself.
-bool is_made_by_writer(const std::string& key) {
-  return key == "format" || key == "format_version" || key == "checksums";
-}
 
 RoundingError rounding_error(std::span<const float> values, const float* stored) noexcept {
   RoundingError error;
@@ -55,7 +49,7 @@ class Quantizer {
         kernels_(dense_kernels(best_isa())),
         plan_(plan_by_name(in)),
         team_(options.n_threads),
-        writer_(path, specs(), metadata()) {}
+        writer_(path, specs(), copied_metadata(in)) {}
 
   std::vector<TensorChange> run() && {
     for (const TensorInfo& tensor : in_.tensors()) {
@@ -135,22 +129,8 @@ class Quantizer {
     return all;
   }
 
-  std::map<std::string, std::string> metadata() const {
-    std::map<std::string, std::string> metadata;
-    for (const auto& [key, value] : in_.metadata()) {
-      if (!is_made_by_writer(key)) metadata.emplace(key, value);
-    }
-    return metadata;
-  }
-
   void copy(const TensorInfo& tensor) {
-    for (auto bytes = in_.data(tensor); !bytes.empty();) {
-      const auto piece = bytes.first(std::min(bytes.size(), kPieceBytes));
-      writer_.write(tensor.name, piece);
-      bytes = bytes.subspan(piece.size());
-      report(piece.size());
-    }
-    release(tensor);
+    copy_tensor(in_, tensor, writer_, [this](std::size_t bytes) { report(bytes); });
   }
 
   RoundingError convert(const TensorInfo& tensor, DType dtype) {
@@ -168,7 +148,7 @@ class Quantizer {
       for (const RoundingError& row : row_errors_) error += row;
       report(piece.bytes());
     }
-    release(tensor);
+    release_pages(in_, tensor);
     return error;
   }
 
@@ -215,11 +195,6 @@ class Quantizer {
                         .bytes_before = stored_bytes(planned, from),
                         .bytes_after = stored_bytes(planned, to),
                         .error = error});
-  }
-
-  /// The pages of a tensor that is done need not stay in memory.
-  void release(const TensorInfo& tensor) const {
-    if (in_.mapping() != nullptr) in_.mapping()->release(tensor.offset, tensor.bytes);
   }
 
   void report(std::uint64_t bytes) {

@@ -384,6 +384,7 @@ void Session::set_width(std::span<const std::uint32_t> widths, bool allow_untrai
 std::span<const std::uint32_t> Session::widths() const noexcept { return impl_->widths; }
 
 void Session::set_profile(Profile* profile) noexcept { impl_->profile = profile; }
+void Session::set_observer(RowObserver* observer) noexcept { impl_->observer = observer; }
 
 StateBytes Session::state_bytes() const noexcept {
   const Impl& s = *impl_;

@@ -11,6 +11,7 @@
 
 #include "attention/kv_cache.h"
 #include "engine/profile.h"
+#include "engine/row_observer.h"
 #include "engine/runtime.h"
 #include "models/encoder_input.h"
 #include "models/model.h"
@@ -138,6 +139,8 @@ class Session {
   /// From now on tells `profile` what time is spent on; null stops that. It must outlive the session or be
   /// taken away.
   void set_profile(Profile* profile) noexcept;
+  /// From now on shows rows of the decoder to `observer`, in the same way.
+  void set_observer(RowObserver* observer) noexcept;
 
   StateBytes state_bytes() const noexcept;
 

@@ -39,9 +39,10 @@ struct Session::Impl {
 
   Workspace workspace;
   Profile* profile = nullptr;
+  RowObserver* observer = nullptr;
 
   const Network& network() const noexcept { return model->network(); }
-  Exec exec() noexcept { return {runtime->team(), workspace, profile}; }
+  Exec exec() noexcept { return {runtime->team(), workspace, profile, observer}; }
   std::span<float> snapshot(std::size_t index) const noexcept;
   std::size_t recurrent_floats() const noexcept { return state.recurrent().size(); }
 

@@ -290,6 +290,11 @@ class PlanBuilder {
         runs * active * d, 1, std::move(initial));
   }
 
+  /// What experts add, of which those of the active ones are read.
+  void vectors(const std::string& name, Shape shape, std::uint64_t touched) {
+    add(name, std::move(shape), LayerKind::kFeedForward, /*is_weight=*/false, touched, 0, {0, {kBiasStd}});
+  }
+
   void feed_forward(const std::string& name, const FeedForwardConfig& f, std::uint64_t d, std::uint64_t d_ff,
                     float gain) {
     using Kind = FeedForwardConfig::Kind;
@@ -316,9 +321,9 @@ class PlanBuilder {
         weight(name + ".router", {f.n_experts, d}, LayerKind::kController, 1);
         bias(name + ".router_bias", {f.n_experts}, LayerKind::kController);
         experts(name, f, d, d_ff, f.n_active, gain);
-        if (is_rms_) break;
-        add(name + ".unit_bias", {d_ff}, kKind, /*is_weight=*/false, d_ff / f.n_experts * f.n_active, 0,
-            {0, {kBiasStd}});
+        if (!is_rms_)
+          vectors(name + ".unit_bias", {d_ff}, default_width(f, static_cast<std::uint32_t>(d_ff)));
+        vectors(name + ".offsets", {f.n_experts, d}, f.n_active * d);
         bias(name + ".bias", {d}, kKind);
         break;
     }

@@ -100,8 +100,9 @@ ExpertFfn::ExpertFfn(const DenseKernels& kernels, const ExpertWeights& weights, 
 
 std::size_t ExpertFfn::bytes_per_token(std::size_t n_active) const noexcept {
   const std::size_t router = n_active < n_experts() || multiply_by_router_ ? router_.weight().bytes() : 0;
+  const std::size_t vectors = (weights_.bias ? 1 : 0) + (weights_.offsets ? n_active : 0);
   return router + weights_.units.slice_rows(0, runs() * n_units_ * n_active).bytes() +
-         (weights_.bias ? d_model() * sizeof(float) : 0);
+         vectors * d_model() * sizeof(float);
 }
 
 ExpertFfn::Choice ExpertFfn::choose(Exec& exec, ConstRows x, std::size_t n_active,
@@ -200,8 +201,13 @@ void ExpertFfn::add_up(Exec& exec, const Members& members, const float* h, Rows 
   exec.for_range(d_model(), kQ4Columns, members.size() * n_units_, [&](std::size_t begin, std::size_t end) {
     for (std::size_t t = 0; t < y.n; ++t) std::fill(y.row(t) + begin, y.row(t) + end, 0.0F);
     for (std::size_t i = 0; i < members.n_used; ++i) {
+      const std::size_t expert = members.used[i];
       for (std::size_t k = members.first[i]; k < members.first[i + 1]; ++k) {
-        add_active(members.used[i], h + k * n_units_, begin, end, y.row(members.tokens[k]));
+        float* const sum = y.row(members.tokens[k]);
+        if (weights_.offsets) {
+          kernels_->add(sum + begin, weights_.offsets + expert * d_model() + begin, end - begin);
+        }
+        add_active(expert, h + k * n_units_, begin, end, sum);
       }
     }
     if (!weights_.bias) return;

@@ -15,6 +15,7 @@ struct ExpertWeights {
   const float* router_bias = nullptr;  ///< [E] or null
   WeightView units;
   const float* unit_bias = nullptr;  ///< b1 [E * U] or null
+  const float* offsets = nullptr;    ///< [E, d] or null
   const float* bias = nullptr;       ///< b2 [d] or null
 };
 
@@ -23,12 +24,13 @@ struct ExpertWeights {
 ///
 ///   z = router x + router_bias;   S = the n_active largest of z     first index on ties; a NaN comes last
 ///   a = relu(w1_e x + b1_e)       gated: relu(gate_e x) * (w1_e x + b1_e)
-///   y = bias + sum over e in S, ascending, of w2_e a_e              Switch: a *= softmax(z)[e]
+///   y = bias + sum over e in S, ascending, of offset_e + w2_e a_e   Switch: a *= softmax(z)[e]
 ///
-/// With all experts this is the dense layer, and the router is not asked. Sources: reference 5.3; Fedus et
-/// al. 2021 for Switch; Zhang et al. 2022, "MoEfication", sec. 3. Any cut into calls and any number of
-/// threads gives the same bits. Cost per token: E*d + up to M*U*d weights per expert; w2 rows of zero
-/// activations are not read. A pass of several tokens reads the weights of an expert once.
+/// An offset is minus what an expert would have added on average where it is not chosen; the bias holds the
+/// sum of these averages. With all experts this is the dense layer, and the router is not asked. Sources:
+/// reference 5.3; Fedus et al. 2021 for Switch; Zhang et al. 2022, "MoEfication", sec. 3. Any cut into calls
+/// and any number of threads gives the same bits. Cost per token: E*d + up to M*U*d weights per expert; w2
+/// rows of zero activations are not read. A pass of several tokens reads the weights of an expert once.
 class ExpertFfn {
  public:
   ExpertFfn() = default;

@@ -80,6 +80,7 @@ int main(int argc, char** argv) {
   terrace::tools::add_inspect(app, action);
   terrace::tools::add_verify(app, action);
   terrace::tools::add_quantize(app, action);
+  terrace::tools::add_moefy(app, action);
   terrace::tools::add_tokenize(app, action);
   terrace::tools::add_detokenize(app, action);
 

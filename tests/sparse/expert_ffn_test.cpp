@@ -24,7 +24,7 @@ struct Form {
   const char* name;
   bool gated;
   bool multiply;
-  bool biased;  ///< router and units
+  bool biased;  ///< router, units and experts as a whole
 };
 constexpr Form kForms[] = {{"block", false, false, false},
                            {"switch", false, true, false},
@@ -40,9 +40,10 @@ struct Case {
         bias(random_floats(kD, 3)),
         router_bias(random_floats(kExperts, 6)),
         unit_bias(random_floats(kExperts * n_units, 7)),
+        offsets(random_floats(kExperts * kD, 10)),
         layer(kernels,
               {router.view(), f.biased ? router_bias.data() : nullptr, units.view(),
-               f.biased ? unit_bias.data() : nullptr, bias.data()},
+               f.biased ? unit_bias.data() : nullptr, f.biased ? offsets.data() : nullptr, bias.data()},
               f.gated, f.multiply) {}
 
   LayerUnderTest under_test(std::size_t n_active) const {
@@ -69,6 +70,7 @@ struct Case {
   std::vector<float> bias;
   std::vector<float> router_bias;
   std::vector<float> unit_bias;
+  std::vector<float> offsets;
   ExpertFfn layer;
 };
 
@@ -86,6 +88,9 @@ Matrix naive_experts(const Case& c, const Matrix& x, const Matrix& z,
         double sum = 0;
         for (std::size_t other = 0; other < kExperts; ++other) sum += std::exp(z(t, other) - z(t, e));
         gain = 1 / sum;
+      }
+      if (c.form.biased) {
+        for (std::size_t i = 0; i < kD; ++i) y(t, i) += c.offsets[e * kD + i];
       }
       for (std::size_t u = 0; u < c.n_units; ++u) {
         double a = c.dot(x, t, c.row(e, 1, u)) + (c.form.biased ? c.unit_bias[e * c.n_units + u] : 0);
@@ -181,8 +186,10 @@ TEST_CASE("ExpertFfn: with all experts it is the dense layer") {
         if (form.gated) gate[u * kD + i] = at(2);
       }
     }
+    std::vector<float> bias = c.bias;  // with all that the experts add
+    for (std::size_t i = 0; i < bias.size() * kExperts; ++i) bias[i % kD] += c.offsets[i];
     const FeedForward dense(Linear(kernels, f32_view(w1, d_ff), c.unit_bias.data()),
-                            Linear(kernels, f32_view(w2, kD), c.bias.data()),
+                            Linear(kernels, f32_view(w2, kD), bias.data()),
                             form.gated ? Linear(kernels, f32_view(gate, d_ff), nullptr) : Linear(),
                             Activation::kRelu);
     const auto x = random_floats(3 * kD, 9);
@@ -200,7 +207,8 @@ TEST_CASE("ExpertFfn: ties go to the first experts, NaN logits to the last") {
   const std::vector<float> zeros(kExperts * kD);
   const auto chosen = [&](const std::vector<float>& logits, std::size_t n_active) {
     const ExpertFfn layer(
-        kernels, {f32_view(zeros, kExperts), logits.data(), c.units.view(), nullptr, nullptr}, false, false);
+        kernels, {f32_view(zeros, kExperts), logits.data(), c.units.view(), nullptr, nullptr, nullptr}, false,
+        false);
     std::vector<float> x(kD, 1.0F), y(kD);
     std::vector<std::uint32_t> experts(n_active);
     layer.forward(exec.get(), {x.data(), 1, kD, kD}, {y.data(), 1, kD, kD}, n_active, experts.data());
@@ -220,7 +228,7 @@ TEST_CASE("ExpertFfn: units that no router divides are refused") {
   const StoredWeight router(DType::kF32, 3, 32, 1);
   const StoredWeight units(DType::kF32, 8, 32, 2);
   expect_error(ErrorCode::kBadArgument, "units [8, 32]", [&] {
-    ExpertFfn(kernels, {router.view(), nullptr, units.view(), nullptr, nullptr}, false, false);
+    ExpertFfn(kernels, {router.view(), nullptr, units.view(), nullptr, nullptr, nullptr}, false, false);
   });
 }
 

@@ -14,9 +14,9 @@ namespace {
 
 /// Whether a nested width takes a prefix of this feed-forward tensor.
 bool is_sliced_by_width(std::string_view name) noexcept {
-  constexpr std::string_view kSliced[] = {".ff.units",           ".ff.unit_bias",  ".ff.controller.up",
-                                          ".ff.controller.bias", ".ff.w1.weight",  ".ff.w1.bias",
-                                          ".ff.w2.weight",       ".ff.gate.weight"};
+  constexpr std::string_view kSliced[] = {".ff.units",         ".ff.unit_bias",       ".ff.offsets",
+                                          ".ff.controller.up", ".ff.controller.bias", ".ff.w1.weight",
+                                          ".ff.w1.bias",       ".ff.w2.weight",       ".ff.gate.weight"};
   return std::any_of(std::begin(kSliced), std::end(kSliced),
                      [&](auto suffix) { return name.ends_with(suffix); });
 }

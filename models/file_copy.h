@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <map>
+#include <string>
+
+#include "engine/weight_file.h"
+#include "engine/weight_writer.h"
+
+// What programs share that make a model file from another one.
+
+namespace terrace {
+
+/// Bytes of input taken in one go: enough to wake the threads for, and progress stays smooth.
+inline constexpr std::size_t kPieceBytes = std::size_t{8} << 20;
+
+/// The metadata of `in` but for what the writer makes itself.
+inline std::map<std::string, std::string> copied_metadata(const WeightFile& in) {
+  std::map<std::string, std::string> metadata;
+  for (const auto& [key, value] : in.metadata()) {
+    if (key != "format" && key != "format_version" && key != "checksums") metadata.emplace(key, value);
+  }
+  return metadata;
+}
+
+/// The pages of a tensor that is done need not stay in memory.
+inline void release_pages(const WeightFile& in, const TensorInfo& tensor) {
+  if (in.mapping() != nullptr) in.mapping()->release(tensor.offset, tensor.bytes);
+}
+
+/// Copies a tensor's bytes under its own name; report(bytes) is called after each piece.
+template <class Report>
+void copy_tensor(const WeightFile& in, const TensorInfo& tensor, WeightWriter& writer, Report&& report) {
+  for (auto bytes = in.data(tensor); !bytes.empty();) {
+    const auto piece = bytes.first(std::min(bytes.size(), kPieceBytes));
+    writer.write(tensor.name, piece);
+    bytes = bytes.subspan(piece.size());
+    report(piece.size());
+  }
+  release_pages(in, tensor);
+}
+
+}  // namespace terrace
