@@ -13,8 +13,9 @@
 namespace terrace {
 namespace {
 
-/// Rows of w2 added in one kernel call: bounds the pointers on the stack of a chunk.
-constexpr std::size_t kRowsPerCall = 32;
+/// Units that one token's pipeline takes at a time; also rows of w2 added in one kernel call, which bounds
+/// the pointers on the stack of a chunk.
+constexpr std::size_t kUnitsPerStep = 16;
 
 float softmax_at(const float* z, std::size_t n, std::size_t i) noexcept {
   float sum = 0.0F;
@@ -36,6 +37,42 @@ void take_largest(const float* z, std::size_t n, std::size_t k, std::uint32_t* s
   std::copy_n(scratch, k, largest);
 }
 
+/// Adds w2 rows of active units to columns [begin, end) of a sum, some at a time. Rows of zero activations
+/// are not worth reading; a NaN is kept.
+class ActiveUnits {
+ public:
+  ActiveUnits(const DenseKernels& kernels, const WeightView& units, std::size_t begin, std::size_t end,
+              float* sum) noexcept
+      : kernels_(kernels), units_(units), begin_(begin), end_(end), sum_(sum) {}
+  ActiveUnits(const ActiveUnits&) = delete;
+  ActiveUnits& operator=(const ActiveUnits&) = delete;
+  ~ActiveUnits() { flush(); }
+
+  void add(float activation, std::size_t row) noexcept {
+    if (activation == 0.0F) return;
+    a_[n_] = activation;
+    rows_[n_++] = static_cast<std::uint32_t>(row);
+    if (n_ == kUnitsPerStep) flush();
+  }
+
+ private:
+  void flush() noexcept {
+    axpy_rows(kernels_, units_, a_, rows_, n_, begin_, end_, sum_, scratch_a_, scratch_rows_);
+    n_ = 0;
+  }
+
+  const DenseKernels& kernels_;
+  const WeightView& units_;
+  std::size_t begin_;
+  std::size_t end_;
+  float* sum_;
+  std::size_t n_ = 0;
+  float a_[kUnitsPerStep];
+  std::uint32_t rows_[kUnitsPerStep];
+  float scratch_a_[kUnitsPerStep];
+  const void* scratch_rows_[2 * kUnitsPerStep];
+};
+
 }  // namespace
 
 /// Which experts the tokens of a pass use; [..] are shapes.
@@ -45,6 +82,17 @@ struct ExpertFfn::Choice {
   float* gains;            ///< [T, n_active], or null for 1
 };
 
+/// One token on its way through the layer. `n` units are in use; unit i is unit i % U of expert i / U of
+/// those chosen.
+struct ExpertFfn::Token {
+  const PreparedRows& x;
+  const Choice& choice;
+  const UnitSums& sums;
+  std::uint32_t* rows;  ///< [n]: where the unit's first row lies
+  float* activations;   ///< [n]
+  float* gates;         ///< [n], or null without gates
+};
+
 /// The same from the other side: the tokens of each expert in use, one after the other. An entry of `tokens`
 /// is a pair of an expert and a token that uses it.
 struct ExpertFfn::Members {
@@ -52,6 +100,7 @@ struct ExpertFfn::Members {
   std::uint32_t* used = nullptr;    ///< [n_used], ascending
   std::size_t* first = nullptr;     ///< [n_used + 1]: the tokens of used[i] are first[i] .. first[i + 1] - 1
   std::uint32_t* tokens = nullptr;  ///< [T * n_active]
+  std::uint32_t* ranks = nullptr;   ///< the same: which of the token's experts it is
   float* gains = nullptr;           ///< of each entry, or null
 
   std::size_t size() const noexcept { return first[n_used]; }
@@ -73,10 +122,12 @@ struct ExpertFfn::Members {
     }
     first[n_used] = n;
     tokens = ws.take<std::uint32_t>(n);
+    ranks = ws.take<std::uint32_t>(n);
     if (choice.gains) gains = ws.take<float>(n);
     for (std::size_t k = 0; k < n; ++k) {
       const std::size_t entry = place[choice.experts[k]]++;
       tokens[entry] = static_cast<std::uint32_t>(k / choice.n_active);
+      ranks[entry] = static_cast<std::uint32_t>(k % choice.n_active);
       if (gains) gains[entry] = choice.gains[k];
     }
   }
@@ -135,11 +186,122 @@ void ExpertFfn::forward(Exec& exec, ConstRows x, Rows y, std::size_t n_active, s
   TERRACE_DCHECK(n_active > 0 && n_active <= n_experts());
   const Workspace::Scope scope(exec.ws);
   const Choice choice = choose(exec, x, n_active, experts);
-  const Members members(exec.ws, choice, x.n, n_experts());
   const PreparedRows prepared = PreparedRows::unpacked(exec, *kernels_, weights_.units.dtype, x);
+  if (x.n == 1) return forward_token(exec, prepared, choice, y);
+  forward_members(exec, prepared, choice, y);
+}
+
+void ExpertFfn::forward_token(Exec& exec, const PreparedRows& x, const Choice& choice, Rows y) const {
+  Workspace& ws = exec.ws;
+  const std::size_t n = choice.n_active * n_units_;
+  const UnitSums sums(exec, *kernels_, n, UnitSums::group_of(n), 1, d_model());
+  const Token token{.x = x,
+                    .choice = choice,
+                    .sums = sums,
+                    .rows = ws.take<std::uint32_t>(n),
+                    .activations = ws.take<float>(n),
+                    .gates = gated_ ? ws.take<float>(n) : nullptr};
+  using Step = UnitSums::Step;
+  sums.run(
+      exec, kUnitsPerStep, [&](const Step& step) { ask(token, step); },
+      [&](const Step& step) { activate(token, step); }, [&](const Step& step) { add_up(token, step); });
+  sums.finish(exec, weights_.bias, y);
+}
+
+void ExpertFfn::ask(const Token& token, const UnitSums::Step& step) const noexcept {
+  for (std::size_t i = step.first; i < step.last; ++i) {
+    const std::size_t row = run_begin(token.choice.experts[i / n_units_], 0) + i % n_units_;
+    token.rows[i] = static_cast<std::uint32_t>(row);
+    for (std::size_t run = 0; run + 1 < runs(); ++run) {
+      ask_for_row(weights_.units, row + run * n_units_, false);
+    }
+  }
+}
+
+void ExpertFfn::activate(const Token& token, const UnitSums::Step& step) const noexcept {
+  const std::size_t n = step.size();
+  std::uint32_t rows[kUnitsPerStep];
+  float scratch_scales[kUnitsPerStep];
+  const void* scratch_rows[2 * kUnitsPerStep];
+  const auto dot_run = [&](std::size_t run, float* y) {
+    for (std::size_t i = 0; i < n; ++i) {
+      rows[i] = token.rows[step.first + i] + static_cast<std::uint32_t>(run * n_units_);
+    }
+    dot_gathered(*kernels_, weights_.units, rows, n, token.x, y, scratch_scales, scratch_rows);
+  };
+  float* const a = token.activations + step.first;
+  float* const gate = gated_ ? token.gates + step.first : a;
+  if (gated_) dot_run(0, gate);
+  dot_run(runs() - 2, a);
+  for (std::size_t i = 0; i < n; ++i) {
+    const std::size_t rank = (step.first + i) / n_units_;
+    if (weights_.unit_bias) {
+      a[i] += weights_.unit_bias[token.choice.experts[rank] * n_units_ + (step.first + i) % n_units_];
+    }
+    if (token.choice.gains) a[i] *= token.choice.gains[rank];
+  }
+  kernels_->relu(gate, n);
+  if (gated_) kernels_->multiply(a, gate, n);
+  for (std::size_t i = 0; i < n; ++i) {
+    if (a[i] != 0.0F)
+      ask_for_row(weights_.units, token.rows[step.first + i] + (runs() - 1) * n_units_, false);
+  }
+}
+
+void ExpertFfn::add_up(const Token& token, const UnitSums::Step& step) const noexcept {
+  float* const sum = token.sums.of(step.group, 0);
+  if (step.first == token.sums.first(step.group)) {
+    begin_sum(token.choice.experts, token.sums, step.group, 0, d_model(), sum);
+  }
+  ActiveUnits active(*kernels_, weights_.units, 0, d_model(), sum);
+  for (std::size_t i = step.first; i < step.last; ++i) {
+    active.add(token.activations[i], token.rows[i] + (runs() - 1) * n_units_);
+  }
+}
+
+/// Columns [begin, end) of the sum of a group before its units: the offsets of the experts that begin in it.
+void ExpertFfn::begin_sum(const std::uint32_t* experts, const UnitSums& sums, std::size_t group,
+                          std::size_t begin, std::size_t end, float* sum) const noexcept {
+  std::fill(sum + begin, sum + end, 0.0F);
+  if (!weights_.offsets) return;
+  const std::size_t first = (sums.first(group) + n_units_ - 1) / n_units_;
+  for (std::size_t rank = first; rank * n_units_ < sums.last(group); ++rank) {
+    kernels_->add(sum + begin, weights_.offsets + experts[rank] * d_model() + begin, end - begin);
+  }
+}
+
+void ExpertFfn::forward_members(Exec& exec, const PreparedRows& x, const Choice& choice, Rows y) const {
+  const Members members(exec.ws, choice, y.n, n_experts());
   auto* const h = exec.ws.take<float>(members.size() * n_units_);
-  activate(exec, prepared, members, h);
-  add_up(exec, members, h, y);
+  activate(exec, x, members, h);
+  const std::size_t n = choice.n_active * n_units_;
+  const UnitSums sums(exec, *kernels_, n, UnitSums::group_of(n), y.n, d_model());
+  // One range of columns for each thread: every range looks at all activations again.
+  const std::size_t n_ranges = d_model() / kQ4Columns + (d_model() % kQ4Columns != 0 ? 1 : 0);
+  const std::uint32_t n_chunks = exec.one_chunk_each(n_ranges, members.size() * n_units_ * kQ4Columns);
+  exec.team.run(n_chunks, [&](std::uint32_t chunk) {
+    const std::size_t begin = n_ranges * chunk / n_chunks * kQ4Columns;
+    const std::size_t end = std::min(d_model(), n_ranges * (chunk + 1) / n_chunks * kQ4Columns);
+    for (std::size_t group = 0; group < sums.n_groups(); ++group) {
+      for (std::size_t t = 0; t < y.n; ++t) {
+        begin_sum(choice.experts + t * choice.n_active, sums, group, begin, end, sums.of(group, t));
+      }
+    }
+    for (std::size_t i = 0; i < members.n_used; ++i) {
+      const std::size_t w2 = run_begin(members.used[i], runs() - 1);
+      for (std::size_t k = members.first[i]; k < members.first[i + 1]; ++k) {
+        // The expert's units are some of the token's, and may lie in several groups.
+        const std::size_t offset = members.ranks[k] * n_units_;
+        for (std::size_t u = 0; u < n_units_;) {
+          const std::size_t group = (offset + u) / sums.units_per_group();
+          const std::size_t last = std::min(n_units_, sums.last(group) - offset);
+          ActiveUnits active(*kernels_, weights_.units, begin, end, sums.of(group, members.tokens[k]));
+          for (; u < last; ++u) active.add(h[k * n_units_ + u], w2 + u);
+        }
+      }
+    }
+    sums.finish_unmerged(weights_.bias, begin, end, y);
+  });
 }
 
 /// h [members, U]: the activations of every member.
@@ -195,48 +357,6 @@ void ExpertFfn::activate_units(const PreparedRows& x, std::size_t expert, std::s
     kernels_->relu(gate, n);
     if (gated_) kernels_->multiply(a, gate, n);
   }
-}
-
-void ExpertFfn::add_up(Exec& exec, const Members& members, const float* h, Rows y) const {
-  exec.for_range(d_model(), kQ4Columns, members.size() * n_units_, [&](std::size_t begin, std::size_t end) {
-    for (std::size_t t = 0; t < y.n; ++t) std::fill(y.row(t) + begin, y.row(t) + end, 0.0F);
-    for (std::size_t i = 0; i < members.n_used; ++i) {
-      const std::size_t expert = members.used[i];
-      for (std::size_t k = members.first[i]; k < members.first[i + 1]; ++k) {
-        float* const sum = y.row(members.tokens[k]);
-        if (weights_.offsets) {
-          kernels_->add(sum + begin, weights_.offsets + expert * d_model() + begin, end - begin);
-        }
-        add_active(expert, h + k * n_units_, begin, end, sum);
-      }
-    }
-    if (!weights_.bias) return;
-    for (std::size_t t = 0; t < y.n; ++t) {
-      kernels_->add(y.row(t) + begin, weights_.bias + begin, end - begin);
-    }
-  });
-}
-
-/// y += w2_e h, columns [begin, end). Rows of zero activations are not worth reading; a NaN is kept.
-void ExpertFfn::add_active(std::size_t expert, const float* h, std::size_t begin, std::size_t end,
-                           float* y) const noexcept {
-  float active[kRowsPerCall];
-  std::uint32_t rows[kRowsPerCall];
-  float scratch_a[kRowsPerCall];
-  const void* scratch_rows[2 * kRowsPerCall];
-  const std::size_t w2 = run_begin(expert, runs() - 1);
-  std::size_t n = 0;
-  const auto flush = [&] {
-    axpy_rows(*kernels_, weights_.units, active, rows, n, begin, end, y, scratch_a, scratch_rows);
-    n = 0;
-  };
-  for (std::size_t i = 0; i < n_units_; ++i) {
-    if (h[i] == 0.0F) continue;
-    active[n] = h[i];
-    rows[n++] = static_cast<std::uint32_t>(w2 + i);
-    if (n == kRowsPerCall) flush();
-  }
-  flush();
 }
 
 }  // namespace terrace

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "engine/linear.h"
+#include "sparse/unit_sums.h"
 
 namespace terrace {
 
@@ -52,14 +53,24 @@ class ExpertFfn {
  private:
   struct Choice;
   struct Members;
+  struct Token;
 
   Choice choose(Exec& exec, ConstRows x, std::size_t n_active, std::uint32_t* experts) const;
+
+  // One token: its units one after the other, as a pipeline.
+  void forward_token(Exec& exec, const PreparedRows& x, const Choice& choice, Rows y) const;
+  void ask(const Token& token, const UnitSums::Step& step) const noexcept;
+  void activate(const Token& token, const UnitSums::Step& step) const noexcept;
+  void add_up(const Token& token, const UnitSums::Step& step) const noexcept;
+
+  void begin_sum(const std::uint32_t* experts, const UnitSums& sums, std::size_t group, std::size_t begin,
+                 std::size_t end, float* sum) const noexcept;
+
+  // Several: expert by expert.
+  void forward_members(Exec& exec, const PreparedRows& x, const Choice& choice, Rows y) const;
   void activate(Exec& exec, const PreparedRows& x, const Members& members, float* h) const;
   void activate_units(const PreparedRows& x, std::size_t expert, std::size_t begin, std::size_t end,
                       const float* gains, float* g, float* h) const noexcept;
-  void add_up(Exec& exec, const Members& members, const float* h, Rows y) const;
-  void add_active(std::size_t expert, const float* h, std::size_t begin, std::size_t end,
-                  float* y) const noexcept;
 
   std::size_t runs() const noexcept { return gated_ ? 3 : 2; }
   /// Row of `units` where run `run` of an expert begins: gates (if gated), w1, w2.

@@ -3,7 +3,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <utility>
 
 #include "sparse/controller.h"
 
@@ -50,11 +49,6 @@ class SparseFfn {
 
   void forward_batch(Exec& exec, ConstRows x, Rows y, std::size_t n_blocks,
                      std::uint32_t* active_units) const;
-  void run_groups(const Pass& pass, std::size_t run) const noexcept;
-  void merge(const Pass& pass, std::size_t group, std::size_t partner, std::size_t begin,
-             std::size_t end) const noexcept;
-  /// First block of a group and the one after its last.
-  std::pair<std::size_t, std::size_t> blocks_of(const Pass& pass, std::size_t group) const noexcept;
   void choose(const Pass& pass, std::size_t group, float* logits) const noexcept;
   void activate(const Pass& pass, std::size_t group) const noexcept;
   void add_up(const Pass& pass, std::size_t group) const noexcept;
