@@ -2,9 +2,11 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <numeric>
 
 namespace terrace {
 
@@ -43,5 +45,20 @@ struct Largest {
     return std::any_of(largest, largest + kAtOnce, reaches) || std::any_of(z + i, z + n, reaches);
   }
 };
+
+/// The k (1..n) largest of z[0..n) to `largest`, in the order of their indices: the first ones on ties, a NaN
+/// last. `scratch` holds n.
+inline void take_largest(const float* z, std::size_t n, std::size_t k, std::uint32_t* scratch,
+                         std::uint32_t* largest) noexcept {
+  const auto value = [z](std::uint32_t i) {
+    return std::isnan(z[i]) ? -std::numeric_limits<float>::infinity() : z[i];
+  };
+  std::iota(scratch, scratch + n, 0U);
+  std::nth_element(scratch, scratch + (k - 1), scratch + n, [&](std::uint32_t a, std::uint32_t b) {
+    return value(a) > value(b) || (value(a) == value(b) && a < b);
+  });
+  std::sort(scratch, scratch + k);
+  std::copy_n(scratch, k, largest);
+}
 
 }  // namespace terrace

@@ -57,8 +57,11 @@ void normalize_rows(Rows rows) noexcept {
   for (std::size_t r = 0; r < rows.n; ++r) {
     float* const row = rows.row(r);
     const double square = std::inner_product(row, row + rows.width, row, 0.0);
-    if (square <= 0) continue;
-    const auto factor = static_cast<float>(1 / std::sqrt(square));
+    const auto factor = std::isnormal(square) ? static_cast<float>(1 / std::sqrt(square)) : 0.0F;
+    if (factor == 0) {
+      std::fill_n(row, rows.width, 0.0F);
+      continue;
+    }
     for (std::size_t i = 0; i < rows.width; ++i) row[i] *= factor;
   }
 }

@@ -11,7 +11,7 @@
 
 namespace terrace {
 
-/// Divides every row by its length; rows of zeros stay.
+/// Divides every row by its length; a row whose length is 0 or not finite becomes zeros.
 void normalize_rows(Rows rows) noexcept;
 
 /// Cuts rows of length 1 (or 0) into `n_clusters` clusters of equal size, rows that point the same way

@@ -1,17 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "models/dense_block.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <span>
 
 #include "engine/error.h"
 
 namespace terrace {
 namespace {
 
-std::vector<float> widened(const DenseKernels& kernels, const WeightView& w) {
+void check_finite(const WeightFile& file, const std::string& name, std::span<const float> values) {
+  TERRACE_CHECK(std::all_of(values.begin(), values.end(), [](float v) { return std::isfinite(v); }), kBadFile,
+                file.label() + ": tensor '" + name + "' holds a value that is not finite");
+}
+
+std::vector<float> widened(const WeightFile& file, const DenseKernels& kernels, const std::string& name) {
+  const WeightView w = file.weight(name);
   std::vector<float> values(w.rows * w.cols);
   for (std::size_t r = 0; r < w.rows; ++r) widen_row(kernels, w, r, values.data() + r * w.cols);
+  check_finite(file, name, values);
   return values;
 }
 
@@ -23,15 +32,16 @@ DenseBlock::DenseBlock(const WeightFile& file, const DenseKernels& kernels, cons
   const WeightView w1 = file.weight(name + ".w1.weight");
   d_ff_ = w1.rows;
   d_model_ = w1.cols;
-  w1_ = widened(kernels, w1);
-  w2_ = widened(kernels, file.weight(name + ".w2.weight"));
+  w1_ = widened(file, kernels, name + ".w1.weight");
+  w2_ = widened(file, kernels, name + ".w2.weight");
   if (gated) {
-    gate_ = widened(kernels, file.weight(name + ".gate.weight"));
+    gate_ = widened(file, kernels, name + ".gate.weight");
     TERRACE_CHECK(file.find(name + ".gate.bias") == nullptr, kUnsupported,
                   file.label() + ": tensor '" + name + ".gate.bias': gates of experts have no bias");
   }
   if (file.find(name + ".w1.bias") != nullptr) {
     const auto bias = file.f32(name + ".w1.bias");
+    check_finite(file, name + ".w1.bias", bias);
     b1_.assign(bias.begin(), bias.end());
   }
   w2_columns_.resize(w2_.size());

@@ -14,7 +14,8 @@ namespace terrace {
 /// A dense feed-forward layer with relu, in f32 and seen unit by unit: what an expert is made of.
 class DenseBlock {
  public:
-  /// `name` is "decoder.blocks.<i>.ff". Throws Error{kUnsupported} for a gate with a bias.
+  /// `name` is "decoder.blocks.<i>.ff". Throws Error{kUnsupported} for a gate with a bias, Error{kBadFile}
+  /// for values that are not finite.
   DenseBlock(const WeightFile& file, const DenseKernels& kernels, const std::string& name, bool gated);
 
   std::size_t d_model() const noexcept { return d_model_; }

@@ -6,6 +6,7 @@
 #include <numeric>
 #include <span>
 
+#include "engine/largest.h"
 #include "models/balanced_clusters.h"
 #include "models/ridge_regression.h"
 
@@ -54,18 +55,6 @@ std::vector<float> activation_patterns(Exec& exec, const DenseBlock& block, Cons
   return patterns;
 }
 
-/// The `n_active` largest of the sizes of a token's experts.
-void mark_largest(const float* sizes, std::size_t n_active, std::vector<std::uint32_t>& order,
-                  std::vector<char>& chosen) {
-  std::iota(order.begin(), order.end(), 0U);
-  std::nth_element(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(n_active - 1), order.end(),
-                   [&](std::uint32_t a, std::uint32_t b) {
-                     return sizes[a] > sizes[b] || (sizes[a] == sizes[b] && a < b);
-                   });
-  std::fill(chosen.begin(), chosen.end(), 0);
-  for (std::size_t k = 0; k < n_active; ++k) chosen[order[k]] = 1;
-}
-
 class Cutter {
  public:
   Cutter(Exec& exec, const DenseKernels& kernels, const DenseBlock& block, const MoefyOptions& options,
@@ -106,7 +95,7 @@ class Cutter {
   void measure(ConstRows x, const std::function<void(std::size_t)>& done) {
     double active = 0, mass = 0, kept = 0, kept_best = 0;
     std::vector<float> sizes(n_experts_);
-    std::vector<float> all, routed, best;
+    std::vector<float> routed, best;
     double squares = 0, errors = 0, errors_best = 0;
     for_activations(exec_, block_, x, [&](std::size_t begin, Rows a) {
       const std::vector<float> scores = route(x.slice(begin, a.n));
@@ -114,26 +103,26 @@ class Cutter {
         to.assign(a.data, a.data + a.n * a.width);
         return Rows{to.data(), a.n, a.width, a.width};
       };
-      // What is left out of the sum.
+      // What the layer leaves out: the units of the other experts, but for what these add on average.
       const Rows not_routed = copy_of(routed), not_best = copy_of(best);
-      std::vector<float> missing(a.n * block_.d_model(), 0.0F);
+      const std::size_t d = block_.d_model();
+      std::vector<float> means_routed(a.n * d), means_best(a.n * d);
       for (std::size_t t = 0; t < a.n; ++t) {
-        mark_largest(scores.data() + t * n_experts_, n_active_, order_, chosen_);
+        choose(scores.data() + t * n_experts_);
         kept += leave_out_chosen(not_routed.row(t));
-        for (std::size_t e = 0; e < n_experts_; ++e) {
-          if (!chosen_[e]) add(missing.data() + t * block_.d_model(), offset(e));
-        }
+        add_offsets_of_others(means_routed.data() + t * d);
         expert_sizes(a.row(t), sizes);
-        mark_largest(sizes.data(), n_active_, order_, chosen_);
+        choose(sizes.data());
         kept_best += leave_out_chosen(not_best.row(t));
+        add_offsets_of_others(means_best.data() + t * d);
         for (std::size_t u = 0; u < a.width; ++u) {
           active += a.row(t)[u] != 0;
           mass += std::abs(a.row(t)[u]) * block_.w2_length()[u];
         }
       }
       squares += sum_of_squares(a, nullptr);
-      errors += sum_of_squares(not_routed, missing.data());
-      errors_best += sum_of_squares(not_best, nullptr);
+      errors += sum_of_squares(not_routed, means_routed.data());
+      errors_best += sum_of_squares(not_best, means_best.data());
       done(2 * a.n);
     });
     const auto share = [](double part, double whole) { return whole > 0 ? part / whole : 0; };
@@ -153,7 +142,7 @@ class Cutter {
     for_activations(exec_, block_, x, [&](std::size_t begin, Rows a) {
       const std::vector<float> scores = route(x.slice(begin, a.n));
       for (std::size_t t = 0; t < a.n; ++t) {
-        mark_largest(scores.data() + t * n_experts_, n_active_, order_, chosen_);
+        choose(scores.data() + t * n_experts_);
         for (std::size_t e = 0; e < n_experts_; ++e) count[e] += chosen_[e] ? 0 : 1;
         for (std::size_t u = 0; u < block_.d_ff(); ++u) {
           if (!chosen_[expert_of_[u]]) sum[u] += a.row(t)[u];
@@ -174,10 +163,21 @@ class Cutter {
     }
   }
 
+  /// Marks the experts that are largest by `sizes`.
+  void choose(const float* sizes) noexcept {
+    std::fill(chosen_.begin(), chosen_.end(), 0);
+    take_largest(sizes, n_experts_, n_active_, scratch_.data(), largest_.data());
+    for (const std::uint32_t e : largest_) chosen_[e] = 1;
+  }
+
   const float* offset(std::size_t expert) const noexcept {
     return cut_.offsets.data() + expert * block_.d_model();
   }
-  void add(float* y, const float* x) const noexcept { kernels_.add(y, x, block_.d_model()); }
+  void add_offsets_of_others(float* y) const noexcept {
+    for (std::size_t e = 0; e < n_experts_; ++e) {
+      if (!chosen_[e]) kernels_.add(y, offset(e), block_.d_model());
+    }
+  }
 
   /// sqrt(sum (a |w2|)^2) over the units of each expert.
   void expert_sizes(const float* a, std::vector<float>& sizes) const {
@@ -226,7 +226,8 @@ class Cutter {
   std::size_t n_active_;
   ExpertCut& cut_;
   std::vector<std::uint32_t> expert_of_;
-  std::vector<std::uint32_t> order_ = std::vector<std::uint32_t>(n_experts_);
+  std::vector<std::uint32_t> scratch_ = std::vector<std::uint32_t>(n_experts_);
+  std::vector<std::uint32_t> largest_ = std::vector<std::uint32_t>(n_active_);
   std::vector<char> chosen_ = std::vector<char>(n_experts_);
 };
 

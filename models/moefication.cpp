@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <iterator>
 #include <numeric>
 
@@ -159,6 +160,12 @@ class Moefier {
 
   MoefiedBlock cut(std::size_t i, ConstRows x) {
     const DenseBlock block(file_, kernels_, name_of(i), model_.config().decoder.ff.gated);
+    for (std::size_t t = 0; t < x.n; ++t) {
+      TERRACE_CHECK(std::all_of(x.row(t), x.row(t) + x.width, [](float v) { return std::isfinite(v); }),
+                    kBadFile,
+                    fmt::format("{}: block {} sees values that are not finite while the model reads the text",
+                                file_.label(), i));
+    }
     // A routed block may have seen too little to learn from.
     const ExpertCut cut = x.n < kLeastMoefyText
                               ? cut_by_weights(exec_, kernels_, block, options_)

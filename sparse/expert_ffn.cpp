@@ -5,10 +5,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <numeric>
 
 #include "engine/error.h"
+#include "engine/largest.h"
 
 namespace terrace {
 namespace {
@@ -21,20 +21,6 @@ float softmax_at(const float* z, std::size_t n, std::size_t i) noexcept {
   float sum = 0.0F;
   for (std::size_t e = 0; e < n; ++e) sum += std::exp(z[e] - z[i]);
   return 1.0F / sum;
-}
-
-/// The `k` largest of z[0..n) to `largest`, by index. `scratch` holds n.
-void take_largest(const float* z, std::size_t n, std::size_t k, std::uint32_t* scratch,
-                  std::uint32_t* largest) noexcept {
-  const auto value = [z](std::uint32_t i) {
-    return std::isnan(z[i]) ? -std::numeric_limits<float>::infinity() : z[i];
-  };
-  std::iota(scratch, scratch + n, 0U);
-  std::nth_element(scratch, scratch + k - 1, scratch + n, [&](std::uint32_t a, std::uint32_t b) {
-    return value(a) > value(b) || (value(a) == value(b) && a < b);
-  });
-  std::sort(scratch, scratch + k);
-  std::copy_n(scratch, k, largest);
 }
 
 /// Adds w2 rows of active units to columns [begin, end) of a sum, some at a time. Rows of zero activations
