@@ -110,6 +110,11 @@ PARTS = {
         "bench --preset c4-medium --dtype q8 -t 2 --sweep modules=4,8,16,32 -n 32 -r 5",
         SMALL,
     ),
+    "experts": Part(
+        "lm1b-24L cut into experts: milliseconds per token against their number",
+        "bench --preset lm1b-24L --dtype q8 -t 2 --sweep experts=64,128,256,512 -n 32 -r 5",
+        SMALL,
+    ),
     "threads": Part(
         "c4-medium decoder: milliseconds per token against threads",
         "bench --preset c4-medium --dtype q8 -t 1,2 -p 128 --profile -n 32 -r 5",

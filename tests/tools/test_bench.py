@@ -145,7 +145,7 @@ def test_blocks_run_fewer_and_say_what_all_would_take():
     assert "6 blocks" in run("bench", *PRESET, "--blocks", 7, *DECODE, code=2).err
 
 
-@pytest.mark.parametrize("parameter, values", [("block-size", (16, 32, 64)), ("rank", (128, 64, 32)), ("output-modules", (2, 4))])
+@pytest.mark.parametrize("parameter, values", [("block-size", (16, 32, 64)), ("rank", (128, 64, 32)), ("output-modules", (2, 4)), ("experts", (64, 32, 16))])
 def test_sweeps_change_what_a_token_reads(parameter, values):
     rows = run("bench", *PRESET, "--sweep", f"{parameter}={','.join(map(str, values))}", *DECODE, "--json").json()
     assert [row["variant"] for row in rows] == ["dense", *(f"{parameter}={value}" for value in values)]
@@ -165,6 +165,7 @@ def test_sweeps_change_what_a_token_reads(parameter, values):
         ("rank", "rank=16,32"),
         ("width=8", "block-size"),
         ("rank=-1", "found '-1'"),
+        ("experts=7", "experts=7"),
     ],
 )
 def test_sweeps_that_cannot_be_are_usage_errors(sweep, said):

@@ -18,7 +18,21 @@ struct SweptParameter {
   std::string_view name;
   std::string_view meaning;
   void (*set)(ModelConfig& config, std::uint32_t value);
+  bool of_dense = false;  ///< a parameter of what is made from the dense twin, not of the sparse variant
 };
+
+/// Of the experts in a sweep, one in so many is active, as `terrace moefy` has it.
+constexpr std::uint32_t kActivePart = 4;
+
+void cut_into_experts(ModelConfig& c, std::uint32_t n_experts) {
+  FeedForwardConfig& ff = c.decoder.ff;
+  if (ff.activation != Activation::kRelu) {
+    throw UsageError("--sweep experts: this preset's dense feed-forward layers are not of the relu kind");
+  }
+  ff.kind = FeedForwardConfig::Kind::kExperts;
+  ff.n_experts = n_experts;
+  ff.n_active = std::max(1U, n_experts / kActivePart);
+}
 
 constexpr std::array kSweptParameters{
     SweptParameter{"block-size", "N, units per block of the feed-forward part",
@@ -31,6 +45,8 @@ constexpr std::array kSweptParameters{
                    }},
     SweptParameter{"output-modules", "S of the output layer",
                    [](ModelConfig& c, std::uint32_t value) { c.logits.n_modules = value; }},
+    SweptParameter{"experts", "E of a dense feed-forward part cut by moefy, a quarter of them active",
+                   cut_into_experts, /*of_dense=*/true},
 };
 
 ModelConfig sparse_decoder(const Preset& preset) {
@@ -99,9 +115,11 @@ std::string sweep_parameters_help() {
 
 std::vector<PlannedModel> sweep_models(const Preset& preset, const Sweep& sweep) {
   const SweptParameter& parameter = find_parameter(sweep.parameter);
-  std::vector<PlannedModel> models{{"dense", decoder_as_language_model(preset.dense), 0}};
+  const ModelConfig dense = decoder_as_language_model(preset.dense);
+  const ModelConfig base = parameter.of_dense ? dense : sparse_decoder(preset);
+  std::vector<PlannedModel> models{{"dense", dense, 0}};
   for (const std::uint32_t value : sweep.values) {
-    PlannedModel model{fmt::format("{}={}", parameter.name, value), sparse_decoder(preset), 0};
+    PlannedModel model{fmt::format("{}={}", parameter.name, value), base, 0};
     parameter.set(model.config, value);
     try {
       validate(model.config);

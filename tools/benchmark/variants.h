@@ -30,7 +30,8 @@ enum class Table1Rule {
 /// itself. Throws UsageError for a preset without a sparse variant.
 std::vector<PlannedModel> table1_models(const Preset& preset, Table1Rule rule);
 
-/// One hyper-parameter of a preset's sparse layers, and the values to try.
+/// One hyper-parameter of a preset's sparse layers, or of its dense ones cut into experts, and the values to
+/// try.
 struct Sweep {
   std::string parameter;
   std::vector<std::uint32_t> values;
@@ -42,7 +43,8 @@ Sweep parse_sweep(std::string_view text);
 /// "block-size (N of the feed-forward part), ...": for help texts.
 std::string sweep_parameters_help();
 
-/// The dense twin, and the sparse variant with each value in turn; everything else stays, d_ff too. Throws
+/// The dense twin, and the sparse variant (or the cut twin) with each value in turn; everything else stays,
+/// d_ff too. Throws
 /// UsageError that names the value and what it must divide.
 std::vector<PlannedModel> sweep_models(const Preset& preset, const Sweep& sweep);
 
