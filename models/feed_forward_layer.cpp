@@ -42,7 +42,9 @@ FeedForwardLayer::Map FeedForwardLayer::build_map(const LayerBuilder& build, con
   if (config.kind == Kind::kExperts) {
     weights.router_bias = binder.f32(name + ".router_bias", {config.n_experts});
     weights.unit_bias = binder.f32_if_present(name + ".unit_bias", {d_ff});
-    weights.offsets = binder.f32_if_present(name + ".offsets", {config.n_experts, d_model});
+    if (binder.has(name + ".offsets")) {
+      weights.offsets = binder.weight(name + ".offsets", {config.n_experts, d_model});
+    }
   }
   weights.bias = binder.f32(name + ".bias", {d_model});
   return ExpertFfn(build.kernels, weights, config.gated, config.kind == Kind::kSwitch);

@@ -113,8 +113,8 @@ class Moefier {
     return options_.dtype.value_or(file_.weight(name_of(block) + ".w1.weight").dtype);
   }
 
-  /// The choice is worth more bits than the units.
-  DType router_dtype_of(std::size_t block) const {
+  /// Of the router and the offsets, which are worth more bits than the units.
+  DType small_dtype_of(std::size_t block) const {
     const DType dtype = dtype_of(block);
     return dtype == DType::kQ4 ? DType::kQ8 : dtype;
   }
@@ -130,11 +130,11 @@ class Moefier {
       const std::string name = name_of(i);
       const std::uint64_t d_ff = blocks_[i].ff().d_ff(), d = blocks_[i].ff().d_model();
       const std::uint64_t runs = gated ? 3 : 2;
-      add_weight(all, name + ".router", router_dtype_of(i), {n_experts, d});
+      add_weight(all, name + ".router", small_dtype_of(i), {n_experts, d});
       all.push_back({name + ".router_bias", StoredType::kF32, {n_experts}});
       add_weight(all, name + ".units", dtype_of(i), {n_experts, runs, d_ff / n_experts, d});
       if (has_unit_bias(i)) all.push_back({name + ".unit_bias", StoredType::kF32, {d_ff}});
-      all.push_back({name + ".offsets", StoredType::kF32, {n_experts, d}});
+      add_weight(all, name + ".offsets", small_dtype_of(i), {n_experts, d});
       all.push_back({name + ".bias", StoredType::kF32, {d}});
     }
     return all;
@@ -198,10 +198,12 @@ class Moefier {
     }
     std::vector<std::uint32_t> all(options_.n_experts);
     std::iota(all.begin(), all.end(), 0U);
-    write_rows(name + ".router", router_dtype_of(i),
-               {cut.router.data(), all.size(), block.d_model(), block.d_model()}, all);
+    const auto rows_of = [&](const std::vector<float>& values) {
+      return ConstRows(values.data(), all.size(), block.d_model(), block.d_model());
+    };
+    write_rows(name + ".router", small_dtype_of(i), rows_of(cut.router), all);
+    write_rows(name + ".offsets", small_dtype_of(i), rows_of(cut.offsets), all);
     write_floats(name + ".router_bias", cut.router_bias);
-    write_floats(name + ".offsets", cut.offsets);
     write_floats(name + ".bias", bias);
   }
 

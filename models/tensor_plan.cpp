@@ -290,11 +290,6 @@ class PlanBuilder {
         runs * active * d, 1, std::move(initial));
   }
 
-  /// What experts add, of which those of the active ones are read.
-  void vectors(const std::string& name, Shape shape, std::uint64_t touched) {
-    add(name, std::move(shape), LayerKind::kFeedForward, /*is_weight=*/false, touched, 0, {0, {kBiasStd}});
-  }
-
   void feed_forward(const std::string& name, const FeedForwardConfig& f, std::uint64_t d, std::uint64_t d_ff,
                     float gain) {
     using Kind = FeedForwardConfig::Kind;
@@ -321,9 +316,12 @@ class PlanBuilder {
         weight(name + ".router", {f.n_experts, d}, LayerKind::kController, 1);
         bias(name + ".router_bias", {f.n_experts}, LayerKind::kController);
         experts(name, f, d, d_ff, f.n_active, gain);
-        if (!is_rms_)
-          vectors(name + ".unit_bias", {d_ff}, default_width(f, static_cast<std::uint32_t>(d_ff)));
-        vectors(name + ".offsets", {f.n_experts, d}, f.n_active * d);
+        if (!is_rms_) {
+          add(name + ".unit_bias", {d_ff}, kKind, /*is_weight=*/false,
+              default_width(f, static_cast<std::uint32_t>(d_ff)), 0, {0, {kBiasStd}});
+        }
+        add(name + ".offsets", {f.n_experts, d}, kKind, /*is_weight=*/true, f.n_active * d, 1,
+            {0, {kBiasStd}});
         bias(name + ".bias", {d}, kKind);
         break;
     }

@@ -23,32 +23,32 @@ float softmax_at(const float* z, std::size_t n, std::size_t i) noexcept {
   return 1.0F / sum;
 }
 
-/// Adds w2 rows of active units to columns [begin, end) of a sum, some at a time. Rows of zero activations
-/// are not worth reading; a NaN is kept.
-class ActiveUnits {
+/// Adds rows of a weight, times factors, to columns [begin, end) of a sum, some at a time. A row with factor 0
+/// is not worth reading; a NaN is kept.
+class WeightedRows {
  public:
-  ActiveUnits(const DenseKernels& kernels, const WeightView& units, std::size_t begin, std::size_t end,
-              float* sum) noexcept
-      : kernels_(kernels), units_(units), begin_(begin), end_(end), sum_(sum) {}
-  ActiveUnits(const ActiveUnits&) = delete;
-  ActiveUnits& operator=(const ActiveUnits&) = delete;
-  ~ActiveUnits() { flush(); }
+  WeightedRows(const DenseKernels& kernels, const WeightView& rows, std::size_t begin, std::size_t end,
+               float* sum) noexcept
+      : kernels_(kernels), w_(rows), begin_(begin), end_(end), sum_(sum) {}
+  WeightedRows(const WeightedRows&) = delete;
+  WeightedRows& operator=(const WeightedRows&) = delete;
+  ~WeightedRows() { flush(); }
 
-  void add(float activation, std::size_t row) noexcept {
-    if (activation == 0.0F) return;
-    a_[n_] = activation;
+  void add(float factor, std::size_t row) noexcept {
+    if (factor == 0.0F) return;
+    a_[n_] = factor;
     rows_[n_++] = static_cast<std::uint32_t>(row);
     if (n_ == kUnitsPerStep) flush();
   }
 
  private:
   void flush() noexcept {
-    axpy_rows(kernels_, units_, a_, rows_, n_, begin_, end_, sum_, scratch_a_, scratch_rows_);
+    axpy_rows(kernels_, w_, a_, rows_, n_, begin_, end_, sum_, scratch_a_, scratch_rows_);
     n_ = 0;
   }
 
   const DenseKernels& kernels_;
-  const WeightView& units_;
+  const WeightView& w_;
   std::size_t begin_;
   std::size_t end_;
   float* sum_;
@@ -132,14 +132,19 @@ ExpertFfn::ExpertFfn(const DenseKernels& kernels, const ExpertWeights& weights, 
                 kBadArgument,
                 fmt::format("feed-forward of experts: units [{}, {}] do not fit a router [{}, {}]",
                             units.rows, units.cols, weights.router.rows, weights.router.cols));
+  TERRACE_CHECK(
+      !weights.offsets || (weights.offsets.rows == n_experts() && weights.offsets.cols == units.cols),
+      kBadArgument,
+      fmt::format("feed-forward of experts: offsets [{}, {}] do not fit a router [{}, {}]",
+                  weights.offsets.rows, weights.offsets.cols, weights.router.rows, weights.router.cols));
   n_units_ = units.rows / runs() / n_experts();
 }
 
 std::size_t ExpertFfn::bytes_per_token(std::size_t n_active) const noexcept {
   const std::size_t router = n_active < n_experts() || multiply_by_router_ ? router_.weight().bytes() : 0;
-  const std::size_t vectors = (weights_.bias ? 1 : 0) + (weights_.offsets ? n_active : 0);
   return router + weights_.units.slice_rows(0, runs() * n_units_ * n_active).bytes() +
-         vectors * d_model() * sizeof(float);
+         (weights_.offsets ? weights_.offsets.slice_rows(0, n_active).bytes() : 0) +
+         (weights_.bias ? d_model() * sizeof(float) : 0);
 }
 
 ExpertFfn::Choice ExpertFfn::choose(Exec& exec, ConstRows x, std::size_t n_active,
@@ -195,6 +200,11 @@ void ExpertFfn::forward_token(Exec& exec, const PreparedRows& x, const Choice& c
 }
 
 void ExpertFfn::ask(const Token& token, const UnitSums::Step& step) const noexcept {
+  if (weights_.offsets && step.first == token.sums.first(step.group)) {
+    for (const std::uint32_t expert : beginning_in(token.sums, step.group, token.choice.experts)) {
+      ask_for_row(weights_.offsets, expert, false);
+    }
+  }
   for (std::size_t i = step.first; i < step.last; ++i) {
     const std::size_t row = run_begin(token.choice.experts[i / n_units_], 0) + i % n_units_;
     token.rows[i] = static_cast<std::uint32_t>(row);
@@ -237,23 +247,28 @@ void ExpertFfn::activate(const Token& token, const UnitSums::Step& step) const n
 void ExpertFfn::add_up(const Token& token, const UnitSums::Step& step) const noexcept {
   float* const sum = token.sums.of(step.group, 0);
   if (step.first == token.sums.first(step.group)) {
-    begin_sum(token.choice.experts, token.sums, step.group, 0, d_model(), sum);
+    begin_sum(beginning_in(token.sums, step.group, token.choice.experts), 0, d_model(), sum);
   }
-  ActiveUnits active(*kernels_, weights_.units, 0, d_model(), sum);
+  WeightedRows active(*kernels_, weights_.units, 0, d_model(), sum);
   for (std::size_t i = step.first; i < step.last; ++i) {
     active.add(token.activations[i], token.rows[i] + (runs() - 1) * n_units_);
   }
 }
 
-/// Columns [begin, end) of the sum of a group before its units: the offsets of the experts that begin in it.
-void ExpertFfn::begin_sum(const std::uint32_t* experts, const UnitSums& sums, std::size_t group,
-                          std::size_t begin, std::size_t end, float* sum) const noexcept {
+/// Those of a token's experts whose first unit lies in a group.
+std::span<const std::uint32_t> ExpertFfn::beginning_in(const UnitSums& sums, std::size_t group,
+                                                       const std::uint32_t* experts) const noexcept {
+  const auto rank_from = [&](std::size_t unit) { return (unit + n_units_ - 1) / n_units_; };
+  return {experts + rank_from(sums.first(group)), experts + rank_from(sums.last(group))};
+}
+
+/// Columns [begin, end) of the sum of a group before its units.
+void ExpertFfn::begin_sum(std::span<const std::uint32_t> beginning, std::size_t begin, std::size_t end,
+                          float* sum) const noexcept {
   std::fill(sum + begin, sum + end, 0.0F);
   if (!weights_.offsets) return;
-  const std::size_t first = (sums.first(group) + n_units_ - 1) / n_units_;
-  for (std::size_t rank = first; rank * n_units_ < sums.last(group); ++rank) {
-    kernels_->add(sum + begin, weights_.offsets + experts[rank] * d_model() + begin, end - begin);
-  }
+  WeightedRows offsets(*kernels_, weights_.offsets, begin, end, sum);
+  for (const std::uint32_t expert : beginning) offsets.add(1.0F, expert);
 }
 
 void ExpertFfn::forward_members(Exec& exec, const PreparedRows& x, const Choice& choice, Rows y) const {
@@ -270,7 +285,8 @@ void ExpertFfn::forward_members(Exec& exec, const PreparedRows& x, const Choice&
     const std::size_t end = std::min(d_model(), n_ranges * (chunk + 1) / n_chunks * kQ4Columns);
     for (std::size_t group = 0; group < sums.n_groups(); ++group) {
       for (std::size_t t = 0; t < y.n; ++t) {
-        begin_sum(choice.experts + t * choice.n_active, sums, group, begin, end, sums.of(group, t));
+        begin_sum(beginning_in(sums, group, choice.experts + t * choice.n_active), begin, end,
+                  sums.of(group, t));
       }
     }
     for (std::size_t i = 0; i < members.n_used; ++i) {
@@ -281,7 +297,7 @@ void ExpertFfn::forward_members(Exec& exec, const PreparedRows& x, const Choice&
         for (std::size_t u = 0; u < n_units_;) {
           const std::size_t group = (offset + u) / sums.units_per_group();
           const std::size_t last = std::min(n_units_, sums.last(group) - offset);
-          ActiveUnits active(*kernels_, weights_.units, begin, end, sums.of(group, members.tokens[k]));
+          WeightedRows active(*kernels_, weights_.units, begin, end, sums.of(group, members.tokens[k]));
           for (; u < last; ++u) active.add(h[k * n_units_ + u], w2 + u);
         }
       }

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "engine/linear.h"
 #include "sparse/unit_sums.h"
@@ -16,7 +17,7 @@ struct ExpertWeights {
   const float* router_bias = nullptr;  ///< [E] or null
   WeightView units;
   const float* unit_bias = nullptr;  ///< b1 [E * U] or null
-  const float* offsets = nullptr;    ///< [E, d] or null
+  WeightView offsets;                ///< [E, d] or empty
   const float* bias = nullptr;       ///< b2 [d] or null
 };
 
@@ -63,8 +64,10 @@ class ExpertFfn {
   void activate(const Token& token, const UnitSums::Step& step) const noexcept;
   void add_up(const Token& token, const UnitSums::Step& step) const noexcept;
 
-  void begin_sum(const std::uint32_t* experts, const UnitSums& sums, std::size_t group, std::size_t begin,
-                 std::size_t end, float* sum) const noexcept;
+  std::span<const std::uint32_t> beginning_in(const UnitSums& sums, std::size_t group,
+                                              const std::uint32_t* experts) const noexcept;
+  void begin_sum(std::span<const std::uint32_t> beginning, std::size_t begin, std::size_t end,
+                 float* sum) const noexcept;
 
   // Several: expert by expert.
   void forward_members(Exec& exec, const PreparedRows& x, const Choice& choice, Rows y) const;

@@ -87,7 +87,7 @@ TEST_CASE("sparse layers: a forward call allocates nothing, for one token or sev
 
     const SparseFfn sparse(kernels, Controller(kernels, low.view(), modules.view(), f, 8), units.view(), f,
                            true);
-    const ExpertFfn experts(kernels, {router.view(), f, units.view(), f, nullptr, f}, false, true);
+    const ExpertFfn experts(kernels, {router.view(), f, units.view(), f, router.view(), f}, false, true);
     const FeedForward dense(Linear(kernels, up.view(), f), Linear(kernels, down.view(), f),
                             Linear(kernels, up.view(), nullptr), Activation::kGelu);
     check("sparse ffn", [&](ConstRows in, const auto& out) { sparse.forward(exec.get(), in, out(0)); });

@@ -40,10 +40,10 @@ struct Case {
         bias(random_floats(kD, 3)),
         router_bias(random_floats(kExperts, 6)),
         unit_bias(random_floats(kExperts * n_units, 7)),
-        offsets(random_floats(kExperts * kD, 10)),
+        offsets(dtype, kExperts, kD, 10),
         layer(kernels,
               {router.view(), f.biased ? router_bias.data() : nullptr, units.view(),
-               f.biased ? unit_bias.data() : nullptr, f.biased ? offsets.data() : nullptr, bias.data()},
+               f.biased ? unit_bias.data() : nullptr, f.biased ? offsets.view() : WeightView(), bias.data()},
               f.gated, f.multiply) {}
 
   LayerUnderTest under_test(std::size_t n_active) const {
@@ -70,7 +70,7 @@ struct Case {
   std::vector<float> bias;
   std::vector<float> router_bias;
   std::vector<float> unit_bias;
-  std::vector<float> offsets;
+  StoredWeight offsets;
   ExpertFfn layer;
 };
 
@@ -90,7 +90,7 @@ Matrix naive_experts(const Case& c, const Matrix& x, const Matrix& z,
         gain = 1 / sum;
       }
       if (c.form.biased) {
-        for (std::size_t i = 0; i < kD; ++i) y(t, i) += c.offsets[e * kD + i];
+        for (std::size_t i = 0; i < kD; ++i) y(t, i) += c.offsets.values()(e, i);
       }
       for (std::size_t u = 0; u < c.n_units; ++u) {
         double a = c.dot(x, t, c.row(e, 1, u)) + (c.form.biased ? c.unit_bias[e * c.n_units + u] : 0);
@@ -187,7 +187,8 @@ TEST_CASE("ExpertFfn: with all experts it is the dense layer") {
       }
     }
     std::vector<float> bias = c.bias;  // with all that the experts add
-    for (std::size_t i = 0; i < bias.size() * kExperts; ++i) bias[i % kD] += c.offsets[i];
+    for (std::size_t i = 0; i < bias.size() * kExperts; ++i)
+      bias[i % kD] += static_cast<float>(c.offsets.values()(i / kD, i % kD));
     const FeedForward dense(Linear(kernels, f32_view(w1, d_ff), c.unit_bias.data()),
                             Linear(kernels, f32_view(w2, kD), bias.data()),
                             form.gated ? Linear(kernels, f32_view(gate, d_ff), nullptr) : Linear(),
@@ -206,9 +207,9 @@ TEST_CASE("ExpertFfn: ties go to the first experts, NaN logits to the last") {
   const Case c(kernels, DType::kF32, kForms[2], 4);
   const std::vector<float> zeros(kExperts * kD);
   const auto chosen = [&](const std::vector<float>& logits, std::size_t n_active) {
-    const ExpertFfn layer(
-        kernels, {f32_view(zeros, kExperts), logits.data(), c.units.view(), nullptr, nullptr, nullptr}, false,
-        false);
+    const ExpertFfn layer(kernels,
+                          {f32_view(zeros, kExperts), logits.data(), c.units.view(), nullptr, {}, nullptr},
+                          false, false);
     std::vector<float> x(kD, 1.0F), y(kD);
     std::vector<std::uint32_t> experts(n_active);
     layer.forward(exec.get(), {x.data(), 1, kD, kD}, {y.data(), 1, kD, kD}, n_active, experts.data());
@@ -223,13 +224,17 @@ TEST_CASE("ExpertFfn: ties go to the first experts, NaN logits to the last") {
   CHECK(chosen(std::vector<float>(kExperts, kNan), 1) == Experts{0});
 }
 
-TEST_CASE("ExpertFfn: units that no router divides are refused") {
+TEST_CASE("ExpertFfn: shapes that do not fit are refused") {
   const DenseKernels& kernels = dense_kernels(isa_from_environment());
   const StoredWeight router(DType::kF32, 3, 32, 1);
-  const StoredWeight units(DType::kF32, 8, 32, 2);
-  expect_error(ErrorCode::kBadArgument, "units [8, 32]", [&] {
-    ExpertFfn(kernels, {router.view(), nullptr, units.view(), nullptr, nullptr, nullptr}, false, false);
-  });
+  const StoredWeight eight(DType::kF32, 8, 32, 2);
+  const StoredWeight twelve(DType::kF32, 12, 32, 3);
+  const auto build = [&](const StoredWeight& units, const WeightView& offsets) {
+    ExpertFfn(kernels, {router.view(), nullptr, units.view(), nullptr, offsets, nullptr}, false, false);
+  };
+  build(twelve, router.view());
+  expect_error(ErrorCode::kBadArgument, "units [8, 32]", [&] { build(eight, {}); });
+  expect_error(ErrorCode::kBadArgument, "offsets [8, 32]", [&] { build(twelve, eight.view()); });
 }
 
 }  // namespace
