@@ -39,6 +39,7 @@ class LshAttention {
                std::size_t n_rotations);
 
   const LshConfig& config() const noexcept { return config_; }
+  const MemoryWindow& window() const noexcept { return window_; }
 
   /// Whole sequence: sort by (round, bucket, position), attend inside chunks of the sorted list and their
   /// neighbours (wrapping around, without a test for equal buckets and without correction for a key met in

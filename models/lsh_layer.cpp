@@ -75,9 +75,10 @@ LshLayer::LshLayer(const LayerBuilder& build, const std::string& name, const Att
   // Without explicit buckets there is no token-by-token rule; such a model can only be evaluated whole.
   if (!config.n_buckets.empty()) {
     const std::uint32_t n_buckets = LshBuckets{config.n_buckets}.total();
-    lsh_index_ = build.state.add_lsh({n_heads, d_k, d_v, config.n_hashes, n_buckets});
+    lsh_index_ =
+        build.state.add_lsh({n_heads, d_k, d_v, config.n_hashes, n_buckets, core_.budget(), core_.window()});
   }
-  if (std_length_) kv_index_ = build.state.add_kv({n_heads, d_k, d_v});
+  if (std_length_) kv_index_ = build.state.add_kv({n_heads, d_k, d_v, std_length_});
 }
 
 std::size_t LshLayer::length_multiple() const noexcept {

@@ -8,6 +8,7 @@
 
 #include "attention/kv_cache.h"
 #include "attention/lsh_state.h"
+#include "attention/memory_window.h"
 #include "attention/row_positions.h"
 #include "attention/slot_positions.h"
 #include "engine/exec.h"
@@ -26,6 +27,7 @@ struct KvSpec {
   std::size_t n_heads;
   std::size_t d_k;
   std::size_t d_v;
+  std::size_t until = 0;            ///< later positions neither fill nor read it; 0: all do
   std::size_t route = kEveryToken;  ///< of a block that leaves tokens out: StateLayout::add_route()
 };
 
@@ -36,6 +38,8 @@ struct LshSpec {
   std::size_t d_v;
   std::size_t n_hashes;
   std::uint32_t n_buckets;  ///< of one round
+  std::size_t budget;       ///< slots that a query reads at most
+  MemoryWindow window;      ///< slots that there are
   std::size_t route = kEveryToken;
 };
 

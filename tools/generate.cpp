@@ -249,7 +249,8 @@ void run(Options options) {
 
   if (!options.state_save.empty()) session.save(options.state_save);
   if (options.stats || options.json) {
-    stats.measure(session, runtime, kv_type_for(options.model.kv_type, *model), options.model.widths);
+    stats.measure(session, runtime, kv_type_for(options.model.kv_type, *model), options.model.widths,
+                  options.model.exact_attention);
     stats.sampler = describe_sampler(options.sampler);
     if (decoder.speculation()) stats.speculation = *decoder.speculation();
     stats.seed = options.sampler.seed;

@@ -86,6 +86,24 @@ def test_attention_is_that_of_the_model_or_exact(models):
     assert "no LSH attention" in wrong.err
 
 
+def test_statistics_count_the_slots_that_hashes_choose(tmp_path):
+    """Two heads, chunks of 8 with one before: 16 slots of 16 + 16 floats and a link per head, or all before."""
+    lsh = {"kind": "lsh", "chunk_len": 8, "n_chunks_before": 1, "n_hashes": 1, "n_buckets": 4, "mem_len": 128, "drop_len": 32}
+    decoder = {"n_layers": 1, "position": {"kind": "sin_cos"}, "attention": [lsh], "ff": {"kind": "dense"}}
+    config = {"family": "reformer_lm", "d_model": 32, "d_ff": 64, "n_heads": 2, "vocab_size": 259, "max_context": 256}
+    path, model, prompt = tmp_path / "config.json", tmp_path / "lsh.terrace", tmp_path / "ids"
+    prompt.write_text("7 " * 60)
+    path.write_text(json.dumps({**config, "decoder": decoder}))
+    run("init", "--config", path, "--dtype", "f32", "-o", model)
+
+    def read(*more):
+        result = generate(model, "--tokens", prompt, "-n", 8, *GREEDY, "--ids", "--json", *more)
+        return json.loads(result.err)["bytes_per_token"]
+
+    slot = 2 * ((16 + 16) * 4 + 4)
+    assert read("--attention", "exact") - read() == (64 + 1 - 16) * slot
+
+
 def test_widths_the_model_has_not_are_no_draft(models):
     wrong = run("generate", "-m", models["dense"], "-p", "a", "-n", 3, "--draft", 7, code=1)
     assert "width of 7 units" in wrong.err

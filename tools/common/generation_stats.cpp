@@ -19,12 +19,12 @@ double ratio(double a, double b) noexcept { return b > 0 ? a / b : 0; }
 }  // namespace
 
 void GenerationStats::measure(const Session& session, Runtime& runtime, KvType kv_type,
-                              std::span<const std::uint32_t> widths) {
+                              std::span<const std::uint32_t> widths, bool exact_attention) {
   const ModelCost cost = model_cost(session.model(), widths);
   const std::size_t middle = (first_position + session.position()) / 2;
-  bytes_per_token =
-      static_cast<double>(cost.total.touched_bytes +
-                          state_bytes_read(session.model(), kv_type, middle, session.encoder_length()));
+  bytes_per_token = static_cast<double>(
+      cost.total.touched_bytes +
+      state_bytes_read(session.model(), kv_type, middle, session.encoder_length(), exact_attention));
   active_weight_share = cost.active_share();
 
   rusage usage{};

@@ -43,7 +43,7 @@ struct GenerationStats {
 
   /// Fills in the second group; probes the read bandwidth with the runtime's threads, which takes a moment.
   void measure(const Session& session, Runtime& runtime, KvType kv_type,
-               std::span<const std::uint32_t> widths);
+               std::span<const std::uint32_t> widths, bool exact_attention);
 
   /// A table for people, one figure per line.
   std::string text() const;

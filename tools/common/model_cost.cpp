@@ -80,18 +80,30 @@ DType main_dtype(const Model& model) {
 }
 
 std::uint64_t state_bytes_read(const Model& model, KvType kv_type, std::size_t position,
-                               std::size_t encoder_length) {
+                               std::size_t encoder_length, bool exact_attention) {
   const ModelConfig& config = model.config();
   const StateLayout& layout = model.network().decoder_state();
   std::uint64_t bytes = layout.recurrent.size() * sizeof(float);
   const bool joined =
       config.family == Family::kTerraformer;  // the document stands before the decoder's own tokens
   const std::size_t slots = position + 1 + (joined ? encoder_length : 0);
+  // A routed layer holds its share of the positions and is run for its share of the tokens.
+  const auto capacity = [&](std::size_t route) {
+    return route == kEveryToken ? 1.0 : config.decoder.depths->capacity;
+  };
   for (const KvSpec& kv : layout.kv) {
+    if (kv.until > 0 && slots > kv.until) continue;
     const std::uint64_t all = slots * kv.n_heads * KvRows(kv_type, kv.d_k, kv.d_v).slot_bytes();
-    // A routed layer holds its share of the positions and is run for its share of the tokens.
-    const double share = kv.route == kEveryToken ? 1 : config.decoder.depths->capacity;
-    bytes += scaled(all, share * share);
+    bytes += scaled(all, capacity(kv.route) * capacity(kv.route));
+  }
+  for (const LshSpec& lsh : layout.lsh) {
+    const double share = capacity(lsh.route);
+    const std::size_t newest = scaled(slots, share) > 0 ? scaled(slots, share) - 1 : 0;
+    const std::size_t remembered = newest + 1 - lsh.window.begin(newest);
+    const std::size_t read = exact_attention ? remembered : std::min(lsh.budget, remembered);
+    // A key, a value, and a link of every round's list.
+    const std::size_t slot_bytes = (lsh.d_k + lsh.d_v) * sizeof(float) + lsh.n_hashes * sizeof(std::uint32_t);
+    bytes += scaled(read * lsh.n_heads * slot_bytes, share);
   }
   for (const Block& block : model.network().decoder().blocks()) {
     if (!block.cross()) continue;

@@ -38,9 +38,9 @@ ModelCost model_cost(const Model& model, std::span<const std::uint32_t> widths =
 DType main_dtype(const Model& model);
 
 /// Bytes of keys and values that the token at `position` reads (those of the document included), and of
-/// recurrent state. Attention that looks at a window or at hash buckets reads less; its layers are counted as
-/// if they read all, LSH layers not at all.
+/// recurrent state. LSH layers read their budget of slots, or all that they remember with `exact_attention`.
+/// Other attention that looks at a window is counted as if it read all.
 std::uint64_t state_bytes_read(const Model& model, KvType kv_type, std::size_t position,
-                               std::size_t encoder_length);
+                               std::size_t encoder_length, bool exact_attention = false);
 
 }  // namespace terrace::tools
