@@ -23,8 +23,8 @@ float softmax_at(const float* z, std::size_t n, std::size_t i) noexcept {
   return 1.0F / sum;
 }
 
-/// Adds rows of a weight, times factors, to columns [begin, end) of a sum, some at a time. A row with factor 0
-/// is not worth reading; a NaN is kept.
+/// Adds rows of a weight, times factors, to columns [begin, end) of a sum, some at a time. A row with factor
+/// 0 is not worth reading; a NaN is kept.
 class WeightedRows {
  public:
   WeightedRows(const DenseKernels& kernels, const WeightView& rows, std::size_t begin, std::size_t end,
