@@ -96,7 +96,7 @@ class Moefier {
   std::size_t row_of_most() const noexcept { return model_.network().decoder().max_width() * sizeof(float); }
 
   /// Whether a tensor is replaced by those of experts.
-  bool is_cut(const std::string& name) const {
+  static bool is_cut(const std::string& name) {
     if (!name.starts_with("decoder.blocks.")) return false;
     return std::any_of(std::begin(kDense), std::end(kDense), [&](std::string_view part) {
       return name.ends_with(part) || name.ends_with(std::string(part) + std::string(kScaleSuffix));

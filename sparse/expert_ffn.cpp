@@ -148,7 +148,7 @@ std::size_t ExpertFfn::bytes_per_token(std::size_t n_active) const noexcept {
 }
 
 ExpertFfn::Choice ExpertFfn::choose(Exec& exec, ConstRows x, std::size_t n_active,
-                                    std::uint32_t* experts) const {
+                                    std::uint32_t* experts) const {  // NOLINT: written by way of the choice
   Workspace& ws = exec.ws;
   const std::size_t n = x.n * n_active;
   const Choice choice{n_active, experts ? experts : ws.take<std::uint32_t>(n),
@@ -319,7 +319,8 @@ void ExpertFfn::activate(Exec& exec, const PreparedRows& x, const Members& membe
 
   const std::size_t n_items = members.n_used * n_units_;
   const std::size_t work_per_item =
-      (runs() - 1) * std::max(row_bytes(weights_.units.dtype, d_model()), n / members.n_used * d_model() / 8);
+      (runs() - 1) * std::max(row_bytes(weights_.units.dtype, d_model()),
+                              n / std::max<std::size_t>(1, members.n_used) * d_model() / 8);
   const std::uint32_t n_chunks = exec.chunks_of(n_items, work_per_item);
   auto* const scratch = ws.take<std::byte>(n_chunks * pack_bytes);
   const auto chunk_begin = [&](std::size_t chunk) {

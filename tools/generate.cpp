@@ -8,7 +8,6 @@
 #include <cstdint>
 #include <limits>
 #include <memory>
-#include <random>
 #include <string>
 #include <vector>
 
@@ -27,23 +26,22 @@
 #include "tools/common/output.h"
 #include "tools/common/progress.h"
 #include "tools/common/resources.h"
+#include "tools/common/sampler_arguments.h"
 #include "tools/common/stop_filter.h"
 
 namespace terrace::tools {
 namespace {
 
 constexpr std::int64_t kNoLimit = -1;
-constexpr std::int64_t kNewSeed = -1;
 constexpr const char* kExact = "exact";
 constexpr const char* kLsh = "lsh";
 
 struct Options {
   ModelArguments model;
   PromptArguments prompt;
-  SamplerConfig sampler;
+  SamplerArguments sampler;
   DraftArguments draft;
   std::string attention;
-  std::int64_t seed = kNewSeed;
   std::int64_t n_predict = kNoLimit;
   std::string state_save;
   std::string state_load;
@@ -146,7 +144,7 @@ class Decoder {
  public:
   Decoder(const Options& options, Session& session)
       : session_(session),
-        sampler_(options.sampler, session.model().config().vocab_size),
+        sampler_(options.sampler.config, session.model().config().vocab_size),
         speculation_(options.draft.open(session, sampler_)) {}
 
   /// What follows the prompt.
@@ -212,8 +210,7 @@ void run(Options options) {
   }
   options.draft.check();
   const Interrupt interrupt;
-  options.sampler.seed =
-      options.seed == kNewSeed ? std::random_device()() : static_cast<std::uint64_t>(options.seed);
+  options.sampler.draw_seed();
   // Whether the state can be written is known now, not after hours of text.
   if (!options.state_save.empty()) static_cast<void>(AtomicFile(options.state_save, 1));
   const auto model = options.model.load();
@@ -251,9 +248,9 @@ void run(Options options) {
   if (options.stats || options.json) {
     stats.measure(session, runtime, kv_type_for(options.model.kv_type, *model), options.model.widths,
                   options.model.exact_attention);
-    stats.sampler = describe_sampler(options.sampler);
+    stats.sampler = describe_sampler(options.sampler.config);
     if (decoder.speculation()) stats.speculation = *decoder.speculation();
-    stats.seed = options.sampler.seed;
+    stats.seed = options.sampler.config.seed;
     const std::string report = options.json ? stats.json() : stats.text();
     std::fwrite(report.data(), 1, report.size(), stderr);
   }
@@ -262,73 +259,6 @@ void run(Options options) {
   TERRACE_CHECK(reason != StopReason::kContextFull || options.n_predict == kNoLimit, kContextFull,
                 fmt::format("the context of {} positions is full after {} of {} tokens; -c makes it larger",
                             session.max_context(), stats.decode_tokens, options.n_predict));
-}
-
-void set_order(SamplerConfig& sampler, const std::string& order) {
-  try {
-    set_sampler_order(sampler, order);
-  } catch (const Error& error) {
-    throw CLI::ValidationError("--samplers", error.what());
-  }
-}
-
-void add_sampling(CLI::App& command, Options& options) {
-  SamplerConfig& sampler = options.sampler;
-  const CLI::Validator probability = between(0.0, 1.0);
-  const CLI::Validator temperature = between(0.0, 1e6);
-  auto* group = command.add_option_group("sampling", "How the next token is drawn");
-  // First, because "hf" also sets values that the flags below may change.
-  group
-      ->add_option_function<std::string>(
-          "--samplers", [&sampler](const std::string& order) { set_order(sampler, order); },
-          "Order of the steps: llama.cpp (default), hf, or names out of "
-          "penalties,top_k,top_p,min_p,temperature")
-      ->type_name("ORDER");
-  group->add_option("--temp", sampler.temperature, "Temperature; 0 takes the most likely token")
-      ->check(temperature)
-      ->type_name("X")
-      ->capture_default_str();
-  group->add_option("--top-k", sampler.top_k, "Keep the K most likely tokens; 0 keeps all")
-      ->check(between(0, std::numeric_limits<std::int32_t>::max()))
-      ->type_name("X")
-      ->capture_default_str();
-  group
-      ->add_option("--top-p", sampler.top_p,
-                   "Keep the most likely tokens that together reach this probability")
-      ->check(probability)
-      ->type_name("X")
-      ->capture_default_str();
-  group
-      ->add_option("--min-p", sampler.min_p,
-                   "Keep tokens at least this likely, relative to the most likely one")
-      ->check(probability)
-      ->type_name("X")
-      ->capture_default_str();
-  group
-      ->add_option("--repeat-penalty", sampler.repeat_penalty,
-                   "Divide the logits of recent tokens by this; 1 changes nothing")
-      ->check(between(1e-6, 1e6))
-      ->type_name("X")
-      ->capture_default_str();
-  group->add_option("--repeat-last-n", sampler.repeat_last_n, "Tokens that the penalties look back; -1 = all")
-      ->check(between(-1, std::numeric_limits<std::int32_t>::max()))
-      ->type_name("X")
-      ->capture_default_str();
-  group
-      ->add_option("--frequency-penalty", sampler.frequency_penalty,
-                   "Taken from a token's logit for each time it occurred")
-      ->check(between(-1e6, 1e6))
-      ->type_name("X")
-      ->capture_default_str();
-  group
-      ->add_option("--presence-penalty", sampler.presence_penalty,
-                   "Taken from a token's logit if it occurred")
-      ->check(between(-1e6, 1e6))
-      ->type_name("X")
-      ->capture_default_str();
-  group->add_option("-s,--seed", options.seed, "Seed of the draw (default -1: a new one each time)")
-      ->check(between(kNewSeed, std::numeric_limits<std::int64_t>::max()))
-      ->type_name("N");
 }
 
 void add_attention(CLI::App& command, Options& options) {
@@ -357,7 +287,7 @@ void add_generate(CLI::App& app, Action& action) {
   options->model.add_threads(*command);
   add_attention(*command, *options);
   options->draft.add(*command);
-  add_sampling(*command, *options);
+  options->sampler.add(*command);
   command->add_option("--stop", options->stops, "Stop before this text (may be given several times)")
       ->type_name("TEXT")
       ->take_all();

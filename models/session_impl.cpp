@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "models/session_impl.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <limits>
+
+#include "engine/error.h"
+
+namespace terrace {
+namespace {
+
+constexpr std::size_t kMaxPositions = std::size_t{1} << 28;  // as in validate()
+
+/// Positions a stack can tell apart: the end of its table, or where its precomputed rotations end.
+std::size_t position_limit(const ModelConfig& config, const StackConfig& stack) {
+  using Kind = PositionConfig::Kind;
+  const bool rotary = std::any_of(stack.attention.begin(), stack.attention.end(),
+                                  [](const AttentionConfig& a) { return a.rotary.has_value(); });
+  if (rotary) return config.max_context;
+  switch (stack.position.kind) {
+    case Kind::kLearned:
+    case Kind::kLowRank:
+      return stack.position.max_len;
+    case Kind::kAxial: {
+      std::size_t n = 1;
+      for (const std::uint32_t size : stack.position.shape) n *= size;
+      return n;
+    }
+    case Kind::kInfinite:
+      return config.max_context;
+    default:
+      return kMaxPositions;
+  }
+}
+
+std::size_t checked_context(std::size_t wanted, std::size_t limit, std::size_t fallback) {
+  TERRACE_CHECK(
+      wanted <= limit, kBadArgument,
+      fmt::format("a context of {} tokens asked for, but the model's positions end at {}", wanted, limit));
+  return wanted ? wanted : std::min(limit, fallback);
+}
+
+/// Scratch of one session. Reserved, not committed: what passes do not touch costs nothing. The layers take a
+/// few buffers of the model's widest row per row of a pass; the constant part covers attention's per-thread
+/// scratch.
+std::size_t workspace_bytes(const ModelConfig& config, const Network& network, std::size_t max_slots) {
+  const std::size_t rows = std::max(EncodeContext::kRowsPerBlock, Session::kSnapshotInterval);
+  const std::size_t widest =
+      2 * std::size_t{config.d_ff} + 64 * network.decoder().max_width() + config.vocab_size;
+  const std::size_t attention = 64 * max_slots * std::size_t{config.n_heads};
+  return (std::size_t{1} << 30) + rows * 4 * sizeof(float) * widest + attention;
+}
+
+}  // namespace
+
+Session::Impl::Impl(std::shared_ptr<const Model> shared, Runtime& r, const Options& o)
+    : model(std::move(shared)),
+      runtime(&r),
+      options(o),
+      hidden(network().final_width()),
+      marks(kMostVerified, network().decoder_state().recurrent.size(), hidden.size()) {
+  const ModelConfig& config = model->config();
+  options.max_context =
+      checked_context(o.max_context, position_limit(config, config.decoder), config.max_context);
+  if (config.encoder) {
+    const std::size_t wanted = o.max_encoder_tokens ? o.max_encoder_tokens : config.max_context;
+    options.max_encoder_tokens = std::min(wanted, position_limit(config, *config.encoder));
+  }
+  const bool joined = config.family == Family::kTerraformer;
+  const std::size_t max_slots = options.max_context + (joined ? options.max_encoder_tokens : 0);
+  const Network& net = network();
+  state = StackState(net.decoder_state(), options.kv_type, max_slots);
+  if (options.exact_attention) state.attend_all();
+  const std::size_t n_snapshots = options.max_context / kSnapshotInterval + 1;
+  snapshots =
+      VirtualBuffer(n_snapshots * recurrent_floats() * sizeof(float), "snapshots of the recurrent state");
+  workspace = Workspace(workspace_bytes(config, net, max_slots));
+  for (const Block& block : net.decoder().blocks()) {
+    widths.push_back(static_cast<std::uint32_t>(block.ff().default_width()));
+    if (!block.cross()) continue;
+    const KvSpec spec = block.cross()->kv_spec();
+    cross.emplace_back(spec.n_heads, spec.d_k, spec.d_v, options.kv_type, options.max_encoder_tokens);
+  }
+  tokens.reserve(options.max_context);
+  logits.resize(config.vocab_size);
+}
+
+std::unique_ptr<Session::Impl> Session::Impl::empty_copy() const {
+  auto copy = std::make_unique<Impl>(model, *runtime, options);
+  copy->widths = widths;
+  return copy;
+}
+
+std::span<float> Session::Impl::snapshot(std::size_t index) const noexcept {
+  return snapshots.as<float>().subspan(index * recurrent_floats(), recurrent_floats());
+}
+
+void Session::Impl::take_snapshot() {
+  if (tokens.size() % kSnapshotInterval != 0 || recurrent_floats() == 0) return;
+  const std::optional<std::size_t> mark = marks.find(tokens.size());
+  const std::span<const float> from = mark ? marks.recurrent_of(*mark) : state.recurrent();
+  std::copy(from.begin(), from.end(), snapshot(tokens.size() / kSnapshotInterval).begin());
+}
+
+void Session::Impl::check_tokens(std::span<const TokenId> ids) const {
+  const auto vocabulary = static_cast<TokenId>(model->config().vocab_size);
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    TERRACE_CHECK(
+        ids[i] >= 0 && ids[i] < vocabulary, kBadToken,
+        fmt::format("token {} of the input is {}; the model's ids are 0 to {}", i, ids[i], vocabulary - 1));
+  }
+  TERRACE_CHECK(ids.size() <= options.max_context - tokens.size(), kContextFull,
+                fmt::format("context full: {} of {} tokens are used and {} more were given", tokens.size(),
+                            options.max_context, ids.size()));
+  TERRACE_CHECK(!model->has_encoder() || document_length > 0, kBadArgument,
+                "this model reads a document first: call encode() before feeding tokens");
+}
+
+void Session::Impl::clear() {
+  state.truncate(0);
+  std::fill(state.recurrent().begin(), state.recurrent().end(), 0.0F);
+  for (KvCache& cache : cross) cache.truncate(0);
+  marks.cut(0);
+  encoder_rows = document_length = 0;
+  document_times = {};
+  tokens.clear();
+}
+
+void Session::Impl::pass(std::span<const TokenId> ids, std::size_t first_row, const LogitsSink* sink,
+                         bool marked) {
+  Exec e = exec();
+  const Network& net = network();
+  const Workspace::Scope scope(workspace);
+  if (tokens.empty()) take_snapshot();
+  Streams streams = net.take_streams(e, ids.size());
+  net.embed(e, ids, tokens.size(), streams);
+  const RecurrentBlock recurrent =
+      marked ? marks.block_of_pass(state.recurrent()) : RecurrentBlock(state.recurrent().data());
+  StepContext context{e, state, recurrent, encoder_rows + tokens.size()};
+  net.decoder().forward(context, streams, widths, cross);
+  const Rows joined = take_rows(e, ids.size(), hidden.size());
+  net.join_streams(e, streams, joined);
+  std::copy_n(joined.row(ids.size() - 1), hidden.size(), hidden.begin());
+  if (marked) marks.take_pass(ids.size(), joined.data, joined.stride);
+  for (const TokenId id : ids) {
+    tokens.push_back(id);
+    take_snapshot();
+  }
+  has_logits = false;
+  if (!sink) return;
+  const Rows rows = take_rows(e, ids.size(), logits.size());
+  net.logits(e, joined, rows);
+  for (std::size_t t = 0; t < ids.size(); ++t) (*sink)(first_row + t, {rows.row(t), rows.width});
+}
+
+void Session::Impl::feed(std::span<const TokenId> ids, const Progress& progress, const LogitsSink* sink) {
+  const ThreadTeam::Region region(runtime->team());
+  for (std::size_t done = 0; done < ids.size();) {
+    const std::size_t to_snapshot = kSnapshotInterval - tokens.size() % kSnapshotInterval;
+    const std::size_t n = std::min({kPassRows, to_snapshot, ids.size() - done});
+    pass(ids.subspan(done, n), done, sink);
+    done += n;
+    if (progress && !progress(done, ids.size()) && done < ids.size()) {
+      logits_of_last();
+      throw Error(ErrorCode::kCancelled, fmt::format("cancelled after {} of {} tokens", done, ids.size()));
+    }
+  }
+}
+
+std::span<const float> Session::Impl::logits_of_last() {
+  if (has_logits || tokens.empty()) return logits;
+  const ThreadTeam::Region region(runtime->team());
+  Exec e = exec();
+  network().logits(e, {hidden.data(), 1, hidden.size(), hidden.size()},
+                   {logits.data(), 1, logits.size(), logits.size()});
+  has_logits = true;
+  return logits;
+}
+
+void Session::Impl::take_encoded(const Network::Encoded& encoded, std::size_t n_real, const RowTick& tick) {
+  Exec e = exec();
+  const Network& net = network();
+  const bool joined = model->config().family == Family::kTerraformer;
+  const Streams rows = encoded.streams();
+  for (std::size_t begin = 0; begin < n_real; begin += kPassRows) {
+    const Workspace::Scope scope(workspace);
+    const std::size_t n = std::min(kPassRows, n_real - begin);
+    if (joined) {
+      Streams streams = net.take_streams(e, n);
+      copy_rows(rows.x1.slice(begin, n), streams.x1);
+      copy_rows(rows.x2.slice(begin, n), streams.x2);
+      StepContext context{e, state, state.recurrent().data(), begin, &tick};
+      net.decoder().forward(context, streams, widths, cross);
+      encoder_rows = begin + n;
+    } else {
+      for (std::size_t i = 0; i < cross.size(); ++i) {
+        net.decoder().blocks()[i].project_encoder(e, rows.x1.slice(begin, n), cross[i]);
+        tick(n);
+      }
+    }
+  }
+}
+
+void Session::Impl::encode(const EncoderInput& input, const Progress& progress) {
+  const ThreadTeam::Region region(runtime->team());
+  const Network& net = network();
+  TERRACE_CHECK(net.encoder(), kBadArgument, "this model has no encoder");
+  const Document document(model->config(), input, net.encoder()->length_multiple(), Document::Padding::kDrop);
+  const std::size_t n_real = document.n_real();
+  TERRACE_CHECK(n_real <= options.max_encoder_tokens, kContextFull,
+                fmt::format("the document has {} tokens, the encoder has positions 0 to {} only", n_real,
+                            options.max_encoder_tokens - 1));
+  clear();
+  Exec e = exec();
+  const EncoderInput padded = document.padded();
+  const std::size_t total = net.encoder()->encode_passes() * length_of(padded) +  //
+                            net.decoder().blocks().size() * n_real;
+  std::size_t done = 0;
+  const RowTick tick = [&](std::size_t rows) {
+    done += rows;
+    if (progress && !progress(std::min(n_real, done * n_real / total), n_real)) {
+      throw Error(ErrorCode::kCancelled, "cancelled while reading the document");
+    }
+  };
+  using Clock = std::chrono::steady_clock;
+  const auto seconds = [](Clock::duration d) { return std::chrono::duration<double>(d).count(); };
+  try {
+    const Clock::time_point start = Clock::now();
+    const Network::Encoded encoded = net.encode(e, padded, n_real, tick);
+    const Clock::time_point middle = Clock::now();
+    take_encoded(encoded, n_real, tick);
+    document_times = {seconds(middle - start), seconds(Clock::now() - middle)};
+  } catch (...) {
+    clear();
+    throw;
+  }
+  document_length = n_real;
+}
+
+}  // namespace terrace
