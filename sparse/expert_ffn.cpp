@@ -9,12 +9,13 @@
 
 #include "engine/error.h"
 #include "engine/largest.h"
+#include "sparse/expert_members.h"
+#include "sparse/weighted_rows.h"
 
 namespace terrace {
 namespace {
 
-/// Units that one token's pipeline takes at a time; also rows of w2 added in one kernel call, which bounds
-/// the pointers on the stack of a chunk.
+/// Units that one token's pipeline takes at a time.
 constexpr std::size_t kUnitsPerStep = 16;
 
 float softmax_at(const float* z, std::size_t n, std::size_t i) noexcept {
@@ -23,100 +24,17 @@ float softmax_at(const float* z, std::size_t n, std::size_t i) noexcept {
   return 1.0F / sum;
 }
 
-/// Adds rows of a weight, times factors, to columns [begin, end) of a sum, some at a time. A row with factor
-/// 0 is not worth reading; a NaN is kept.
-class WeightedRows {
- public:
-  WeightedRows(const DenseKernels& kernels, const WeightView& rows, std::size_t begin, std::size_t end,
-               float* sum) noexcept
-      : kernels_(kernels), w_(rows), begin_(begin), end_(end), sum_(sum) {}
-  WeightedRows(const WeightedRows&) = delete;
-  WeightedRows& operator=(const WeightedRows&) = delete;
-  ~WeightedRows() { flush(); }
-
-  void add(float factor, std::size_t row) noexcept {
-    if (factor == 0.0F) return;
-    a_[n_] = factor;
-    rows_[n_++] = static_cast<std::uint32_t>(row);
-    if (n_ == kUnitsPerStep) flush();
-  }
-
- private:
-  void flush() noexcept {
-    axpy_rows(kernels_, w_, a_, rows_, n_, begin_, end_, sum_, scratch_a_, scratch_rows_);
-    n_ = 0;
-  }
-
-  const DenseKernels& kernels_;
-  const WeightView& w_;
-  std::size_t begin_;
-  std::size_t end_;
-  float* sum_;
-  std::size_t n_ = 0;
-  float a_[kUnitsPerStep];
-  std::uint32_t rows_[kUnitsPerStep];
-  float scratch_a_[kUnitsPerStep];
-  const void* scratch_rows_[2 * kUnitsPerStep];
-};
-
 }  // namespace
-
-/// Which experts the tokens of a pass use; [..] are shapes.
-struct ExpertFfn::Choice {
-  std::size_t n_active;
-  std::uint32_t* experts;  ///< [T, n_active], ascending
-  float* gains;            ///< [T, n_active], or null for 1
-};
 
 /// One token on its way through the layer. `n` units are in use; unit i is unit i % U of expert i / U of
 /// those chosen.
 struct ExpertFfn::Token {
   const PreparedRows& x;
-  const Choice& choice;
+  const ExpertChoice& choice;
   const UnitSums& sums;
   std::uint32_t* rows;  ///< [n]: where the unit's first row lies
   float* activations;   ///< [n]
   float* gates;         ///< [n], or null without gates
-};
-
-/// The same from the other side: the tokens of each expert in use, one after the other. An entry of `tokens`
-/// is a pair of an expert and a token that uses it.
-struct ExpertFfn::Members {
-  std::size_t n_used = 0;           ///< experts
-  std::uint32_t* used = nullptr;    ///< [n_used], ascending
-  std::size_t* first = nullptr;     ///< [n_used + 1]: the tokens of used[i] are first[i] .. first[i + 1] - 1
-  std::uint32_t* tokens = nullptr;  ///< [T * n_active]
-  std::uint32_t* ranks = nullptr;   ///< the same: which of the token's experts it is
-  float* gains = nullptr;           ///< of each entry, or null
-
-  std::size_t size() const noexcept { return first[n_used]; }
-  std::size_t count(std::size_t i) const noexcept { return first[i + 1] - first[i]; }
-
-  Members(Workspace& ws, const Choice& choice, std::size_t n_tokens, std::size_t n_experts) {
-    const std::size_t n = n_tokens * choice.n_active;
-    auto* const place = ws.take<std::size_t>(n_experts + 1);
-    std::fill_n(place, n_experts + 1, 0);
-    for (std::size_t k = 0; k < n; ++k) ++place[choice.experts[k] + 1];
-    used = ws.take<std::uint32_t>(n_experts);
-    first = ws.take<std::size_t>(n_experts + 1);
-    for (std::size_t e = 0; e < n_experts; ++e) {
-      if (place[e + 1] > 0) {
-        used[n_used] = static_cast<std::uint32_t>(e);
-        first[n_used++] = place[e];
-      }
-      place[e + 1] += place[e];
-    }
-    first[n_used] = n;
-    tokens = ws.take<std::uint32_t>(n);
-    ranks = ws.take<std::uint32_t>(n);
-    if (choice.gains) gains = ws.take<float>(n);
-    for (std::size_t k = 0; k < n; ++k) {
-      const std::size_t entry = place[choice.experts[k]]++;
-      tokens[entry] = static_cast<std::uint32_t>(k / choice.n_active);
-      ranks[entry] = static_cast<std::uint32_t>(k % choice.n_active);
-      if (gains) gains[entry] = choice.gains[k];
-    }
-  }
 };
 
 ExpertFfn::ExpertFfn(const DenseKernels& kernels, const ExpertWeights& weights, bool gated,
@@ -147,12 +65,12 @@ std::size_t ExpertFfn::bytes_per_token(std::size_t n_active) const noexcept {
          (weights_.bias ? d_model() * sizeof(float) : 0);
 }
 
-ExpertFfn::Choice ExpertFfn::choose(Exec& exec, ConstRows x, std::size_t n_active,
-                                    std::uint32_t* experts) const {  // NOLINT: written by way of the choice
+ExpertChoice ExpertFfn::choose(Exec& exec, ConstRows x, std::size_t n_active,
+                               std::uint32_t* experts) const {  // NOLINT: written by way of the choice
   Workspace& ws = exec.ws;
   const std::size_t n = x.n * n_active;
-  const Choice choice{n_active, experts ? experts : ws.take<std::uint32_t>(n),
-                      multiply_by_router_ ? ws.take<float>(n) : nullptr};
+  const ExpertChoice choice{n_active, experts ? experts : ws.take<std::uint32_t>(n),
+                            multiply_by_router_ ? ws.take<float>(n) : nullptr};
   if (n_active == n_experts() && !multiply_by_router_) {
     for (std::size_t t = 0; t < x.n; ++t) {
       std::iota(choice.experts + t * n_active, choice.experts + (t + 1) * n_active, 0U);
@@ -176,13 +94,13 @@ ExpertFfn::Choice ExpertFfn::choose(Exec& exec, ConstRows x, std::size_t n_activ
 void ExpertFfn::forward(Exec& exec, ConstRows x, Rows y, std::size_t n_active, std::uint32_t* experts) const {
   TERRACE_DCHECK(n_active > 0 && n_active <= n_experts());
   const Workspace::Scope scope(exec.ws);
-  const Choice choice = choose(exec, x, n_active, experts);
+  const ExpertChoice choice = choose(exec, x, n_active, experts);
   const PreparedRows prepared = PreparedRows::unpacked(exec, *kernels_, weights_.units.dtype, x);
   if (x.n == 1) return forward_token(exec, prepared, choice, y);
   forward_members(exec, prepared, choice, y);
 }
 
-void ExpertFfn::forward_token(Exec& exec, const PreparedRows& x, const Choice& choice, Rows y) const {
+void ExpertFfn::forward_token(Exec& exec, const PreparedRows& x, const ExpertChoice& choice, Rows y) const {
   Workspace& ws = exec.ws;
   const std::size_t n = choice.n_active * n_units_;
   const UnitSums sums(exec, *kernels_, n, UnitSums::group_of(n), 1, d_model());
@@ -271,8 +189,8 @@ void ExpertFfn::begin_sum(std::span<const std::uint32_t> beginning, std::size_t 
   for (const std::uint32_t expert : beginning) offsets.add(1.0F, expert);
 }
 
-void ExpertFfn::forward_members(Exec& exec, const PreparedRows& x, const Choice& choice, Rows y) const {
-  const Members members(exec.ws, choice, y.n, n_experts());
+void ExpertFfn::forward_members(Exec& exec, const PreparedRows& x, const ExpertChoice& choice, Rows y) const {
+  const ExpertMembers members(exec.ws, choice, y.n, n_experts());
   auto* const h = exec.ws.take<float>(members.size() * n_units_);
   activate(exec, x, members, h);
   const std::size_t n = choice.n_active * n_units_;
@@ -307,7 +225,7 @@ void ExpertFfn::forward_members(Exec& exec, const PreparedRows& x, const Choice&
 }
 
 /// h [members, U]: the activations of every member.
-void ExpertFfn::activate(Exec& exec, const PreparedRows& x, const Members& members, float* h) const {
+void ExpertFfn::activate(Exec& exec, const PreparedRows& x, const ExpertMembers& members, float* h) const {
   Workspace& ws = exec.ws;
   const std::size_t n = members.size();
   const PreparedRows rows = x.gathered(exec, {members.tokens, n});

@@ -10,6 +10,9 @@
 
 namespace terrace {
 
+struct ExpertChoice;
+struct ExpertMembers;
+
 /// Weights of E experts of U units each. `units` has the rows [E, M, U, d]: of every expert the gates of its
 /// units where there are any (M = 3), their w1 rows, their w2 rows, each kind one contiguous run.
 struct ExpertWeights {
@@ -52,14 +55,12 @@ class ExpertFfn {
   void forward(Exec& exec, ConstRows x, Rows y, std::size_t n_active, std::uint32_t* experts = nullptr) const;
 
  private:
-  struct Choice;
-  struct Members;
   struct Token;
 
-  Choice choose(Exec& exec, ConstRows x, std::size_t n_active, std::uint32_t* experts) const;
+  ExpertChoice choose(Exec& exec, ConstRows x, std::size_t n_active, std::uint32_t* experts) const;
 
   // One token: its units one after the other, as a pipeline.
-  void forward_token(Exec& exec, const PreparedRows& x, const Choice& choice, Rows y) const;
+  void forward_token(Exec& exec, const PreparedRows& x, const ExpertChoice& choice, Rows y) const;
   void ask(const Token& token, const UnitSums::Step& step) const noexcept;
   void activate(const Token& token, const UnitSums::Step& step) const noexcept;
   void add_up(const Token& token, const UnitSums::Step& step) const noexcept;
@@ -70,8 +71,8 @@ class ExpertFfn {
                  float* sum) const noexcept;
 
   // Several: expert by expert.
-  void forward_members(Exec& exec, const PreparedRows& x, const Choice& choice, Rows y) const;
-  void activate(Exec& exec, const PreparedRows& x, const Members& members, float* h) const;
+  void forward_members(Exec& exec, const PreparedRows& x, const ExpertChoice& choice, Rows y) const;
+  void activate(Exec& exec, const PreparedRows& x, const ExpertMembers& members, float* h) const;
   void activate_units(const PreparedRows& x, std::size_t expert, std::size_t begin, std::size_t end,
                       const float* gains, float* g, float* h) const noexcept;
 

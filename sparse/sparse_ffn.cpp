@@ -7,6 +7,7 @@
 
 #include "engine/error.h"
 #include "sparse/unit_sums.h"
+#include "sparse/weighted_rows.h"
 
 namespace terrace {
 namespace {
@@ -33,8 +34,7 @@ struct SparseFfn::Pass {
   float* gains;               ///< controller's softmax at the choice [T, n_blocks], or null
   float* activations;         ///< [T, n_blocks]
   float* logits;              ///< [run, T, blocks_per_group * N]
-  float* nonzero;             ///< activations that are not 0 [group, blocks_per_group] ...
-  std::uint32_t* rows;        ///< ... and their rows of w2; before that, the units' rows of w1
+  std::uint32_t* rows;        ///< the units' rows of w1 [group, blocks_per_group]
   float* scratch_a;           ///< [group, blocks_per_group]
   const void** scratch_rows;  ///< [group, 2 * blocks_per_group]
 };
@@ -96,7 +96,6 @@ void SparseFfn::forward_batch(Exec& exec, ConstRows x, Rows y, std::size_t n_blo
                   .gains = multiply_by_controller_ ? ws.take<float>(n_picks) : nullptr,
                   .activations = ws.take<float>(n_picks),
                   .logits = ws.take<float>(sums.n_runs() * n_logits),
-                  .nonzero = ws.take<float>(n_slots),
                   .rows = ws.take<std::uint32_t>(n_slots),
                   .scratch_a = ws.take<float>(n_slots),
                   .scratch_rows = ws.take<const void*>(2 * n_slots)};
@@ -146,22 +145,14 @@ void SparseFfn::activate(const Pass& pass, std::size_t group) const noexcept {
 }
 
 void SparseFfn::add_up(const Pass& pass, std::size_t group) const noexcept {
-  const std::size_t n_tokens = pass.x.size();
-  const std::size_t offset = pass.sums.first(group), last = pass.sums.last(group);
-  float* const nonzero = pass.nonzero + offset;
-  std::uint32_t* const rows = pass.rows + offset;
-  for (std::size_t t = 0; t < n_tokens; ++t) {
-    std::size_t n = 0;
-    for (std::size_t b = offset; b < last; ++b) {
-      const std::size_t slot = t * pass.n_blocks + b;
-      if (pass.activations[slot] == 0.0F) continue;  // its w2 row is not worth reading; a NaN is kept
-      nonzero[n] = pass.activations[slot];
-      rows[n++] = 2 * pass.units[slot] + 1;
-    }
+  for (std::size_t t = 0; t < pass.x.size(); ++t) {
     float* const sum = pass.sums.of(group, t);
     std::fill_n(sum, d_model(), 0.0F);
-    axpy_rows(*kernels_, units_, nonzero, rows, n, 0, d_model(), sum, pass.scratch_a + offset,
-              pass.scratch_rows + 2 * offset);
+    WeightedRows active(*kernels_, units_, 0, d_model(), sum);
+    for (std::size_t b = pass.sums.first(group); b < pass.sums.last(group); ++b) {
+      const std::size_t slot = t * pass.n_blocks + b;
+      active.add(pass.activations[slot], std::size_t{2} * pass.units[slot] + 1);
+    }
   }
 }
 
