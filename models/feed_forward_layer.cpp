@@ -55,7 +55,7 @@ FeedForwardLayer::FeedForwardLayer(const LayerBuilder& build, const std::string&
                                    bool center, bool has_norm)
     : d_model_(d_model),
       d_ff_(d_ff),
-      n_active_(config.n_active),
+      any_width_(config.kind == FeedForwardConfig::Kind::kExperts),
       default_width_(terrace::default_width(config, static_cast<std::uint32_t>(d_ff))),
       map_(build_map(build, name, config, d_model, d_ff)) {
   if (has_norm) norm_ = build.norm(name + ".norm", d_model, center);

@@ -30,7 +30,7 @@ class FeedForwardLayer {
   /// their number is free; d_ff where none is possible.
   std::size_t width_step() const noexcept;
   /// Whether every possible width is as good as trained.
-  bool any_width() const noexcept { return n_active_ > 0; }
+  bool any_width() const noexcept { return any_width_; }
   /// Whether forward() accepts this width: d_ff, or a smaller multiple of width_step().
   bool takes_width(std::size_t width) const noexcept {
     return width == d_ff_ || (width > 0 && width < d_ff_ && width % width_step() == 0);
@@ -47,7 +47,7 @@ class FeedForwardLayer {
 
   std::size_t d_model_;
   std::size_t d_ff_;
-  std::size_t n_active_;  ///< experts, where the configuration gives their number; else 0
+  bool any_width_;
   std::size_t default_width_;
   Norm norm_;  ///< empty in parallel blocks
   Map map_;

@@ -173,7 +173,7 @@ class Moefier {
                                                    [this](std::size_t rows) { report(rows); });
     write(i, block, cut);
     // Whatever the block has seen, it is done.
-    done_ = 3 * std::max<std::uint64_t>(1, options_.text.size()) * (i + 1);
+    done_ = total_ / blocks_.size() * (i + 1);
     report(0);
     return cut.lost;
   }

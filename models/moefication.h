@@ -16,6 +16,9 @@
 
 namespace terrace {
 
+/// Unless told otherwise a token uses one expert of so many.
+inline constexpr std::uint32_t kMoefyActivePart = 4;
+
 struct MoefyOptions {
   std::uint32_t n_experts = 0;
   std::uint32_t n_active = 0;  ///< per token, unless a session says otherwise

@@ -39,7 +39,6 @@ class UnitSums {
            std::size_t n_tokens, std::size_t d);
 
   std::size_t n_groups() const noexcept { return n_groups_; }
-  std::size_t n_tokens() const noexcept { return n_tokens_; }
   std::size_t units_per_group() const noexcept { return units_per_group_; }
   /// First unit of a group and the one after its last.
   std::size_t first(std::size_t group) const noexcept { return group * units_per_group_; }

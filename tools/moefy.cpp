@@ -31,8 +31,6 @@ namespace {
 /// Unless --experts says otherwise. Small experts lose least (docs/quality.md); the router of these costs an
 /// eighth of the w1 that they stand for.
 constexpr std::uint32_t kUnitsPerExpert = 8;
-/// One expert of so many is active, unless --active says otherwise.
-constexpr std::uint32_t kActivePart = 4;
 
 struct Options {
   std::string in;
@@ -108,7 +106,7 @@ void run(const Options& options) {
   const auto model = Model::load(options.in);
   MoefyOptions moefy{.n_experts = options.n_experts, .n_active = options.n_active, .seed = options.seed};
   if (moefy.n_experts == 0) moefy.n_experts = std::max(1U, model->config().d_ff / kUnitsPerExpert);
-  if (moefy.n_active == 0) moefy.n_active = std::max(1U, moefy.n_experts / kActivePart);
+  if (moefy.n_active == 0) moefy.n_active = std::max(1U, moefy.n_experts / kMoefyActivePart);
   if (!options.dtype.empty()) moefy.dtype = parse_dtype(options.dtype);
   const std::vector<TokenId> text = text_of(options, *model);
   moefy.text = text;

@@ -5,9 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
 #include <fstream>
-#include <iterator>
 #include <set>
 
 #include "engine/weight_writer.h"
@@ -27,6 +25,7 @@ namespace {
 
 using test::expect_error;
 using test::Random;
+using test::read_all;
 using test::TemporaryDirectory;
 using test::TestExec;
 
@@ -64,11 +63,6 @@ double distance(const std::vector<float>& a, const std::vector<float>& b) {
   double largest = 0;
   for (std::size_t i = 0; i < a.size(); ++i) largest = std::max(largest, std::abs(double{a[i]} - b[i]));
   return largest;
-}
-
-std::string content(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
 }
 
 TEST_CASE(
@@ -121,12 +115,12 @@ TEST_CASE("moefy: the number of threads changes no byte of the file") {
   const std::string dense = directory.file("dense");
   init_model(parse_config(kPlain), dense, {.dtype = DType::kBf16, .seed = 7});
   const auto model = Model::load(dense);
-  std::vector<std::string> files;
+  std::vector<std::vector<std::byte>> files;
   for (const unsigned n_threads : {1U, 3U}) {
     Runtime runtime({.n_threads = n_threads});
     const std::string path = directory.file("cut");
     moefy_model(*model, runtime, path, {.n_experts = 8, .n_active = 2, .text = text});
-    files.push_back(content(path));
+    files.push_back(read_all(path));
   }
   CHECK(files[0] == files[1]);
 }
@@ -154,13 +148,14 @@ TEST_CASE("moefy: what it cannot cut is refused, and a stop leaves the target al
   const TemporaryDirectory directory;
   const std::string dense = directory.file("dense"), out = directory.file("out");
   std::ofstream(out) << "precious";
+  const auto before = read_all(out);
   Runtime runtime({.n_threads = 1});
   init_model(parse_config(kPlain), dense, {.seed = 7});
   const auto model = Model::load(dense);
   const std::vector<TokenId> text = some_text(300);
   const auto refuse = [&](ErrorCode code, const char* part, const Model& from, const MoefyOptions& options) {
     expect_error(code, part, [&] { moefy_model(from, runtime, out, options); });
-    CHECK(content(out) == "precious");
+    CHECK(read_all(out) == before);
   };
   refuse(ErrorCode::kBadArgument, "7 experts do not divide the 128 units", *model,
          {.n_experts = 7, .n_active = 1});
@@ -230,9 +225,7 @@ TEST_CASE("moefy: units that are active together share an expert, and the router
   const WeightFile file = WeightFile::open(directory.file("layer"));
   const DenseKernels& kernels = dense_kernels(isa_from_environment());
   const DenseBlock block(file, kernels, "ff", false);
-  ThreadTeam team(2);
-  Workspace workspace(std::size_t{1} << 26);
-  Exec exec{team, workspace};
+  TestExec exec(2);
   const MoefyOptions options{.n_experts = Planted::kFamilies, .n_active = 1};
   const auto check_families = [](const ExpertCut& cut) {
     for (std::size_t e = 0; e < Planted::kFamilies; ++e) {
@@ -243,11 +236,11 @@ TEST_CASE("moefy: units that are active together share an expert, and the router
       CHECK(families.size() == 1);
     }
   };
-  check_families(cut_by_weights(exec, kernels, block, options));
+  check_families(cut_by_weights(exec.get(), kernels, block, options));
   std::size_t rows_done = 0;
-  const ExpertCut cut =
-      cut_by_activations(exec, kernels, block, {planted.x.data(), Planted::kRows, Planted::kD, Planted::kD},
-                         options, [&](std::size_t rows) { rows_done += rows; });
+  const ExpertCut cut = cut_by_activations(exec.get(), kernels, block,
+                                           {planted.x.data(), Planted::kRows, Planted::kD, Planted::kD},
+                                           options, [&](std::size_t rows) { rows_done += rows; });
   check_families(cut);
   CHECK(rows_done == 2 * Planted::kRows);
   CHECK(cut.lost.n_tokens == Planted::kRows / 8);
@@ -266,10 +259,8 @@ TEST_CASE("balanced_clusters: groups of equal size are found again") {
     for (std::size_t i = 0; i < kWidth; ++i) rows[r * kWidth + i] += centers[r % kClusters * kWidth + i];
   }
   normalize_rows({rows.data(), kClusters * kSize, kWidth, kWidth});
-  ThreadTeam team(1);
-  Workspace workspace(std::size_t{1} << 24);
-  Exec exec{team, workspace};
-  const auto cluster = balanced_clusters(exec, dense_kernels(isa_from_environment()),
+  TestExec exec(1);
+  const auto cluster = balanced_clusters(exec.get(), dense_kernels(isa_from_environment()),
                                          {rows.data(), kClusters * kSize, kWidth, kWidth}, kClusters, 1);
   for (std::size_t r = 0; r < cluster.size(); ++r) CHECK(cluster[r] == cluster[r % kClusters]);
   CHECK(std::set<std::uint32_t>(cluster.begin(), cluster.end()).size() == kClusters);
@@ -277,11 +268,9 @@ TEST_CASE("balanced_clusters: groups of equal size are found again") {
 
 TEST_CASE("balanced_clusters: rows of zeros fill what is left") {
   const std::vector<float> rows(12 * 4);
-  ThreadTeam team(1);
-  Workspace workspace(std::size_t{1} << 24);
-  Exec exec{team, workspace};
+  TestExec exec(1);
   const auto cluster =
-      balanced_clusters(exec, dense_kernels(isa_from_environment()), {rows.data(), 12, 4, 4}, 3, 1);
+      balanced_clusters(exec.get(), dense_kernels(isa_from_environment()), {rows.data(), 12, 4, 4}, 3, 1);
   for (std::uint32_t c = 0; c < 3; ++c) CHECK(std::count(cluster.begin(), cluster.end(), c) == 4);
 }
 
@@ -297,11 +286,9 @@ TEST_CASE("fit_linear: a linear map is found again, and inputs that never vary d
       for (std::size_t i = 0; i < kIn; ++i) y[o * kSamples + s] += w[o * kIn + i] * x[i * kSamples + s];
     }
   }
-  ThreadTeam team(2);
-  Workspace workspace(std::size_t{1} << 24);
-  Exec exec{team, workspace};
+  TestExec exec(2);
   const LinearFit fit =
-      fit_linear(exec, dense_kernels(isa_from_environment()), {x.data(), kIn, kSamples, kSamples},
+      fit_linear(exec.get(), dense_kernels(isa_from_environment()), {x.data(), kIn, kSamples, kSamples},
                  {y.data(), kOut, kSamples, kSamples}, 1e-6);
   for (std::size_t o = 0; o < kOut; ++o) {
     for (std::size_t i = 0; i + 1 < kIn; ++i)

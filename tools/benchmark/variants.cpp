@@ -9,6 +9,7 @@
 #include <charconv>
 
 #include "engine/error.h"
+#include "models/moefication.h"
 #include "tools/common/command.h"
 
 namespace terrace::tools {
@@ -21,9 +22,6 @@ struct SweptParameter {
   bool of_dense = false;  ///< a parameter of what is made from the dense twin, not of the sparse variant
 };
 
-/// Of the experts in a sweep, one in so many is active, as `terrace moefy` has it.
-constexpr std::uint32_t kActivePart = 4;
-
 void cut_into_experts(ModelConfig& c, std::uint32_t n_experts) {
   FeedForwardConfig& ff = c.decoder.ff;
   if (ff.activation != Activation::kRelu) {
@@ -31,7 +29,7 @@ void cut_into_experts(ModelConfig& c, std::uint32_t n_experts) {
   }
   ff.kind = FeedForwardConfig::Kind::kExperts;
   ff.n_experts = n_experts;
-  ff.n_active = std::max(1U, n_experts / kActivePart);
+  ff.n_active = std::max(1U, n_experts / kMoefyActivePart);
 }
 
 constexpr std::array kSweptParameters{

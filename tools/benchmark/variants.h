@@ -44,8 +44,7 @@ Sweep parse_sweep(std::string_view text);
 std::string sweep_parameters_help();
 
 /// The dense twin, and the sparse variant (or the cut twin) with each value in turn; everything else stays,
-/// d_ff too. Throws
-/// UsageError that names the value and what it must divide.
+/// d_ff too. Throws UsageError that names the value and what it must divide.
 std::vector<PlannedModel> sweep_models(const Preset& preset, const Sweep& sweep);
 
 /// Cuts every model down to the first `blocks` blocks of its decoder, for presets that do not fit into memory
