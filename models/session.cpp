@@ -88,6 +88,7 @@ void Session::rewind(std::size_t position) {
     std::copy(recurrent.begin(), recurrent.end(), s.state.recurrent().begin());
     std::copy(hidden.begin(), hidden.end(), s.hidden.begin());
     s.tokens.resize(position);
+    s.width_history.cut(position);
     s.has_logits = false;
     s.marks.cut(position);
     return;
@@ -101,10 +102,7 @@ void Session::rewind(std::size_t position) {
     const std::span<const float> from = s.snapshot(restart / kSnapshotInterval);
     std::copy(from.begin(), from.end(), s.state.recurrent().begin());
   }
-  const std::vector<TokenId> again(s.tokens.begin() + static_cast<std::ptrdiff_t>(restart),
-                                   s.tokens.begin() + static_cast<std::ptrdiff_t>(position));
-  s.tokens.resize(restart);
-  s.feed(again, {}, nullptr);
+  s.replay(restart, position);
   s.logits_of_last();
 }
 
@@ -116,6 +114,8 @@ Session Session::fork() const {
   copy->encoder_rows = s.encoder_rows;
   copy->document_length = s.document_length;
   copy->tokens.assign(s.tokens.begin(), s.tokens.end());
+  copy->width_history = s.width_history;
+  copy->width_history.make_room();
   copy->hidden = s.hidden;
   copy->logits = s.logits;
   copy->has_logits = s.has_logits;
@@ -147,6 +147,7 @@ void Session::set_width(std::span<const std::uint32_t> widths, bool allow_untrai
             "block {}: the model was not trained at a width of {} units; trained widths: {}", i, width,
             trained.empty() ? fmt::format("{}", ff.d_ff()) : fmt::format("{}", fmt::join(trained, ", "))));
   }
+  s.width_history.make_room();
   for (std::size_t i = 0; i < blocks.size(); ++i) s.widths[i] = widths[widths.size() == 1 ? 0 : i];
 }
 

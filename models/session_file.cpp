@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// State files. Layout, little-endian: magic, version, model fingerprint, sizes, document, tokens, last hidden
-// row, snapshots, caches; at the end the XXH3-64 of everything before it.
+// State files. Layout, little-endian: magic, version, model fingerprint, sizes, document, tokens, widths and
+// their history, last hidden row, snapshots, caches; at the end the XXH3-64 of everything before it.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -15,7 +15,7 @@ namespace terrace {
 namespace {
 
 constexpr std::uint64_t kMagic = 0x5453454341525254;  // "TRRACEST"
-constexpr std::uint64_t kVersion = 2;
+constexpr std::uint64_t kVersion = 3;
 constexpr std::uint64_t kMaxStateTokens = std::uint64_t{1} << 28;
 
 class CountingSink final : public ByteSink {
@@ -80,6 +80,7 @@ void Session::Impl::save(ByteSink& sink) const {
   write_u64(sink, tokens.size());
   write_array(sink, tokens.data(), tokens.size());
   write_array(sink, widths.data(), widths.size());
+  width_history.save(sink);
   write_array(sink, hidden.data(), hidden.size());
   write_array(sink, logits.data(), logits.size());
   const std::size_t n_snapshots = tokens.size() / kSnapshotInterval + 1;
@@ -109,10 +110,15 @@ void Session::Impl::load(ByteSource& source) {
       kBadFile, "state: a token lies outside the vocabulary");
   read_array(source, widths.data(), widths.size());
   const std::span<const Block> blocks = network().decoder().blocks();
-  for (std::size_t i = 0; i < widths.size(); ++i) {
-    TERRACE_CHECK(blocks[i].ff().takes_width(widths[i]), kBadFile,
-                  fmt::format("state: width {} of block {} is impossible", widths[i], i));
-  }
+  const auto check_widths = [&](std::size_t, std::size_t, std::span<const std::uint32_t> found) {
+    for (std::size_t i = 0; i < found.size(); ++i) {
+      TERRACE_CHECK(blocks[i].ff().takes_width(found[i]), kBadFile,
+                    fmt::format("state: width {} of block {} is impossible", found[i], i));
+    }
+  };
+  check_widths(0, n, widths);
+  width_history.load(source, n);
+  width_history.for_runs(0, n, check_widths);
   read_array(source, hidden.data(), hidden.size());
   read_array(source, logits.data(), logits.size());
   has_logits = true;

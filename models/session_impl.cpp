@@ -59,6 +59,7 @@ Session::Impl::Impl(std::shared_ptr<const Model> shared, Runtime& r, const Optio
     : model(std::move(shared)),
       runtime(&r),
       options(o),
+      width_history(network().decoder().blocks().size()),
       hidden(network().final_width()),
       marks(kMostVerified, network().decoder_state().recurrent.size(), hidden.size()) {
   const ModelConfig& config = model->config();
@@ -126,6 +127,7 @@ void Session::Impl::clear() {
   encoder_rows = document_length = 0;
   document_times = {};
   tokens.clear();
+  width_history.cut(0);
 }
 
 void Session::Impl::pass(std::span<const TokenId> ids, std::size_t first_row, const LogitsSink* sink,
@@ -134,6 +136,7 @@ void Session::Impl::pass(std::span<const TokenId> ids, std::size_t first_row, co
   const Network& net = network();
   const Workspace::Scope scope(workspace);
   if (tokens.empty()) take_snapshot();
+  width_history.note(tokens.size(), widths);
   Streams streams = net.take_streams(e, ids.size());
   net.embed(e, ids, tokens.size(), streams);
   const RecurrentBlock recurrent =
@@ -167,6 +170,20 @@ void Session::Impl::feed(std::span<const TokenId> ids, const Progress& progress,
       throw Error(ErrorCode::kCancelled, fmt::format("cancelled after {} of {} tokens", done, ids.size()));
     }
   }
+}
+
+void Session::Impl::replay(std::size_t begin, std::size_t position) {
+  const std::vector<TokenId> again(tokens.begin() + static_cast<std::ptrdiff_t>(begin),
+                                   tokens.begin() + static_cast<std::ptrdiff_t>(position));
+  const WidthHistory history = width_history;
+  const std::vector<std::uint32_t> current = widths;
+  tokens.resize(begin);
+  history.for_runs(begin, position, [&](std::size_t first, std::size_t end, auto of_run) {
+    std::copy(of_run.begin(), of_run.end(), widths.begin());
+    feed(std::span(again).subspan(first - begin, end - first), {}, nullptr);
+  });
+  widths = current;
+  width_history.cut(position);  // all of it where nothing was computed again
 }
 
 std::span<const float> Session::Impl::logits_of_last() {

@@ -10,6 +10,7 @@
 #include "models/network.h"
 #include "models/session.h"
 #include "models/session_state.h"
+#include "models/width_history.h"
 
 namespace terrace {
 
@@ -22,7 +23,7 @@ struct Session::Impl {
   std::shared_ptr<const Model> model;
   Runtime* runtime;
   Options options;
-  std::vector<std::uint32_t> widths;  ///< feed-forward units per decoder block
+  std::vector<std::uint32_t> widths;  ///< feed-forward units per decoder block, of later tokens
 
   // What a token changes.
   StackState state;
@@ -31,10 +32,11 @@ struct Session::Impl {
   std::size_t document_length = 0;
   DocumentTimes document_times;
   std::vector<TokenId> tokens;
-  std::vector<float> hidden;  ///< row that the final norm sees, of the last token
-  std::vector<float> logits;  ///< of the last token, if has_logits
-  bool has_logits = false;    ///< false after decode_greedy(); then `hidden` can make them
-  VirtualBuffer snapshots;    ///< recurrent block at every multiple of kSnapshotInterval tokens
+  WidthHistory width_history;  ///< of `tokens`
+  std::vector<float> hidden;   ///< row that the final norm sees, of the last token
+  std::vector<float> logits;   ///< of the last token, if has_logits
+  bool has_logits = false;     ///< false after decode_greedy(); then `hidden` can make them
+  VirtualBuffer snapshots;     ///< recurrent block at every multiple of kSnapshotInterval tokens
   Marks marks;
 
   Workspace workspace;
@@ -56,6 +58,8 @@ struct Session::Impl {
   void take_encoded(const Network::Encoded& encoded, std::size_t n_real, const RowTick& tick);
   /// Leaves the logits to be computed.
   void feed(std::span<const TokenId> ids, const Progress& progress, const LogitsSink* sink);
+  /// Computes tokens [begin, position) again, each with the widths that it had. The state is that of `begin`.
+  void replay(std::size_t begin, std::size_t position);
   void encode(const EncoderInput& input, const Progress& progress);
   std::span<const float> logits_of_last();
   /// Where the last of the tokens is to have a snapshot, makes it.

@@ -268,14 +268,60 @@ void check_widths(const std::shared_ptr<const Model>& model) {
   CHECK_THROWS_AS(session.set_width(too_many), Error);
 }
 
-TEST_CASE("session: widths are prefixes; unknown ones are refused") {
+/// Reads `ids`, of which those from `change` on at the narrow width.
+Session read_at_two_widths(const std::shared_ptr<const Model>& model, Runtime& runtime,
+                           std::span<const TokenId> ids, std::size_t change) {
+  Session session = start(model, runtime);
+  session.prefill(ids.first(std::min(change, ids.size())));
+  if (change >= ids.size()) return session;
+  const std::uint32_t narrow[] = {64};
+  session.set_width(narrow);
+  session.prefill(ids.subspan(change));
+  return session;
+}
+
+/// Tokens that are computed again have the width that they were read with, whatever the next ones get.
+void check_rewind_over_widths(const std::shared_ptr<const Model>& model, const std::string& path) {
+  constexpr std::size_t kChange = 133;
+  const std::vector<TokenId> ids = some_tokens(*model, 150);
+  const std::vector<std::uint32_t> whole(model->config().decoder.n_layers, model->config().d_ff);
+  const TokenId next = ids[3];
+  Runtime runtime({.n_threads = 1});
+  Session session = read_at_two_widths(model, runtime, ids, kChange);
+  session.set_width(whole);
+  session.decode(next);
+  session.save(path);
+  Session loaded = start(model, runtime);
+  loaded.load(path);
+  Session fork = session.fork();
+  fork.rewind(40);
+  fork.prefill(std::span(ids).subspan(40, 30));
+  for (Session* const one : {&session, &loaded}) {
+    for (const std::size_t position :
+         {std::size_t{140}, kChange + 1, kChange, kChange - 2, std::size_t{20}}) {
+      CAPTURE(position);
+      Session expected = read_at_two_widths(model, runtime, std::span(ids).first(position), kChange);
+      expected.set_width(whole);
+      one->rewind(position);
+      CHECK(std::ranges::equal(one->widths(), whole));
+      CHECK(same_bits(one->logits(), expected.logits()));
+      Session continued = one->fork();
+      CHECK(same_bits(continued.decode(next), expected.decode(next)));
+    }
+  }
+}
+
+TEST_CASE("session: widths are prefixes; unknown ones are refused; rewind gives every token its own") {
   Models models;
+  const std::string path = models.file("widths.state");
   for (const Sample& sample : kSamples) {
     if (parse_config(sample.config).decoder.ff.widths.empty()) continue;
     CAPTURE(sample.name);
     for (const DType dtype : kAllDtypes) {
       CAPTURE(dtype_name(dtype));
-      check_widths(models.make(sample, dtype));
+      const auto model = models.make(sample, dtype);
+      check_widths(model);
+      check_rewind_over_widths(model, path);
     }
   }
 }
