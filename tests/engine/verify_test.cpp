@@ -68,6 +68,50 @@ TEST_CASE("NaN, infinities and -128 are reported with their number and place") {
   CHECK(report.problems[1].message == "1 int8 weights of -128, expected -127 to 127, the first at element 1");
   CHECK(report.problems[2].tensor == "q.scale");
   CHECK(report.problems[2].message == "1 values that are NaN or infinite, the first at element 0");
+  CHECK(report.n_damaged == 3);
+}
+
+TEST_CASE("A tensor with several problems is one damaged tensor") {
+  const TemporaryDirectory directory;
+  const std::string path = write_model(directory, {std::numeric_limits<float>::quiet_NaN(), 1.0F}, {1}, 1.0F);
+  std::vector<std::byte> bytes = test::read_all(path);
+  bytes[WeightFile::open(path).get("large").offset + 4] ^= std::byte{1};
+  const VerifyReport report = verify(WeightFile::open(directory.write("damaged", bytes)));
+  REQUIRE(report.problems.size() == 2);
+  CHECK(report.problems[0].message.starts_with("checksum is "));
+  CHECK(report.problems[1].message == "1 values that are NaN or infinite, the first at element 0");
+  CHECK(report.n_damaged == 1);
+  CHECK(report.n_without_checksum == 0);
+}
+
+TEST_CASE("Denormal numbers are values, but no scales") {
+  const TemporaryDirectory directory;
+  constexpr float kDenormal = std::numeric_limits<float>::denorm_min();
+  constexpr float kLeast = std::numeric_limits<float>::min();
+  for (const float scale : {kDenormal, -kDenormal, kLeast / 2}) {
+    const WeightFile file = WeightFile::open(write_model(directory, {kDenormal}, {1}, scale));
+    const VerifyReport report = verify(file);
+    REQUIRE(report.problems.size() == 1);
+    CHECK(report.problems[0].tensor == "q.scale");
+    CHECK(report.problems[0].message == "1 scales that are denormal numbers, the first at element 0");
+    expect_error(ErrorCode::kBadFile, "'q.scale' holds 1 scales that are denormal numbers",
+                 [&] { check_scales(file, 4); });
+  }
+  CHECK(verify(WeightFile::open(write_model(directory, {kDenormal}, {1}, kLeast))).problems.empty());
+}
+
+TEST_CASE("A tensor that is read in pieces is compared with its checksum") {
+  const TemporaryDirectory directory;
+  const std::string path = write_model(directory, {1.0F, 2.0F, 3.0F}, {1}, 1.0F);
+  const WeightFile file = WeightFile::open(path);
+  const TensorInfo& tensor = file.get("large");
+  TensorCheck whole(file, tensor);
+  whole.update(file.data(tensor).first(4));
+  whole.update(file.data(tensor).subspan(4));
+  whole.finish();
+  TensorCheck part(file, tensor);
+  part.update(file.data(tensor).first(4));
+  expect_error(ErrorCode::kBadFile, "tensor 'large' is damaged: its checksum is ", [&] { part.finish(); });
 }
 
 TEST_CASE("Every flipped bit of the data is found") {
@@ -96,6 +140,8 @@ TEST_CASE("A file without checksums says so for each tensor") {
   const VerifyReport report = verify(WeightFile::open(directory.write("without", bytes)));
   REQUIRE(report.problems.size() == 4);
   CHECK(report.problems[0].message == "no checksum in the file's metadata");
+  CHECK(report.n_without_checksum == 4);
+  CHECK(report.n_damaged == 0);
 }
 
 TEST_CASE("Verification stops when it is told to, and when the file shrinks under it") {
