@@ -4,8 +4,10 @@
 #include <algorithm>
 #include <cstddef>
 #include <map>
+#include <span>
 #include <string>
 
+#include "engine/verify.h"
 #include "engine/weight_file.h"
 #include "engine/weight_writer.h"
 
@@ -30,16 +32,29 @@ inline void release_pages(const WeightFile& in, const TensorInfo& tensor) {
   if (in.mapping() != nullptr) in.mapping()->release(tensor.offset, tensor.bytes);
 }
 
-/// Copies a tensor's bytes under its own name; report(bytes) is called after each piece.
-template <class Report>
-void copy_tensor(const WeightFile& in, const TensorInfo& tensor, WeightWriter& writer, Report&& report) {
+/// take(piece) for each piece of a tensor. Throws Error{kBadFile} where the bytes do not have the tensor's
+/// checksum: the checksum of what is made from them would hide the damage.
+template <class Take>
+void read_tensor(const WeightFile& in, const TensorInfo& tensor, Take&& take) {
+  TensorCheck check(in, tensor);
   for (auto bytes = in.data(tensor); !bytes.empty();) {
     const auto piece = bytes.first(std::min(bytes.size(), kPieceBytes));
-    writer.write(tensor.name, piece);
+    check.update(piece);
+    take(piece);
     bytes = bytes.subspan(piece.size());
-    report(piece.size());
   }
+  check.finish();
   release_pages(in, tensor);
+}
+
+/// Copies a tensor's bytes under its own name; report(bytes) is called after each piece. Throws as
+/// read_tensor.
+template <class Report>
+void copy_tensor(const WeightFile& in, const TensorInfo& tensor, WeightWriter& writer, Report&& report) {
+  read_tensor(in, tensor, [&](std::span<const std::byte> piece) {
+    writer.write(tensor.name, piece);
+    report(piece.size());
+  });
 }
 
 }  // namespace terrace

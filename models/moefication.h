@@ -57,9 +57,9 @@ struct MoefiedBlock {
 ///
 /// Throws Error{kUnsupported} for a model that is not of this kind, Error{kBadArgument} for a number of
 /// experts that does not divide the layers, a text shorter than kLeastMoefyText ids, or q4 rows that are no
-/// multiple of 64 long, Error{kBadFile} for values that are not finite, Error{kBadToken, kIo, kOutOfMemory,
-/// kCancelled}; the target is unchanged then. Memory: 1 GiB, or the rows of one block over the text; and a
-/// block in f32 four times.
+/// multiple of 64 long, Error{kBadFile} for values that are not finite and for a tensor that does not have
+/// its checksum, Error{kBadToken, kIo, kOutOfMemory, kCancelled}; the target is unchanged then. Memory: 1
+/// GiB, or the rows of one block over the text; and a block in f32 four times.
 std::vector<MoefiedBlock> moefy_model(const Model& model, Runtime& runtime, const std::string& path,
                                       const MoefyOptions& options);
 inline constexpr std::size_t kLeastMoefyText = 256;

@@ -136,10 +136,15 @@ class Quantizer {
   RoundingError convert(const TensorInfo& tensor, DType dtype) {
     RoundingError error;
     const WeightView rows = in_.weight(tensor.name);
+    if (rows.scale != nullptr) {
+      read_tensor(in_, in_.get(tensor.name + std::string(kScaleSuffix)), [](const auto&) {});
+    }
+    TensorCheck check(in_, tensor);
     const std::size_t rows_per_piece =
         std::max<std::size_t>(1, kPieceBytes / std::max<std::size_t>(1, row_bytes(DType::kF32, rows.cols)));
     for (std::size_t begin = 0; begin < rows.rows; begin += rows_per_piece) {
       const WeightView piece = rows.slice_rows(begin, std::min(rows_per_piece, rows.rows - begin));
+      check.update({piece.row(0), piece.rows * row_bytes(piece.dtype, piece.cols)});
       TERRACE_CHECK(convert_rows(piece, dtype), kBadFile,
                     in_.label() + ": tensor '" + tensor.name + "' holds a value that is not finite");
       writer_.write(tensor.name, data_);
@@ -148,6 +153,7 @@ class Quantizer {
       for (const RoundingError& row : row_errors_) error += row;
       report(piece.bytes());
     }
+    check.finish();
     release_pages(in_, tensor);
     return error;
   }

@@ -50,7 +50,8 @@ struct QuantizeOptions {
 /// not depend on the number of threads.
 ///
 /// The file is streamed: memory stays below 64 MB for a model of any size. Throws Error{kBadFile} for a
-/// tensor that the configuration does not know or a value that is not finite, Error{kIo}, Error{kCancelled};
+/// tensor that the configuration does not know, one that does not have its checksum or holds a value that is
+/// not finite, Error{kIo}, Error{kCancelled};
 /// the target is unchanged then.
 std::vector<TensorChange> quantize_model(const WeightFile& in, const std::string& path,
                                          const QuantizeOptions& options);

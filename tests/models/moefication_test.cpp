@@ -186,6 +186,22 @@ TEST_CASE("moefy: what it cannot cut is refused, and a stop leaves the target al
   }
 }
 
+TEST_CASE("moefy: a flipped bit of any tensor is refused, not given a checksum of its own") {
+  const TemporaryDirectory directory;
+  const std::string dense = directory.file("dense"), out = directory.file("out");
+  Runtime runtime({.n_threads = 1});
+  init_model(parse_config(kPlain), dense, {.dtype = DType::kQ8, .seed = 7});
+  const std::vector<std::byte> valid = read_all(dense);
+  for (const TensorInfo& tensor : WeightFile::open(dense).tensors()) {
+    std::vector<std::byte> flipped = valid;
+    flipped[tensor.offset] ^= std::byte{1};
+    const auto model = Model::load(directory.write("damaged", flipped));
+    expect_error(ErrorCode::kBadFile, "tensor '" + tensor.name + "' is damaged",
+                 [&] { moefy_model(*model, runtime, out, {.n_experts = 8, .n_active = 2}); });
+    CHECK_FALSE(std::filesystem::exists(out));
+  }
+}
+
 /// A layer whose units come in families: those of one family see the same direction, and an input lies along
 /// one of the directions.
 struct Planted {

@@ -178,6 +178,26 @@ TEST_CASE("quantize: a tensor of another shape than the configuration's is refus
   });
 }
 
+TEST_CASE("quantize: a flipped bit of any tensor is refused, not given a checksum of its own") {
+  const test::TemporaryDirectory directory;
+  const std::string original = directory.file("original"), out = directory.file("out");
+  for (const DType from : {DType::kF32, DType::kQ8, DType::kQ4}) {
+    init_model(parse_config(kConfig), original, {.dtype = from, .seed = 3});
+    const std::vector<std::byte> valid = test::read_all(original);
+    for (const TensorInfo& tensor : WeightFile::open(original).tensors()) {
+      CAPTURE(tensor.name);
+      std::vector<std::byte> flipped = valid;
+      flipped[tensor.offset] ^= std::byte{1};
+      const WeightFile file = WeightFile::open(directory.write("damaged", flipped));
+      for (const DType to : {from, DType::kQ8}) {
+        test::expect_error(ErrorCode::kBadFile, "tensor '" + tensor.name + "' is damaged",
+                           [&] { quantize_model(file, out, {.dtype = to}); });
+      }
+      CHECK_FALSE(std::filesystem::exists(out));
+    }
+  }
+}
+
 TEST_CASE("quantize: kinds of layer have names; norms have no weights") {
   for (std::size_t k = 0; k < kLayerKinds; ++k) {
     const auto kind = static_cast<LayerKind>(k);
