@@ -351,6 +351,15 @@ void validate(const ModelConfig& c) {
     if (cross.out_modules) check.divides("cross.out_modules", cross.out_modules, "d_model", c.d_model);
   }
   validate_projection(c.logits, final_width(c), c.vocab_size, Checker("logits: "));
+
+  const auto token = [&](const char* name, std::int32_t id, std::int32_t least, std::uint32_t n_ids) {
+    check.require(id >= least && std::int64_t{id} < n_ids,
+                  fmt::format("'tokens.{}' must be from {} to {}, found {}", name, least, n_ids - 1, id));
+  };
+  token("start", c.tokens.start, -1, c.vocab_size);
+  token("end", c.tokens.end, -1, c.vocab_size);
+  token("pad", c.tokens.pad, 0, c.vocab_size);
+  if (has_encoder && c.encoder->vocab_size > 0) token("pad", c.tokens.pad, 0, c.encoder->vocab_size);
 }
 
 }  // namespace terrace

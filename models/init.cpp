@@ -5,7 +5,6 @@
 #include <iterator>
 #include <map>
 #include <span>
-#include <utility>
 #include <vector>
 
 #include "engine/error.h"
@@ -109,10 +108,8 @@ class Initializer {
 }  // namespace
 
 void init_model(const ModelConfig& config, const std::string& path, const InitOptions& options) {
-  const TokenId n_ids = make_tokenizer(options.tokenizer, options.tokenizer_data)->vocab_size();
-  TERRACE_CHECK(std::cmp_less_equal(n_ids, config.vocab_size), kBadArgument,
-                "the tokenizer has " + std::to_string(n_ids) + " ids, more than the vocabulary of " +
-                    std::to_string(config.vocab_size));
+  check_vocabulary(*make_tokenizer(options.tokenizer, options.tokenizer_data), config.vocab_size,
+                   ErrorCode::kBadArgument);
   Initializer(config, path, options).run();
 }
 

@@ -20,12 +20,14 @@ ModelConfig config_of(const WeightFile& file) {
   }
 }
 
-std::unique_ptr<Tokenizer> tokenizer_of(const WeightFile& file) {
+std::unique_ptr<Tokenizer> tokenizer_of(const WeightFile& file, std::uint32_t vocab_size) {
   const std::string* text = file.metadata("tokenizer");
   const TensorInfo* data = file.find(kTokenizerData);
   try {
-    return make_tokenizer(text ? *text : R"({"kind": "none"})",
-                          data ? file.data(*data) : std::span<const std::byte>{});
+    auto tokenizer = make_tokenizer(text ? *text : R"({"kind": "none"})",
+                                    data ? file.data(*data) : std::span<const std::byte>{});
+    check_vocabulary(*tokenizer, vocab_size, ErrorCode::kBadFile);
+    return tokenizer;
   } catch (const Error& e) {
     throw Error(e.code(), file.label() + ": tokenizer: " + e.what());
   }
@@ -54,7 +56,7 @@ Model::Model(WeightFile file, const LoadOptions& options)
       isa_(options.isa),
       rows_on_demand_(options.rows_on_demand.value_or(file_.file_bytes() > available_memory_bytes())),
       config_(config_of(file_)),
-      tokenizer_(tokenizer_of(file_)) {
+      tokenizer_(tokenizer_of(file_, config_.vocab_size)) {
   WeightBinder binder(file_, rows_on_demand_);
   if (file_.find(kTokenizerData)) binder.ignore(std::string(kTokenizerData));
   network_ = std::make_unique<Network>(config_, binder, isa_);

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "models/tokenizer.h"
 
+#include <limits>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "engine/error.h"
 #include "engine/quote.h"
@@ -16,15 +18,17 @@ namespace {
 /// Stands in a model file without tokenizer.
 class NoTokenizer final : public Tokenizer {
  public:
-  std::vector<TokenId> encode(std::string_view) const override { refuse(); }
-  std::string decode(std::span<const TokenId>) const override { refuse(); }
-  std::string piece(TokenId) const override { refuse(); }
+  std::vector<TokenId> encode(std::string_view) const override { refuse("give token ids instead of text"); }
+  std::string decode(std::span<const TokenId>) const override { refuse(kIds); }
+  std::string piece(TokenId) const override { refuse(kIds); }
   TokenId vocab_size() const noexcept override { return 0; }
-  std::unique_ptr<StreamDecoder> stream_decoder() const override { refuse(); }
+  std::unique_ptr<StreamDecoder> stream_decoder() const override { refuse(kIds); }
 
  private:
-  [[noreturn]] static void refuse() {
-    throw Error(ErrorCode::kUnsupported, "the model file holds no tokenizer: give token ids instead of text");
+  static constexpr const char* kIds = "ids have no text";
+
+  [[noreturn]] static void refuse(const std::string& so) {
+    throw Error(ErrorCode::kUnsupported, "the model file holds no tokenizer: " + so);
   }
 };
 
@@ -33,8 +37,10 @@ long long integer_field(const nlohmann::json& config, const char* key) {
   if (found == config.end()) return 0;
   TERRACE_CHECK(found->is_number_integer(), kBadFile,
                 std::string("tokenizer: ") + key + " must be an integer, found " + found->dump());
-  // A value above the range of long long would wrap to a negative one; all such are refused as out of range.
-  if (found->is_number_unsigned() && found->get<unsigned long long>() > 0x7FFFFFFFu) return -1;
+  // Those above the range of long long would wrap to a negative value.
+  const bool fits =
+      !found->is_number_unsigned() || found->get<unsigned long long>() <= std::numeric_limits<TokenId>::max();
+  TERRACE_CHECK(fits, kBadFile, std::string("tokenizer: ") + key + " " + found->dump() + " is out of range");
   return found->get<long long>();
 }
 
@@ -55,6 +61,12 @@ std::unique_ptr<Tokenizer> make_tokenizer(std::string_view config_json, std::spa
   }
   throw Error(ErrorCode::kUnsupported, "tokenizer: kind " + quote_text(kind) +
                                            " is unknown; known are none, bytes, sentencepiece, subword");
+}
+
+void check_vocabulary(const Tokenizer& tokenizer, std::uint32_t vocab_size, ErrorCode code) {
+  if (std::cmp_less_equal(tokenizer.vocab_size(), vocab_size)) return;
+  throw Error(code, "the tokenizer has " + std::to_string(tokenizer.vocab_size()) +
+                        " ids, more than the vocabulary of " + std::to_string(vocab_size));
 }
 
 }  // namespace terrace

@@ -2,12 +2,14 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "engine/error.h"
 #include "models/token.h"
 
 namespace terrace {
@@ -66,5 +68,8 @@ class Tokenizer {
 /// build does not know. Kind "none" gives an object whose functions throw Error{kUnsupported}, so that models
 /// without a tokenizer load.
 std::unique_ptr<Tokenizer> make_tokenizer(std::string_view config_json, std::span<const std::byte> data);
+
+/// Throws Error{code} where a tokenizer has ids that a model of `vocab_size` ids does not know.
+void check_vocabulary(const Tokenizer& tokenizer, std::uint32_t vocab_size, ErrorCode code);
 
 }  // namespace terrace

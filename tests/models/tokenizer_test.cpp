@@ -94,8 +94,8 @@ TEST_CASE("bytes: a stream holds a character back until it is complete") {
 TEST_CASE("none: a model without tokenizer loads, and says so when text is asked for") {
   const auto tokenizer = make_tokenizer(R"({"kind":"none"})", {});
   CHECK(tokenizer->vocab_size() == 0);
-  expect_error(ErrorCode::kUnsupported, "no tokenizer", [&] { tokenizer->encode("a"); });
-  expect_error(ErrorCode::kUnsupported, "no tokenizer", [&] { tokenizer->decode(Ids{1}); });
+  expect_error(ErrorCode::kUnsupported, "no tokenizer: give token ids", [&] { tokenizer->encode("a"); });
+  expect_error(ErrorCode::kUnsupported, "no tokenizer: ids have no text", [&] { tokenizer->decode(Ids{1}); });
   expect_error(ErrorCode::kUnsupported, "no tokenizer", [&] { tokenizer->stream_decoder(); });
 }
 
@@ -107,8 +107,20 @@ TEST_CASE("make_tokenizer: bad descriptions are refused") {
     CAPTURE(config);
     expect_error(ErrorCode::kBadFile, "", [&] { make_tokenizer(config, {}); });
   }
+  for (const char* offset : {"99999999999", "18446744073709551615"}) {
+    expect_error(ErrorCode::kBadFile, offset,
+                 [&] { make_tokenizer(R"({"kind":"bytes","offset":)" + std::string(offset) + "}", {}); });
+  }
   expect_error(ErrorCode::kUnsupported, "'wordpiece'",
                [&] { make_tokenizer(R"({"kind":"wordpiece"})", {}); });
+}
+
+TEST_CASE("check_vocabulary: a tokenizer may have fewer ids than the model, not more") {
+  const auto tokenizer = make_tokenizer(R"({"kind":"bytes","offset":3})", {});
+  check_vocabulary(*tokenizer, 259, ErrorCode::kBadFile);
+  check_vocabulary(*tokenizer, 1000, ErrorCode::kBadFile);
+  expect_error(ErrorCode::kBadFile, "the tokenizer has 259 ids, more than the vocabulary of 258",
+               [&] { check_vocabulary(*tokenizer, 258, ErrorCode::kBadFile); });
 }
 
 TEST_CASE("sentencepiece: ids are those of spm_encode") {
