@@ -10,6 +10,21 @@
 #include "models/session_impl.h"
 
 namespace terrace {
+namespace {
+
+/// In words. `trained`: as the configuration has them, the last one being d_ff.
+std::string possible_widths(const FeedForwardLayer& ff, const std::vector<std::uint32_t>& trained,
+                            bool allow_untrained) {
+  const std::size_t step = ff.width_step();
+  if (!ff.any_width() && !allow_untrained && !trained.empty()) {
+    return fmt::format("{}", fmt::join(trained, ", "));
+  }
+  if (step >= ff.d_ff() || (!ff.any_width() && !allow_untrained)) return fmt::format("{} only", ff.d_ff());
+  return fmt::format("multiples of {} up to {}{}", step, ff.d_ff(),
+                     ff.d_ff() % step == 0 ? "" : fmt::format(", and {}", ff.d_ff()));
+}
+
+}  // namespace
 
 Session::Session(std::shared_ptr<const Model> model, Runtime& runtime, const Options& options)
     : impl_(std::make_unique<Impl>(std::move(model), runtime, options)) {}
@@ -74,6 +89,7 @@ ThreadTeam::Region Session::hold() { return ThreadTeam::Region(impl_->runtime->t
 std::size_t Session::position() const noexcept { return impl_->tokens.size(); }
 std::size_t Session::max_context() const noexcept { return impl_->options.max_context; }
 std::span<const TokenId> Session::tokens() const noexcept { return impl_->tokens; }
+std::size_t Session::max_encoder_tokens() const noexcept { return impl_->options.max_encoder_tokens; }
 std::size_t Session::encoder_length() const noexcept { return impl_->document_length; }
 const Model& Session::model() const noexcept { return *impl_->model; }
 
@@ -135,17 +151,12 @@ void Session::set_width(std::span<const std::uint32_t> widths, bool allow_untrai
   for (std::size_t i = 0; i < blocks.size(); ++i) {
     const std::uint32_t width = widths[widths.size() == 1 ? 0 : i];
     const FeedForwardLayer& ff = blocks[i].ff();
-    TERRACE_CHECK(
-        ff.takes_width(width), kBadArgument,
-        fmt::format("block {}: a width of {} units is impossible; it takes multiples of {} up to {}", i,
-                    width, ff.width_step(), ff.d_ff()));
     const bool known = width == ff.d_ff() || ff.any_width() ||
                        std::find(trained.begin(), trained.end(), width) != trained.end();
-    TERRACE_CHECK(
-        known || allow_untrained, kBadArgument,
-        fmt::format(
-            "block {}: the model was not trained at a width of {} units; trained widths: {}", i, width,
-            trained.empty() ? fmt::format("{}", ff.d_ff()) : fmt::format("{}", fmt::join(trained, ", "))));
+    TERRACE_CHECK(ff.takes_width(width) && (known || allow_untrained), kBadArgument,
+                  fmt::format("block {}: a width of {} units is {}; it takes {}", i, width,
+                              ff.takes_width(width) ? "untrained" : "impossible",
+                              possible_widths(ff, trained, allow_untrained)));
   }
   s.width_history.make_room();
   for (std::size_t i = 0; i < blocks.size(); ++i) s.widths[i] = widths[widths.size() == 1 ? 0 : i];

@@ -105,6 +105,7 @@ class Session {
 
   std::size_t position() const noexcept;             ///< tokens in the context
   std::size_t max_context() const noexcept;          ///< tokens
+  std::size_t max_encoder_tokens() const noexcept;   ///< longest document that encode() accepts
   std::span<const TokenId> tokens() const noexcept;  ///< those fed so far
   std::size_t encoder_length() const noexcept;       ///< tokens of the encoded document
 
