@@ -5,16 +5,18 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
-#include <charconv>
 #include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
 
 #include "engine/error.h"
+#include "engine/quote.h"
 #include "engine/runtime.h"
 #include "models/config.h"
 #include "models/presets.h"
+#include "models/tokenizer.h"
+#include "models/utf8.h"
 #include "tools/common/checks.h"
 #include "tools/common/command.h"
 #include "tools/common/dtype_argument.h"
@@ -43,6 +45,7 @@ struct Options {
 struct TokenizerSource {
   std::string description;
   std::string data;
+  std::string file = {};
 };
 
 /// none | bytes[:OFFSET] | sentencepiece:FILE | subword:FILE[:N_RESERVED_IDS].
@@ -52,10 +55,10 @@ TokenizerSource read_tokenizer(const std::string& text) {
   std::string rest = colon == std::string::npos ? "" : text.substr(colon + 1);
   nlohmann::ordered_json description = {{"kind", kind}};
   const auto number = [&](const std::string& digits) {
-    std::int64_t value = 0;
-    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
-    if (error != std::errc() || end != digits.data() + digits.size() || value < 0) {
-      throw UsageError(fmt::format("--tokenizer: expected a number after {}:, found '{}'", kind, digits));
+    TokenId value = 0;
+    if (!parse_number(digits, value) || value < 0) {
+      throw UsageError(fmt::format("--tokenizer: expected a number from 0 to {} in {}, found '{}'",
+                                   std::numeric_limits<TokenId>::max(), quote_text(text), digits));
     }
     return value;
   };
@@ -76,7 +79,18 @@ TokenizerSource read_tokenizer(const std::string& text) {
     description["n_reserved_ids"] = last == std::string::npos ? 0 : number(rest.substr(last + 1));
     rest = rest.substr(0, last);
   }
-  return {description.dump(), read_file(rest)};
+  return {description.dump(), read_file(rest), rest};
+}
+
+/// Throws what making the tokenizer and comparing it with the vocabulary throws, with the name of its file.
+void check_tokenizer(const TokenizerSource& source, const ModelConfig& config) {
+  const std::string where = source.file.empty() ? "--tokenizer" : source.file;
+  try {
+    const auto tokenizer = make_tokenizer(source.description, std::as_bytes(std::span(source.data)));
+    check_vocabulary(*tokenizer, config.vocab_size, ErrorCode::kBadArgument);
+  } catch (const Error& error) {
+    throw Error(error.code(), fmt::format("{}: {}", where, error.what()));
+  }
 }
 
 ModelConfig read_config(const std::string& path) {
@@ -93,6 +107,12 @@ void run(const Options& options) {
   const ModelConfig config = options.preset.empty() ? read_config(options.config_file)
                                                     : preset_config(options.preset, options.dense);
   const TokenizerSource tokenizer = read_tokenizer(options.tokenizer);
+  check_output_is_no_input({"--out", options.out},
+                           {{"--config", options.config_file}, {"--tokenizer", tokenizer.file}});
+  check_tokenizer(tokenizer, config);
+  if (const auto at = find_ill_formed_utf8(options.name)) {
+    throw UsageError(fmt::format("--name: expected UTF-8, found another byte at offset {}", *at));
+  }
 
   warn_about_threads(options.threads);
   constexpr std::uint64_t kMega = 1'000'000;

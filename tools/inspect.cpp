@@ -10,6 +10,7 @@
 #include "engine/isa.h"
 #include "models/model.h"
 #include "tools/common/command.h"
+#include "tools/common/json_text.h"
 #include "tools/common/model_cost.h"
 #include "tools/common/output.h"
 #include "tools/common/table.h"
@@ -70,7 +71,7 @@ std::string describe_json(const Model& model, const ModelCost& cost) {
                             {"active_weight_share", cost.active_share()},
                             {"layer_kinds", kinds},
                             {"tensors", tensors}};
-  return description.dump(2) + "\n";
+  return json_text(description);
 }
 
 std::string describe_costs(const ModelCost& cost) {

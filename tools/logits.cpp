@@ -10,14 +10,17 @@
 #include <vector>
 
 #include "engine/error.h"
+#include "models/encoder_input.h"
 #include "models/evaluate.h"
 #include "models/session.h"
+#include "tools/common/checks.h"
 #include "tools/common/command.h"
 #include "tools/common/input.h"
 #include "tools/common/interrupt.h"
 #include "tools/common/model_arguments.h"
 #include "tools/common/npy.h"
 #include "tools/common/progress.h"
+#include "tools/common/text_input.h"
 
 namespace terrace::tools {
 namespace {
@@ -60,6 +63,22 @@ Prompt read_encoder_input(const Options& options) {
   return {options.encoder_tokens, read_token_file(options.encoder_tokens), {}};
 }
 
+/// Throws what the encoder would say of its input, with the name of the file.
+void check_document(const ModelConfig& config, const EncoderInput& input, const std::string& source) {
+  try {
+    const Document document(config, input, /*multiple=*/1, Document::Padding::kDrop);
+  } catch (const Error& error) {
+    throw Error(error.code(), fmt::format("{}: {}", source, error.what()));
+  }
+}
+
+/// Known before the first token: a sequence that does not fit should fail at once.
+void check_fits(const Options& options, std::size_t n_ids, std::size_t context) {
+  TERRACE_CHECK(n_ids <= context, kContextFull,
+                fmt::format("{}: {} tokens do not fit the context of {} positions (-c)", options.tokens,
+                            n_ids, context));
+}
+
 /// Feeds `ids` to a session: the first `n_prefill` in one pass, then one by one.
 void run_session(const Options& options, const std::shared_ptr<const Model>& model, Runtime& runtime,
                  std::span<const TokenId> ids, const EncoderInput* document, std::size_t n_prefill,
@@ -68,10 +87,7 @@ void run_session(const Options& options, const std::shared_ptr<const Model>& mod
   Progress bar("logits", ids.size(), "tokens");
   const auto go_on = [](std::size_t, std::size_t) { return !Interrupt::requested(); };
   if (document) session.encode(*document, go_on);
-  // Known before the first token: a sequence that does not fit should fail at once.
-  TERRACE_CHECK(ids.size() <= session.max_context(), kContextFull,
-                fmt::format("{}: {} tokens do not fit the context of {} positions (-c)", options.tokens,
-                            ids.size(), session.max_context()));
+  check_fits(options, ids.size(), session.max_context());
   session.prefill(
       ids.first(n_prefill),
       [&](std::size_t done, std::size_t total) {
@@ -89,9 +105,13 @@ void run_session(const Options& options, const std::shared_ptr<const Model>& mod
 
 void run(const Options& options) {
   const ParsedMode mode = parse_mode(options.mode);
+  check_output_is_no_input({"--out", options.out}, {{"-m", options.model.model},
+                                                    {"--tokens", options.tokens},
+                                                    {"--encoder-tokens", options.encoder_tokens},
+                                                    {"--encoder-vectors", options.encoder_vectors}});
   const Interrupt interrupt;
   const auto model = options.model.load();
-  const auto ids = read_token_file(options.tokens);
+  const auto ids = read_token_file(options.tokens, model->config().vocab_size);
   TERRACE_CHECK(!ids.empty(), kBadFile, fmt::format("{}: expected token ids, found none", options.tokens));
   const Prompt prompt = read_encoder_input(options);
   if (model->has_encoder() == prompt.source.empty()) {
@@ -100,6 +120,9 @@ void run(const Options& options) {
   }
   const EncoderInput input = prompt.document();
   const EncoderInput* const document = model->has_encoder() ? &input : nullptr;
+  if (document) check_document(model->config(), *document, prompt.source);
+
+  if (options.model.context > 0) check_fits(options, ids.size(), options.model.context);
 
   Runtime runtime(options.model.runtime());
   NpyWriter out(options.out, ids.size(), model->config().vocab_size);

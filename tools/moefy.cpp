@@ -18,10 +18,12 @@
 #include "tools/common/dtype_argument.h"
 #include "tools/common/input.h"
 #include "tools/common/interrupt.h"
+#include "tools/common/json_text.h"
 #include "tools/common/model_arguments.h"
 #include "tools/common/output.h"
 #include "tools/common/progress.h"
 #include "tools/common/table.h"
+#include "tools/common/text_input.h"
 #include "tools/common/warnings.h"
 
 namespace terrace::tools {
@@ -48,9 +50,9 @@ struct Options {
 std::vector<TokenId> text_of(const Options& options, const Model& model) {
   std::vector<TokenId> ids;
   if (!options.token_file.empty()) {
-    ids = read_token_file(options.token_file);
+    ids = read_token_file(options.token_file, model.config().vocab_size);
   } else if (!options.text_file.empty()) {
-    ids = model.tokenizer().encode(read_file(options.text_file));
+    ids = encode_text(model, read_file(options.text_file), options.text_file);
   } else {
     return ids;
   }
@@ -60,6 +62,19 @@ std::vector<TokenId> text_of(const Options& options, const Model& model) {
       fmt::format("{}: expected a text of at least {} tokens, found {}", where, kLeastMoefyText, ids.size()));
   ids.resize(std::min<std::size_t>(ids.size(), options.n_tokens));
   return ids;
+}
+
+/// The numbers of experts, of which every layer must have room for a whole one.
+void check_experts(const ModelConfig& config, const MoefyOptions& options) {
+  for (const StackStep& step : stack_steps(config, config.decoder)) {
+    if (step.kind != StackStep::Kind::kBlock || step.d_ff % options.n_experts == 0) continue;
+    throw UsageError(fmt::format("--experts: expected a divisor of the {} units of block {}, found {}",
+                                 step.d_ff, step.block, options.n_experts));
+  }
+  if (options.n_active > options.n_experts) {
+    throw UsageError(fmt::format("--active: expected at most the {} experts, found {}", options.n_experts,
+                                 options.n_active));
+  }
 }
 
 std::string percent(double share) { return fmt::format("{:.1f}", 100 * share); }
@@ -96,16 +111,21 @@ std::string report_json(const MoefyOptions& options, const std::vector<MoefiedBl
   }
   const nlohmann::ordered_json figures = {
       {"n_experts", options.n_experts}, {"n_active", options.n_active}, {"blocks", rows}};
-  return figures.dump(2) + "\n";
+  return json_text(figures);
 }
 
 void run(const Options& options) {
+  check_output_is_no_input(
+      {"out", options.out},
+      {{"in", options.in}, {"--file", options.text_file}, {"--tokens", options.token_file}});
   const Interrupt interrupt;
   warn_about_threads(options.threads);
   const auto model = Model::load(options.in);
+  warn_about_checksums(model->file());
   MoefyOptions moefy{.n_experts = options.n_experts, .n_active = options.n_active, .seed = options.seed};
   if (moefy.n_experts == 0) moefy.n_experts = std::max(1U, model->config().d_ff / kUnitsPerExpert);
   if (moefy.n_active == 0) moefy.n_active = std::max(1U, moefy.n_experts / kMoefyActivePart);
+  check_experts(model->config(), moefy);
   if (!options.dtype.empty()) moefy.dtype = parse_dtype(options.dtype);
   const std::vector<TokenId> text = text_of(options, *model);
   moefy.text = text;
@@ -162,6 +182,7 @@ void add_moefy(CLI::App& app, Action& action) {
       ->check(CLI::IsMember(dtype_names()))
       ->type_name("TYPE");
   command->add_option("--seed", options->seed, "Of the first clusters")
+      ->check(between(std::int64_t{0}, std::numeric_limits<std::int64_t>::max()))
       ->capture_default_str()
       ->type_name("N");
   command->add_option("-t,--threads", options->threads, "Threads (default: one per physical core)")

@@ -48,7 +48,9 @@ std::vector<TensorChange> quantize(const Options& options, const WeightFile& in)
 void run(const Options& options) {
   const Interrupt interrupt;
   warn_about_threads(options.threads);
-  const auto changes = quantize(options, WeightFile::open(options.in));
+  const WeightFile in = WeightFile::open(options.in);
+  warn_about_checksums(in);
+  const auto changes = quantize(options, in);
   if (options.json) return write_stdout(quantize_json(changes));
   const std::string report = quantize_text(changes, options.full);
   std::fwrite(report.data(), 1, report.size(), stderr);

@@ -11,8 +11,10 @@
 #include "models/utf8.h"
 #include "tools/common/command.h"
 #include "tools/common/input.h"
+#include "tools/common/json_text.h"
 #include "tools/common/model_arguments.h"
 #include "tools/common/output.h"
+#include "tools/common/text_input.h"
 
 namespace terrace::tools {
 namespace {
@@ -26,15 +28,16 @@ struct TokenizeOptions {
 
 void tokenize(const TokenizeOptions& options, bool from_file) {
   const auto model = options.model.load();
-  const Tokenizer& tokenizer = model->tokenizer();
-  const auto ids = tokenizer.encode(from_file ? read_file(options.file) : options.text);
+  const Tokenizer& tokenizer = need_tokenizer(*model);
+  const auto ids = from_file ? encode_text(*model, read_file(options.file), options.file)
+                             : encode_text(*model, options.text, "-p");
   if (options.json) {
     nlohmann::ordered_json tokens = nlohmann::ordered_json::array();
     for (const TokenId id : ids) {
       // One byte of a longer character is no UTF-8, and JSON holds nothing else.
       tokens.push_back({{"id", id}, {"piece", to_valid_utf8(tokenizer.piece(id))}});
     }
-    write_stdout(tokens.dump() + "\n");
+    write_stdout(json_text(tokens, -1));
     return;
   }
   write_stdout(fmt::format("{}\n", fmt::join(ids, " ")));
@@ -47,7 +50,9 @@ struct DetokenizeOptions {
 
 void detokenize(const DetokenizeOptions& options) {
   const auto model = options.model.load();
-  write_stdout(model->tokenizer().decode(read_token_file(options.tokens)));
+  const Tokenizer& tokenizer = need_tokenizer(*model);
+  const auto n_ids = static_cast<std::uint32_t>(tokenizer.vocab_size());
+  write_stdout(tokenizer.decode(read_token_file(options.tokens, n_ids)));
 }
 
 }  // namespace

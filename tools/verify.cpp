@@ -3,17 +3,20 @@
 #include "engine/verify.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <vector>
 
 #include "engine/error.h"
 #include "engine/isa.h"
 #include "models/model.h"
 #include "tools/common/command.h"
 #include "tools/common/interrupt.h"
+#include "tools/common/json_text.h"
 #include "tools/common/output.h"
 #include "tools/common/progress.h"
 
@@ -34,7 +37,7 @@ std::string as_json(const VerifyReport& report) {
                                          {"tensors", report.n_tensors},
                                          {"bytes", report.n_bytes},
                                          {"problems", problems}};
-  return result.dump(2) + "\n";
+  return json_text(result);
 }
 
 std::string as_text(const VerifyReport& report) {
@@ -44,6 +47,22 @@ std::string as_text(const VerifyReport& report) {
     text = fmt::format("ok: {} tensors, {} bytes\n", report.n_tensors, report.n_bytes);
   }
   return text;
+}
+
+/// "1 of 38 tensors is damaged, 2 of 38 tensors have no checksum".
+std::string summary(const VerifyReport& report) {
+  std::vector<std::string> parts;
+  if (const auto n = report.n_damaged; n > 0) {
+    parts.push_back(fmt::format("{} of {} tensors {} damaged", n, report.n_tensors, n == 1 ? "is" : "are"));
+  }
+  if (const auto n = report.n_damaged_paddings; n > 0) {
+    parts.push_back(fmt::format("{} padding{} damaged", n, n == 1 ? " is" : "s are"));
+  }
+  if (const auto n = report.n_without_checksum; n > 0) {
+    parts.push_back(
+        fmt::format("{} of {} tensors {} no checksum", n, report.n_tensors, n == 1 ? "has" : "have"));
+  }
+  return fmt::format("{}", fmt::join(parts, ", "));
 }
 
 void run(const Options& options) {
@@ -61,10 +80,9 @@ void run(const Options& options) {
     });
   }();
   write_stdout(options.json ? as_json(report) : as_text(report));
-  TERRACE_CHECK(
-      report.problems.empty(), kBadFile,
-      fmt::format("{}: {} of {} tensors are damaged; the first: {}: {}", options.file, report.problems.size(),
-                  report.n_tensors, report.problems.front().tensor, report.problems.front().message));
+  TERRACE_CHECK(report.problems.empty(), kBadFile,
+                fmt::format("{}: {}; the first problem: {}: {}", options.file, summary(report),
+                            report.problems.front().tensor, report.problems.front().message));
 }
 
 }  // namespace

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import pty
+import struct
 import subprocess
 
 import pytest
@@ -73,6 +74,35 @@ def run(*arguments, code=0, stdin=b"", env=None, **options):
     if code != 0:
         assert result.err.count("\n") == 1 and result.err.endswith("\n"), result.err
     return result
+
+
+def header(path):
+    """What stands before the tensors of a model file, and the offset of the first one."""
+    content = path.read_bytes()
+    size = struct.unpack_from("<Q", content)[0]
+    return json.loads(content[8 : 8 + size]), 8 + size
+
+
+def patched(model, path, tensor, values, at=0):
+    """A copy of a model file in which a tensor has these bytes from offset `at` on."""
+    content = bytearray(model.read_bytes())
+    entries, data = header(model)
+    begin = data + entries[tensor]["data_offsets"][0] + at
+    content[begin : begin + len(values)] = values
+    path.write_bytes(content)
+    return path
+
+
+def reworded(model, path, old, new):
+    """A copy of a model file with other words in its header; checksums of tensors stay true."""
+    content = model.read_bytes()
+    _, data = header(model)
+    text = content[8:data]
+    assert old in text
+    text = text.replace(old, new).rstrip()
+    assert len(text) <= data - 8
+    path.write_bytes(content[:8] + text.ljust(data - 8) + content[data:])
+    return path
 
 
 @pytest.fixture(scope="session")

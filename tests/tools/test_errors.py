@@ -6,7 +6,7 @@ import struct
 
 import numpy as np
 import pytest
-from conftest import DENSE, run
+from conftest import DENSE, header, patched, run
 
 FULL = "/dev/full"  # accepts no byte
 
@@ -51,15 +51,12 @@ def test_verify_finds_one_flipped_bit_and_names_the_tensor(models, tmp_path):
 
 
 def test_verify_reports_nan_weights(models, tmp_path):
-    content = bytearray(models["dense"].read_bytes())
-    header_bytes = struct.unpack_from("<Q", content)[0]
-    header = json.loads(content[8 : 8 + header_bytes])
-    begin = 8 + header_bytes + header["decoder.logits.weight"]["data_offsets"][0]
-    content[begin : begin + 4] = np.float32("nan").tobytes()
-    path = tmp_path / "nan.terrace"
-    path.write_bytes(content)
-    problems = run("verify", path, code=1).out.decode()
-    assert "decoder.logits.weight" in problems and "NaN" in problems
+    path = patched(models["dense"], tmp_path / "nan", "decoder.logits.weight", np.float32("nan").tobytes())
+    result = run("verify", path, code=1)
+    problems = result.out.decode()
+    assert "decoder.logits.weight" in problems and "NaN" in problems and problems.count("\n") == 2
+    n = len([name for name in header(path)[0] if not name.startswith(("pad.", "__"))])
+    assert f"1 of {n} tensors is damaged; the first problem: decoder.logits.weight" in result.err
 
 
 def test_an_empty_prompt_is_an_error(models, tmp_path):
@@ -81,6 +78,18 @@ def test_an_unknown_id_is_named(models, tmp_path, bad):
                       ["logits", "--tokens", tokens, "--mode", "step", "-o", tmp_path / "x.npy"]):
         assert bad in run(arguments[0], "-m", models["dense"], *arguments[1:], code=1).err
     assert not (tmp_path / "x.npy").exists()
+
+
+@pytest.mark.parametrize("mode", ["full", "step", "prefill:2"])
+def test_an_unknown_id_has_a_file_and_a_place_in_every_mode(models, tmp_path, mode):
+    tokens = tmp_path / "tokens.txt"
+    tokens.write_text("1 2 99999")
+    out = tmp_path / "x.npy"
+    message = run("logits", "-m", models["dense"], "--tokens", tokens, "--mode", mode, "-o", out, code=1).err
+    assert "tokens.txt: word 3: expected an id from 0 to 258, found 99999" in message
+    assert not out.exists()
+    tokens.write_text(" ".join(300 * ["1"]) + " -1")
+    assert "tokens.txt: word 301" in run("moefy", models["dense"], tmp_path / "x", "--tokens", tokens, code=1).err
 
 
 @pytest.mark.parametrize("bad", ["abc", "1.5", "99999999999", "0x10"])
@@ -145,6 +154,16 @@ def q8(models, tmp_path_factory):
     path = tmp_path_factory.mktemp("q8") / "q8.terrace"
     run("quantize", models["dense"], path, "--dtype", "q8")
     return path
+
+
+@pytest.mark.parametrize("pattern", [1, 0x807FFFFF])
+def test_scales_that_are_denormal_are_found(q8, tmp_path, pattern):
+    tensor = "decoder.blocks.1.ff.w1.weight"
+    broken = tmp_path / "broken.terrace"
+    with_scales(q8, broken, tensor, [0x3F800000, pattern])
+    problem = "1 scales that are denormal numbers, the first at element 1"
+    assert f"{tensor}.scale: {problem}" in run("verify", broken, code=1).out.decode()
+    assert problem in run("generate", "-m", broken, "-p", "abc", "-n", 4, code=1).err
 
 
 @pytest.mark.parametrize("pattern", [0x7FC00000, 0xFFC00001, 0x7F800000, 0xFF800000])

@@ -104,6 +104,20 @@ def test_statistics_count_the_slots_that_hashes_choose(tmp_path):
     assert read("--attention", "exact") - read() == (64 + 1 - 16) * slot
 
 
+@pytest.mark.parametrize(
+    "name, width, takes",
+    [
+        ("nested", 16, "untrained; it takes 32, 64, 128"),
+        ("nested", 7, "impossible; it takes 32, 64, 128"),
+        ("sparse", 16, "untrained; it takes 128 only"),
+        ("dense", 30, "impossible; it takes 128 only"),
+    ],
+)
+def test_widths_that_work_are_named(models, name, width, takes):
+    message = run("generate", "-m", models[name], "-p", "a", "--width", width, code=1).err
+    assert f"a width of {width} units is {takes}" in message
+
+
 def test_widths_the_model_has_not_are_no_draft(models):
     wrong = run("generate", "-m", models["dense"], "-p", "a", "-n", 3, "--draft", 7, code=1)
     assert "width of 7 units" in wrong.err

@@ -9,12 +9,7 @@ import subprocess
 
 import numpy as np
 import pytest
-from conftest import BINARY, DENSE, SPARSE, run
-
-
-def header(path):
-    content = path.read_bytes()
-    return json.loads(content[8 : 8 + struct.unpack_from("<Q", content)[0]])
+from conftest import BINARY, DENSE, ROOT, SPARSE, header, run
 
 
 @pytest.mark.parametrize("dtype", ["f32", "bf16", "q8", "q4"])
@@ -41,8 +36,6 @@ def test_init_depends_on_the_seed_and_not_on_threads(tmp_path):
 
 
 def test_init_takes_tokenizers(models, tmp_path):
-    from conftest import ROOT
-
     config = tmp_path / "config.json"
     config.write_text(json.dumps({**DENSE, "vocab_size": 2000}))
     path = tmp_path / "model.terrace"
@@ -56,6 +49,32 @@ def test_init_takes_tokenizers(models, tmp_path):
     assert "100" in run("init", "--config", config, "--tokenizer", "bytes", "--dtype", "f32", "-o", path, code=1).err
 
 
+def test_tokenizers_that_cannot_be_are_named(tmp_path):
+    config, out = tmp_path / "config.json", tmp_path / "x"
+    config.write_text(json.dumps(DENSE))
+    vocabulary = tmp_path / "broken.vocab"
+    vocabulary.write_bytes(b"\xff")
+    for kind in ("subword", "sentencepiece"):
+        assert "broken.vocab: " in run("init", "--config", config, "--tokenizer", f"{kind}:{vocabulary}", "-o", out, code=1).err
+    config.write_text(json.dumps({**DENSE, "vocab_size": 100}))
+    large = ROOT / "tests/golden/tiny_bpe.model"
+    message = run("init", "--config", config, "--tokenizer", f"sentencepiece:{large}", "-o", out, code=1).err
+    assert "tiny_bpe.model: " in message and "more than the vocabulary of 100" in message
+    for offset in ("99999999999", "18446744073709551616", "-1"):
+        message = run("init", "--config", config, "--tokenizer", f"bytes:{offset}", "-o", out, code=2).err
+        assert "--tokenizer" in message and f"found '{offset}'" in message
+    assert not out.exists()
+
+
+def test_names_that_are_no_utf8(models, tmp_path):
+    bad = tmp_path / "bad\udcff.terrace"
+    bad.write_bytes(models["sparse"].read_bytes())
+    assert run("inspect", bad, "--json").json()["file"].endswith("bad\ufffd.terrace")
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(DENSE))
+    assert "--name" in run("init", "--config", config, "--name", "\udcff", "-o", tmp_path / "x", code=2).err
+
+
 def test_dense_is_for_presets_only(tmp_path):
     config = tmp_path / "config.json"
     config.write_text(json.dumps(DENSE))
@@ -63,7 +82,7 @@ def test_dense_is_for_presets_only(tmp_path):
 
 
 def test_inspect_agrees_with_the_container(models):
-    entries = header(models["sparse"])
+    entries = header(models["sparse"])[0]
     metadata = entries.pop("__metadata__")
     description = run("inspect", models["sparse"], "--json").json()
     tensors = {t["name"]: t for t in description["tensors"]}
@@ -122,7 +141,7 @@ def test_quantize_to_the_same_dtype_keeps_every_byte(models, ids, tmp_path):
 
 def test_quantize_refuses_broken_input_and_leaves_the_target_alone(models, tmp_path):
     content = bytearray(models["dense"].read_bytes())
-    begin = 8 + struct.unpack_from("<Q", content)[0] + header(models["dense"])["decoder.logits.weight"]["data_offsets"][0]
+    begin = 8 + struct.unpack_from("<Q", content)[0] + header(models["dense"])[0]["decoder.logits.weight"]["data_offsets"][0]
     content[begin : begin + 4] = np.float32("inf").tobytes()
     broken = tmp_path / "broken.terrace"
     broken.write_bytes(content)
@@ -210,7 +229,7 @@ def test_kinds_that_there_are_not_are_usage_errors(wide, tmp_path):
 def values(path):
     """Every weight of a file as float64, straight from docs/model-file.md."""
     content = path.read_bytes()
-    entries = header(path)
+    entries, _ = header(path)
     entries.pop("__metadata__")
     base = 8 + struct.unpack_from("<Q", content)[0]
 

@@ -70,16 +70,18 @@ def test_a_copy_in_other_dtypes(cut, tmp_path):
 
 def test_without_a_text_a_warning_says_so(models, tmp_path):
     out = tmp_path / "cut.terrace"
-    assert "without a text" in run("moefy", models["dense"], out, "--experts", 16).err
+    message = run("moefy", models["dense"], out, "--experts", 16).err
+    assert message.count("terrace: warning: without a text") == 1
     run("generate", "-m", out, "-p", "a", "-n", 3)
 
 
 @pytest.mark.parametrize(
     "arguments, code, part",
     [
-        (["--experts", 7], 1, "7 experts do not divide"),
-        (["--experts", 16, "--active", 17], 1, "17 active experts"),
+        (["--experts", 7], 2, "--experts: expected a divisor of the 128 units of block 0, found 7"),
+        (["--experts", 16, "--active", 17], 2, "--active: expected at most the 16 experts, found 17"),
         (["--experts", 0], 2, "--experts"),
+        (["--seed", -1], 2, "--seed"),
         (["--dtype", "q5"], 2, "--dtype"),
         (["-f", "/dev/null"], 1, "at least 256 tokens, found 0"),
         (["-f", "missing.txt"], 1, "missing.txt"),

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/bandwidth.h"
+#include "tools/common/json_text.h"
 #include "tools/common/model_cost.h"
 
 namespace terrace::tools {
@@ -123,7 +124,7 @@ std::string GenerationStats::json() const {
     figures["prefill_tokens"] = encoder_tokens + 1;
     figures["prefill_seconds"] = prefill_seconds;
   }
-  return figures.dump(2) + "\n";
+  return json_text(figures);
 }
 
 }  // namespace terrace::tools

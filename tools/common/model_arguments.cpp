@@ -68,6 +68,7 @@ void ModelArguments::add_session(CLI::App& command) {
   command
       .add_option("--width", widths, "Feed-forward units in use: one number, or one per block (default: all)")
       ->delimiter(',')
+      ->check(between(std::uint32_t{1}, std::numeric_limits<std::uint32_t>::max()))
       ->type_name("N[,N...]");
 }
 

@@ -3,8 +3,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <bit>
 #include <charconv>
+#include <cmath>
 #include <cstring>
 #include <optional>
 #include <string_view>
@@ -81,6 +83,13 @@ NpyMatrix read_npy(const std::string& path) {
                             matrix.cols, file.size() - std::min(begin, file.size())));
   matrix.values.resize(matrix.rows * matrix.cols);
   std::memcpy(matrix.values.data(), file.data() + begin, matrix.values.size() * sizeof(float));
+  const auto bad = std::find_if(matrix.values.begin(), matrix.values.end(),
+                                [](float value) { return !std::isfinite(value); });
+  if (bad != matrix.values.end()) {
+    const auto at = static_cast<std::size_t>(bad - matrix.values.begin());
+    throw Error(ErrorCode::kBadFile, fmt::format("{}: row {}, column {}: expected a number, found {}", path,
+                                                 at / matrix.cols, at % matrix.cols, *bad));
+  }
   return matrix;
 }
 

@@ -21,8 +21,8 @@ struct NpyMatrix {
   ConstRows view() const noexcept { return {values.data(), rows, cols, cols}; }
 };
 
-/// Reads a matrix as numpy.save() writes it: little-endian float32, two axes, in row order. Throws
-/// Error{kIo, kBadFile} that names the file, what was expected and what was found.
+/// Reads a matrix as numpy.save() writes it: little-endian float32, two axes, in row order, no NaN and no
+/// infinity. Throws Error{kIo, kBadFile} that names the file, what was expected and what was found.
 NpyMatrix read_npy(const std::string& path);
 
 /// Writes a float32 matrix as a NumPy .npy file (format 1.0), row by row, so that memory does not grow with

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
+#include "tools/common/json_text.h"
 #include "tools/common/table.h"
 
 namespace terrace::tools {
@@ -140,7 +141,7 @@ std::string quantize_json(std::span<const TensorChange> changes) {
   Json kinds = Json::object();
   for (const Line& line : by_kind(changes)) kinds[line.name] = as_json(line);
   const Json report = {{"total", as_json(total(changes))}, {"kinds", kinds}, {"tensors", tensors}};
-  return report.dump(2) + "\n";
+  return json_text(report);
 }
 
 }  // namespace terrace::tools

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <set>
 #include <string>
 
@@ -32,6 +33,14 @@ void warn_about_isa(Isa isa) {
              "several times slower"
            : fmt::format("TERRACE_ISA=scalar: scalar code runs, several times slower than {}",
                          isa_name(best_isa())));
+}
+
+void warn_about_checksums(const WeightFile& file) {
+  const auto tensors = file.tensors();
+  const auto without = std::ranges::count_if(tensors, [](const TensorInfo& t) { return !t.checksum; });
+  if (without == 0) return;
+  warn(fmt::format("{}: {} of {} tensors have no checksum: damage would not be noticed", file.label(),
+                   without, tensors.size()));
 }
 
 void warn_about_memory(const Model& model) {

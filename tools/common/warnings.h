@@ -17,6 +17,8 @@ void warn(const std::string& message);
 void warn_about_threads(unsigned n_threads);
 /// Scalar kernels, on a CPU without AVX2 or NEON or because TERRACE_ISA asks for them.
 void warn_about_isa(Isa isa);
+/// A model file that is copied though some of its tensors have no checksum.
+void warn_about_checksums(const WeightFile& file);
 /// A model file that does not fit into the memory that is free.
 void warn_about_memory(const Model& model);
 
