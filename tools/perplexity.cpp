@@ -19,9 +19,11 @@
 #include "tools/common/command.h"
 #include "tools/common/input.h"
 #include "tools/common/interrupt.h"
+#include "tools/common/json_text.h"
 #include "tools/common/model_arguments.h"
 #include "tools/common/output.h"
 #include "tools/common/progress.h"
+#include "tools/common/text_input.h"
 
 namespace terrace::tools {
 namespace {
@@ -35,9 +37,24 @@ struct Options {
 
 struct Score {
   double nats = 0;           ///< sum of -ln p over the scored tokens
+  double squares = 0;        ///< sum of (ln p)^2
   std::uint64_t tokens = 0;  ///< scored
   std::uint64_t bytes = 0;   ///< of their text
   std::uint64_t windows = 0;
+
+  void add(double surprise) noexcept {
+    nats += surprise;
+    squares += surprise * surprise;
+    ++tokens;
+  }
+  double nats_per_token() const noexcept { return nats / static_cast<double>(tokens); }
+  /// Standard error of nats_per_token(), as if the tokens were independent; nothing for a single one.
+  std::optional<double> error() const noexcept {
+    if (tokens < 2) return std::nullopt;
+    const auto n = static_cast<double>(tokens);
+    const double variance = std::max(0.0, squares - nats * nats / n) / (n - 1);
+    return std::sqrt(variance / n);
+  }
 };
 
 /// -ln softmax(logits)[token], in double: the sum over a large vocabulary loses digits in float.
@@ -46,6 +63,15 @@ double surprise(std::span<const float> logits, TokenId token) {
   double sum = 0;
   for (const float z : logits) sum += std::exp(static_cast<double>(z) - top);
   return top + std::log(sum) - static_cast<double>(logits[static_cast<std::size_t>(token)]);
+}
+
+/// Throws Error{kBadFile} where the logits that predict token `predicted` of the text are not all finite.
+void check_finite(std::span<const float> logits, std::size_t predicted, const Model& model) {
+  const auto bad = std::find_if(logits.begin(), logits.end(), [](float z) { return !std::isfinite(z); });
+  TERRACE_CHECK(bad == logits.end(), kBadFile,
+                fmt::format("{}: the logits for token {} of the text are not numbers: that of id {} is {} "
+                            "(terrace verify finds damaged weights)",
+                            model.file().label(), predicted, bad - logits.begin(), *bad));
 }
 
 /// Scores every token once, with at most `context` positions of the model.
@@ -78,8 +104,8 @@ Score score(Session& session, std::span<const TokenId> ids, std::size_t context,
         [&](std::size_t row, std::span<const float> logits) {
           const std::size_t predicted = first_predicted + row;
           if (predicted < scored) return;
-          total.nats += surprise(logits, ids[predicted]);
-          ++total.tokens;
+          check_finite(logits, predicted, session.model());
+          total.add(surprise(logits, ids[predicted]));
         });
     scored = end;
     ++total.windows;
@@ -94,8 +120,9 @@ void run(const Options& options) {
   TERRACE_CHECK(!model->has_encoder(), kUnsupported,
                 fmt::format("{}: perplexity of a text needs a language model; this one has an encoder",
                             options.model.model));
+  const Tokenizer& tokenizer = need_tokenizer(*model);
   const std::string text = read_file(options.file);
-  const auto ids = model->tokenizer().encode(text);
+  const auto ids = encode_text(*model, text, options.file);
   const bool has_start = model->config().tokens.start >= 0;
   const std::size_t least = has_start ? 1 : 2;
   TERRACE_CHECK(
@@ -112,25 +139,28 @@ void run(const Options& options) {
   }
   Score result = score(session, ids, context, stride);
   result.bytes = text.size();
-  if (!has_start) result.bytes -= model->tokenizer().decode(std::span(ids).first(1)).size();
+  if (!has_start) result.bytes -= tokenizer.decode(std::span(ids).first(1)).size();
 
-  const double nats_per_token = result.nats / static_cast<double>(result.tokens);
+  const double nats_per_token = result.nats_per_token();
+  const std::optional<double> error = result.error();
   const double bits_per_byte = result.nats / std::numbers::ln2 / static_cast<double>(result.bytes);
   if (options.json) {
-    const nlohmann::ordered_json figures = {{"nats_per_token", nats_per_token},
-                                            {"perplexity", std::exp(nats_per_token)},
-                                            {"bits_per_byte", bits_per_byte},
-                                            {"tokens", result.tokens},
-                                            {"bytes", result.bytes},
-                                            {"context", context},
-                                            {"stride", stride}};
-    write_stdout(figures.dump(2) + "\n");
+    const nlohmann::ordered_json figures = {
+        {"nats_per_token", nats_per_token},
+        {"nats_per_token_stderr", error ? nlohmann::ordered_json(*error) : nullptr},
+        {"perplexity", std::exp(nats_per_token)},
+        {"bits_per_byte", bits_per_byte},
+        {"tokens", result.tokens},
+        {"bytes", result.bytes},
+        {"context", context},
+        {"stride", stride}};
+    write_stdout(json_text(figures));
   } else {
     write_stdout(
-        fmt::format("{:.4f} nats/token, perplexity {:.3f}, {:.4f} bits/byte "
+        fmt::format("{:.4f} nats/token{}, perplexity {:.3f}, {:.4f} bits/byte "
                     "({} tokens, {} bytes, context {}, stride {})\n",
-                    nats_per_token, std::exp(nats_per_token), bits_per_byte, result.tokens, result.bytes,
-                    context, stride));
+                    nats_per_token, error ? fmt::format(" ± {:.4f}", *error) : "", std::exp(nats_per_token),
+                    bits_per_byte, result.tokens, result.bytes, context, stride));
   }
 }
 
@@ -138,7 +168,10 @@ void run(const Options& options) {
 
 void add_perplexity(CLI::App& app, Action& action) {
   const auto options = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("perplexity", "Score a text: nats/token, perplexity, bits/byte");
+  CLI::App* command = app.add_subcommand("perplexity",
+                                         "Score a text: nats/token, perplexity, bits/byte. ± is the standard "
+                                         "error of the mean, as if the tokens "
+                                         "were independent");
   options->model.add_model(*command);
   command->add_option("-f,--file", options->file, "Text to score, or - for standard input")
       ->required()

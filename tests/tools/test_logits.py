@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import DENSE, run
+from conftest import DENSE, ROOT, patched, run
 
 
 def logits(model, tokens, out, *arguments):
@@ -78,7 +78,58 @@ def test_perplexity_is_the_mean_surprise_of_the_logits(models, tmp_path, name):
     assert figures["nats_per_token"] == pytest.approx(expected.mean(), rel=1e-9)
     assert figures["perplexity"] == pytest.approx(np.exp(expected.mean()), rel=1e-9)
     assert figures["bits_per_byte"] == pytest.approx(expected.mean() / np.log(2), rel=1e-9)
-    assert f"{expected.mean():.4f} nats/token" in run("perplexity", "-m", models[name], "-f", text).out.decode()
+    error = expected.std(ddof=1) / np.sqrt(len(expected))
+    assert figures["nats_per_token_stderr"] == pytest.approx(error, rel=1e-6)
+    shown = run("perplexity", "-m", models[name], "-f", text).out.decode()
+    assert f"{expected.mean():.4f} nats/token ± {error:.4f}, perplexity " in shown
+
+
+def test_one_token_has_no_standard_error(models, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("a")
+    assert run("perplexity", "-m", models["dense"], "-f", text, "--json").json()["nats_per_token_stderr"] is None
+    assert "±" not in run("perplexity", "-m", models["dense"], "-f", text).out.decode()
+
+
+def test_perplexity_of_nan_is_an_error_with_its_place(models, tmp_path):
+    width = 64
+    nan = width * np.float32("nan").tobytes()
+    text = tmp_path / "text.txt"
+    text.write_text("ab")
+    everywhere = patched(models["dense"], tmp_path / "a", "decoder.logits.weight", nan)
+    message = run("perplexity", "-m", everywhere, "-f", text, "--json", code=1).err
+    assert "logits for token 0 of the text are not numbers: that of id 0 is" in message
+    row = 3 + ord("a")  # read after the start token and token 0
+    later = patched(models["dense"], tmp_path / "b", "decoder.embedding", nan, at=4 * width * row)
+    assert "logits for token 1 of the text" in run("perplexity", "-m", later, "-f", text, code=1).err
+
+
+@pytest.mark.parametrize("content, said", [(b"abc\xffdef", "offset 3;"), (b"\xff\xfea\0b\0", "offset 0 (it begins like UTF-16);")])
+def test_text_that_is_no_utf8_is_warned_of_where_it_is_not_kept(models, tmp_path, content, said):
+    text, config, model = tmp_path / "text.txt", tmp_path / "config.json", tmp_path / "model.terrace"
+    text.write_bytes(content)
+    config.write_text(json.dumps({**DENSE, "vocab_size": 2000}))
+    run("init", "--config", config, "--tokenizer", f"sentencepiece:{ROOT}/tests/golden/tiny_bpe.model", "-o", model)
+    for command in (["perplexity", "-m", model, "-f", text], ["tokenize", "-m", model, "-f", text]):
+        message = run(*command).err
+        assert message.count("warning") == 1 and "text.txt: expected UTF-8" in message and said in message
+        assert run(command[0], "-m", models["dense"], "-f", text).err == ""
+
+
+def test_perplexity_names_the_file_without_tokenizer(models, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("abc")
+    message = run("perplexity", "-m", models["bare"], "-f", text, code=1).err
+    assert "bare.terrace: expected a tokenizer" in message and "ids" not in message
+
+
+def test_the_context_bounds_every_mode(models, ids, tmp_path):
+    for i, mode in enumerate(("full", "step", "prefill:5")):
+        out = tmp_path / f"{i}.npy"
+        arguments = ["-m", models["dense"], "--tokens", ids, "-o", out, "--mode", mode]
+        assert "context of 39 positions" in run("logits", *arguments, "-c", 39, code=1).err
+        assert not out.exists()
+        run("logits", *arguments, "-c", 40)
 
 
 @pytest.mark.parametrize("context, stride", [(16, 16), (16, 4), (16, 1), (7, 3), (1, 1)])
