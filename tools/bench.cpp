@@ -8,8 +8,10 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <system_error>
 #include <vector>
 
+#include "engine/atomic_file.h"
 #include "engine/error.h"
 #include "engine/isa.h"
 #include "engine/runtime.h"
@@ -27,6 +29,9 @@
 namespace terrace::tools {
 namespace {
 
+/// More are a mistake in writing.
+constexpr std::size_t kMaxBenchTokens = std::size_t{1} << 28;
+
 struct Options {
   BenchOptions bench;
   std::string table1;  ///< empty, or the name of a rule
@@ -38,6 +43,29 @@ struct Options {
   bool details() const noexcept { return bench.profile || bench.sweep || bench.blocks > 0; }
 };
 
+constexpr const char* kReportFormats[] = {"md", "csv", "json", "svg"};
+
+std::string report_file(const Options& options, const char* format) { return options.report + "." + format; }
+
+/// Whether the report can be written is known before anything is measured. Throws UsageError, Error{kIo}.
+void check_report(const Options& options) {
+  if (options.report.empty()) return;
+  const std::filesystem::path path(options.report);
+  const std::string stem = path.filename().string();
+  if (stem.empty() || stem == "." || stem == "..") {
+    throw UsageError(fmt::format("--report: expected a path that ends in a name, found {}", options.report));
+  }
+  std::error_code ignored;
+  if (path.has_parent_path() && !std::filesystem::is_directory(path.parent_path(), ignored)) {
+    throw UsageError(
+        fmt::format("--report: expected a path in an existing folder, found {}", options.report));
+  }
+  for (const char* format : kReportFormats) {
+    check_output_is_no_input({"--report", report_file(options, format)}, {{"-m", options.bench.model}});
+    const AtomicFile file(report_file(options, format), 0);  // gone again without a trace
+  }
+}
+
 /// Turns what the flags said into what is to be done.
 void interpret(Options& options, bool n_prompt_given) {
   BenchOptions& bench = options.bench;
@@ -47,11 +75,6 @@ void interpret(Options& options, bool n_prompt_given) {
   if (!options.sweep.empty()) bench.sweep = parse_sweep(options.sweep);
   // The time per block comes from a profile; so does what follows from it for blocks left out.
   bench.profile = options.profile || bench.table1 || bench.blocks > 0;
-  const auto folder = std::filesystem::path(options.report).parent_path();
-  if (!folder.empty() && !std::filesystem::is_directory(folder)) {
-    throw UsageError(
-        fmt::format("--report: expected a path in an existing folder, found {}", options.report));
-  }
   if ((bench.table1 || bench.sweep) && !n_prompt_given) bench.n_prompt = 0;
   if (bench.n_decode > 0) return;
   const bool draws = options.format == "svg" || !options.report.empty();
@@ -82,13 +105,14 @@ std::string rendered(const Options& options, const std::string& format, const st
 void print(const Options& options, const std::vector<BenchRow>& rows) {
   write_stdout(rendered(options, options.format, rows));
   if (options.report.empty()) return;
-  for (const char* format : {"md", "csv", "json", "svg"}) {
-    write_file(options.report + "." + format, rendered(options, format, rows));
+  for (const char* format : kReportFormats) {
+    write_file(report_file(options, format), rendered(options, format, rows));
   }
 }
 
 void run(Options options, bool n_prompt_given) {
   interpret(options, n_prompt_given);
+  check_report(options);
   const Interrupt interrupt;
   for (const unsigned n_threads : options.bench.threads) warn_about_threads(n_threads);
   warn_about_isa(isa_from_environment());
@@ -158,6 +182,7 @@ void add_subject(CLI::App& command, Options& options) {
 /// How to time it.
 CLI::Option* add_tests(CLI::App& command, Options& options) {
   BenchOptions& bench = options.bench;
+  const CLI::Validator n_tokens = between(std::size_t{0}, kMaxBenchTokens);
   command
       .add_option("-t,--threads", bench.threads,
                   "Threads, or several numbers (default: one per physical core)")
@@ -165,18 +190,21 @@ CLI::Option* add_tests(CLI::App& command, Options& options) {
       ->check(between(1U, kMaxThreads))
       ->type_name("N[,...]");
   command.add_option("-n,--n-gen", bench.n_decode, "Tokens decoded per repetition; 0 = no decode test")
+      ->check(n_tokens)
       ->capture_default_str()
       ->type_name("N");
   CLI::Option* n_prompt =
       command
           .add_option("-p,--n-prompt", bench.n_prompt,
                       "Tokens of the prefill test; 0 = none, as with --table1 and --sweep")
+          ->check(n_tokens)
           ->capture_default_str()
           ->type_name("N");
   command
       .add_option("-d,--n-depth", bench.depths,
                   "Tokens in the context before decoding starts, or several numbers")
       ->delimiter(',')
+      ->check(n_tokens)
       ->capture_default_str()
       ->type_name("N[,...]");
   command.add_option("-r,--repetitions", bench.repetitions, "Repetitions; the table shows their median")

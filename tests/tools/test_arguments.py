@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Help, version and command lines that cannot be meant (exit status 2)."""
 
+import re
+
 import pytest
 from conftest import run
 
-COMMANDS = ["generate", "logits", "perplexity", "bench", "init", "inspect", "verify", "quantize", "tokenize", "detokenize"]
+COMMANDS = ["generate", "logits", "perplexity", "bench", "init", "inspect", "verify", "quantize", "moefy", "tokenize", "detokenize"]
 
 
 def test_help_names_every_subcommand():
@@ -22,6 +24,28 @@ def test_every_subcommand_has_help(command):
 
 def test_version_lists_instruction_sets():
     assert "scalar" in run("--version").out.decode()
+
+
+def number_flags():
+    """Every flag with an N for its value in the help of its subcommand."""
+    for command in COMMANDS:
+        for line in run(command, "--help").out.decode().splitlines():
+            if flag := re.match(r"  (?:-\w, *)?(--[\w-]+)[, \w-]* N\b", line):
+                yield command, flag[1]
+
+
+def test_no_number_wraps_or_saturates():
+    """-2 is no number of anything; 2^64 and 2^64-1 do not become the largest value."""
+    flags = list(number_flags())
+    assert {("bench", "--n-depth"), ("bench", "--n-gen"), ("moefy", "--seed"), ("generate", "--width")} <= set(flags)
+    assert len(flags) > 20
+    required = {"init": ["--preset", "lm-default", "-o", "x"], "quantize": ["x", "y", "--dtype", "q8"], "moefy": ["x", "y"],
+                "bench": ["-m", "x"], "perplexity": ["-m", "x", "-f", "y"], "generate": ["-m", "x", "-p", "a"],
+                "logits": ["-m", "x", "--tokens", "y", "-o", "z"]}  # fmt: skip
+    for command, flag in flags:
+        for value in ("-2", "18446744073709551615", "18446744073709551616", "1e3"):
+            message = run(command, *required[command], flag, value, code=2).err
+            assert flag in message and value in message, message
 
 
 @pytest.mark.parametrize(
@@ -52,6 +76,7 @@ def test_version_lists_instruction_sets():
         (["logits", "-m", "x", "--tokens", "y", "-o", "z", "--mode", "prefill:0"], "--mode"),
         (["logits", "-m", "x", "--tokens", "y", "-o", "z", "--mode", "sideways"], "--mode"),
         (["perplexity", "-m", "x", "-f", "y", "--stride", "0"], "--stride"),
+        (["bench", "-m", "x", "-d", "0,-1"], "--n-depth"),
         (["bench"], "--preset"),
         (["bench", "-m", "x", "--preset", "lm-default"], "-"),
         (["bench", "--preset", "no-such-preset"], "no-such-preset"),

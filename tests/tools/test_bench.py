@@ -3,6 +3,8 @@
 
 import csv
 import io
+import json
+import time
 import xml.etree.ElementTree
 
 import pytest
@@ -81,6 +83,23 @@ def test_a_file_is_timed_beside_a_twin_of_equal_size(models):
     assert {r["variant"] for r in rows} == {"dense"}
     rows = run("bench", "-m", models["sparse"], "--variant", "sparse", *QUICK, "--json").json()
     assert {r["variant"] for r in rows} == {"sparse"} and rows[0]["speedup_vs_dense"] is None
+    rows = run("bench", "-m", models["sparse"], "--variant", "dense", "-t", 1, *QUICK, "--json").json()
+    assert {r["variant"] for r in rows} == {"dense"}
+    rows = run("bench", "-m", models["dense"], "--variant", "dense", "-t", 1, *QUICK, "--json").json()
+    assert {r["variant"] for r in rows} == {"dense"}
+    assert "--variant" in run("bench", "-m", models["dense"], "--variant", "sparse", *QUICK, code=2).err
+
+
+def test_a_name_that_is_no_utf8_or_has_control_characters(models, tmp_path):
+    model = tmp_path / "bad\udcff\x01<.terrace"
+    model.write_bytes(models["dense"].read_bytes())
+    shown = "bad\ufffd\x01<.terrace"
+    report = tmp_path / "r"
+    rows = run("bench", "-m", model, "-t", 1, *QUICK, "--json", "--report", report).json()
+    assert {row["model"] for row in rows} == {shown}
+    assert json.loads((tmp_path / "r.json").read_text()) == rows
+    words = [text.text for text in shapes(svg_of((tmp_path / "r.svg").read_text()), "text")]
+    assert any(word.startswith("bad\ufffd\ufffd<.terrace") for word in words)
 
 
 def test_tables(models):
@@ -182,6 +201,38 @@ def test_a_report_holds_all_formats_of_one_run(tmp_path):
     words = [text.text for text in shapes(root, "text")]
     assert {"block-size", "ms per token", "16", "32", "dense", "sparse", "sparse, predicted"} <= set(words)
     assert "existing folder" in run("bench", *PRESET, *DECODE, "--report", tmp_path / "no" / "report", code=2).err
+
+
+def test_a_report_that_cannot_be_written_is_refused_before_any_work(models, tmp_path):
+    for bad in (f"{tmp_path}/", tmp_path / "..", f"{tmp_path}/."):
+        assert "--report" in run("bench", *PRESET, *DECODE, "--report", bad, code=2).err
+    (tmp_path / "r.svg").mkdir()
+    started = time.monotonic()
+    result = run("bench", *PRESET, "-n", 4, "-r", 10000, "--report", tmp_path / "r", code=1)
+    assert "r.svg" in result.err and result.out == b"" and time.monotonic() - started < 10
+    run("bench", *PRESET, *DECODE, "--report", "/proc/r", code=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["r.svg"]
+    model = tmp_path / "model.md"
+    model.write_bytes(models["dense"].read_bytes())
+    assert "is no input" in run("bench", "-m", model, "--report", tmp_path / "model", code=2).err
+
+
+def encoder_decoder(folder, positions, **of_encoder):
+    stack = {"n_layers": 1, "position": {"kind": "learned", "max_len": positions}, "attention": [{"kind": "dot_product"}],
+             "ff": {"kind": "sparse", "block_size": 8, "d_lowrank": 8}}  # fmt: skip
+    config = {"family": "transformer", "d_model": 32, "d_ff": 64, "n_heads": 4, "vocab_size": 96, "max_context": 64,
+              "encoder": {**stack, **of_encoder}, "decoder": stack, "tokens": {"start": 0, "end": -1, "pad": 1}}  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    run("init", "--config", folder / "config.json", "-o", folder / "model.terrace")
+    return folder / "model.terrace"
+
+
+@pytest.mark.parametrize("encoder", [{"vocab_size": 96}, {"d_input": 24}])
+@pytest.mark.parametrize("positions", [20, 64])
+def test_encoders_of_any_length_and_kind(tmp_path, encoder, positions):
+    model = encoder_decoder(tmp_path, positions, **encoder)
+    rows = run("bench", "-m", model, "--variant", "sparse", "-t", 1, *QUICK, "--json").json()
+    assert [row["test"] for row in rows] == ["pp", "tg"] and rows[1]["bytes_per_token"] > 0
 
 
 def test_charts_follow_what_differs():

@@ -3,6 +3,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "tools/common/json_text.h"
 #include "tools/common/table.h"
 
 namespace terrace::tools {
@@ -90,7 +91,7 @@ std::string bench_csv(const std::vector<BenchRow>& rows, bool details) {
 std::string bench_json(const std::vector<BenchRow>& rows, bool details) {
   Json list = Json::array();
   for (const BenchRow& row : rows) list.push_back(as_json(row, details));
-  return list.dump(2) + "\n";
+  return json_text(list);
 }
 
 }  // namespace terrace::tools

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <random>
 #include <span>
 
 #include "engine/error.h"
@@ -22,7 +23,8 @@
 namespace terrace::tools {
 namespace {
 
-/// Length of the document that an encoder-decoder model reads before its decoder is timed.
+/// Length of the document that an encoder-decoder model reads before its decoder is timed, where its encoder
+/// has as many positions.
 constexpr std::size_t kDocumentTokens = 64;
 
 /// Models that read less than this per token are held against a probe of their own size: caches keep a part.
@@ -45,19 +47,35 @@ std::size_t context(const std::vector<BenchTest>& tests) {
   return longest;
 }
 
+/// Lets an encoder read a document: any token but the padding, or random rows.
+void read_document(Session& session) {
+  const ModelConfig& config = session.model().config();
+  const std::size_t n = std::min(kDocumentTokens, session.max_encoder_tokens());
+  if (config.encoder->d_input == 0) {
+    return session.encode(std::vector<TokenId>(n, config.tokens.pad == 1 ? 0 : 1));
+  }
+  const std::size_t width = config.encoder->d_input;
+  std::mt19937 random(1);
+  std::normal_distribution<float> normal;
+  std::vector<float> rows(n * width);
+  for (float& value : rows) value = normal(random);
+  session.encode(ConstRows(rows.data(), n, width, width));
+}
+
+bool wanted(const BenchOptions& options, const char* variant) {
+  return options.variant == "both" || options.variant == variant;
+}
+
 /// The models that a preset is to be made into.
 std::vector<PlannedModel> planned_models(const BenchOptions& options) {
   const Preset preset = find_preset(options.preset);
   if (options.table1) return table1_models(preset, *options.table1);
   if (options.sweep) return sweep_models(preset, *options.sweep);
-  const auto wanted = [&](const char* variant) {
-    return options.variant == "both" || options.variant == variant;
-  };
   std::vector<PlannedModel> planned;
-  if (preset.sparse && wanted("sparse")) {
+  if (preset.sparse && wanted(options, "sparse")) {
     planned.push_back({"sparse", decoder_as_language_model(*preset.sparse)});
   }
-  if (wanted("dense")) planned.push_back({"dense", decoder_as_language_model(preset.dense)});
+  if (wanted(options, "dense")) planned.push_back({"dense", decoder_as_language_model(preset.dense)});
   if (planned.empty())
     throw UsageError(fmt::format("--variant: preset {} has no sparse variant", options.preset));
   return planned;
@@ -80,7 +98,7 @@ class Contest {
           {Session(contestant.model, runtime_,
                    {.max_context = context(tests(options)), .kv_type = kv_type_for(options.kv_type, model)}),
            nullptr});
-      if (model.has_encoder()) subjects_.back().session.encode(std::vector<TokenId>(kDocumentTokens, 1));
+      if (model.has_encoder()) read_document(subjects_.back().session);
       const std::uint64_t touched = model_cost(model).total.touched_bytes;
       if (touched < kOwnProbeBytes) subjects_.back().own_probe = std::make_unique<BandwidthProbe>(touched);
     }
@@ -112,14 +130,14 @@ class Contest {
     }
     const double memory_bw = median(timings.read_bw_gb_per_s);
     for (std::size_t i = 0; i < contestants_.size(); ++i) {
-      BenchRow row = figures(contestants_[i], test, timings.subjects[i], memory_bw);
+      BenchRow row = figures(i, test, timings.subjects[i], memory_bw);
       if (dense) row.speedup_vs_dense = row.tokens_per_s / *dense;
       rows.push_back(std::move(row));
     }
   }
 
-  BenchRow figures(const Contestant& contestant, const BenchTest& test, const Timing& timing,
-                   double memory_bw) const {
+  BenchRow figures(std::size_t i, const BenchTest& test, const Timing& timing, double memory_bw) const {
+    const Contestant& contestant = contestants_[i];
     const Model& model = *contestant.model;
     const auto& speeds = timing.tokens_per_s;
     BenchRow row;
@@ -141,7 +159,7 @@ class Contest {
     row.profile = timing.profile;
     if (test.kind == BenchTest::Kind::kDecode) {
       const std::size_t middle = test.depth + test.n_tokens / 2;
-      const std::size_t document = model.has_encoder() ? kDocumentTokens : 0;
+      const std::size_t document = subjects_[i].session.encoder_length();
       const std::uint64_t state =
           state_bytes_read(model, kv_type_for(options_.kv_type, model), middle, document);
       const double own_bw =
@@ -199,8 +217,12 @@ void bench_file(const BenchOptions& options, std::vector<BenchRow>& rows) {
   const DType dtype = main_dtype(*model);
   const std::string name = std::filesystem::path(options.model).filename().string();
   const bool sparse = is_sparse(model->config());
-  contestants.push_back({sparse ? "sparse" : "dense", model});
-  if (sparse && options.variant != "sparse") {
+  if (!sparse && options.variant == "sparse") {
+    throw UsageError(fmt::format("--variant: {} has no sparse layers", options.model));
+  }
+  if (wanted(options, sparse ? "sparse" : "dense"))
+    contestants.push_back({sparse ? "sparse" : "dense", model});
+  if (sparse && wanted(options, "dense")) {
     auto twin = make_contestants({{"dense", dense_twin(model->config())}}, dtype, name, options.folder,
                                  context(tests(options)));
     contestants.push_back(std::move(twin.front()));

@@ -9,6 +9,8 @@
 #include <set>
 #include <string_view>
 
+#include "models/utf8.h"
+
 namespace terrace::tools {
 namespace {
 
@@ -20,16 +22,22 @@ constexpr std::string_view kGrid = "#dddddd";
 constexpr double kFont = 13;
 constexpr double kCharacter = 0.6 * kFont;  // about what one takes
 
+/// XML has no way to write most control characters; they become U+FFFD, as do bytes that are no UTF-8.
 std::string escaped(std::string_view text) {
   std::string out;
-  for (const char c : text) {
+  for (std::size_t at = 0; at < text.size();) {
+    const Utf8Step step = read_utf8(text.substr(at));
+    const char32_t c = step.code_point;
     if (c == '&') {
       out += "&amp;";
     } else if (c == '<') {
       out += "&lt;";
+    } else if ((c < 0x20 && c != '\t' && c != '\n') || c == 0xFFFE || c == 0xFFFF) {
+      out += kReplacementCharacter;
     } else {
-      out += c;
+      append_utf8(c, out);
     }
+    at += step.length;
   }
   return out;
 }
