@@ -192,7 +192,8 @@ TEST_CASE("moefy: a flipped bit of any tensor is refused, not given a checksum o
   Runtime runtime({.n_threads = 1});
   init_model(parse_config(kPlain), dense, {.dtype = DType::kQ8, .seed = 7});
   const std::vector<std::byte> valid = read_all(dense);
-  for (const TensorInfo& tensor : WeightFile::open(dense).tensors()) {
+  const WeightFile sound = WeightFile::open(dense);
+  for (const TensorInfo& tensor : sound.tensors()) {
     std::vector<std::byte> flipped = valid;
     flipped[tensor.offset] ^= std::byte{1};
     const auto model = Model::load(directory.write("damaged", flipped));

@@ -18,9 +18,8 @@ std::string source_name(const std::string& path) { return path == "-" ? "standar
 
 const Tokenizer& need_tokenizer(const Model& model) {
   const Tokenizer& tokenizer = model.tokenizer();
-  TERRACE_CHECK(
-      tokenizer.vocab_size() > 0, kUnsupported,
-      fmt::format("{}: expected a tokenizer in the model file, found none", model.file().label()));
+  TERRACE_CHECK(tokenizer.vocab_size() > 0, kUnsupported,
+                fmt::format("{}: expected a tokenizer in the model file, found none", model.file().label()));
   return tokenizer;
 }
 
@@ -29,9 +28,10 @@ std::vector<TokenId> encode_text(const Model& model, std::string_view text, cons
   const bool keeps_bytes = dynamic_cast<const ByteTokenizer*>(&tokenizer) != nullptr;
   if (const auto at = find_ill_formed_utf8(text); at && !keeps_bytes) {
     const bool utf16 = text.starts_with("\xff\xfe") || text.starts_with("\xfe\xff");
-    warn(fmt::format("{}: expected UTF-8, found another byte at offset {}{}; the model reads U+FFFD for each "
-                     "such byte",
-                     source_name(source), *at, utf16 ? " (it begins like UTF-16)" : ""));
+    warn(
+        fmt::format("{}: expected UTF-8, found another byte at offset {}{}; the model reads U+FFFD for each "
+                    "such byte",
+                    source_name(source), *at, utf16 ? " (it begins like UTF-16)" : ""));
   }
   return tokenizer.encode(text);
 }
