@@ -6,6 +6,7 @@
 #include <variant>
 #include <vector>
 
+#include "attention/growing_table.h"
 #include "engine/exec.h"
 #include "engine/linear.h"
 #include "engine/tensor.h"
@@ -85,7 +86,7 @@ class AxialPosition {
 };
 
 /// Cosine waves with a drifting phase, then a linear map [d, d]. Phases are a fixed pseudo-random walk over
-/// positions, kept for positions [0, max_positions). Source: Trax `InfinitePositionalEncoding(affine=False)`,
+/// positions, computed as far as positions are used. Source: Trax `InfinitePositionalEncoding(affine=False)`,
 /// eval mode.
 class InfinitePosition {
  public:
@@ -93,10 +94,13 @@ class InfinitePosition {
   void add(Exec& exec, Rows x, std::size_t first) const;
 
  private:
+  void fill(float* walk, std::size_t begin, std::size_t end) const noexcept;
+
   Linear map_;
   std::size_t max_positions_, half_;
   std::vector<double> frequency_;  // [half]
-  std::vector<float> phase_;       // [max_positions, half], cycles
+  float root_of_drift_;
+  GrowingTable walk_;  // [max_positions, half]; times root_of_drift: phases in cycles
 };
 
 /// Overwrites the last three channels with 1 / (1 + q), r / bin_length, q mod 2, where p = q * bin_length +

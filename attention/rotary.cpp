@@ -14,24 +14,27 @@ Rotary::Rotary(std::size_t d_head, std::size_t max_positions, double base, bool 
                 "rotary positions need an even head width, found " + std::to_string(d_head));
   TERRACE_CHECK(base > 0, kBadConfig,
                 "the base of rotary positions must be positive, found " + std::to_string(base));
-  const std::size_t half = d_head / 2;
-  table_.resize(max_positions * d_head);
-  for (std::size_t j = 0; j < half; ++j) {
-    const double frequency = std::pow(base, -2.0 * static_cast<double>(j) / static_cast<double>(d_head));
-    for (std::size_t p = 0; p < max_positions; ++p) {
-      const double angle = static_cast<double>(p) * frequency;
-      table_[p * d_head + j] = static_cast<float>(std::cos(angle));
-      table_[p * d_head + half + j] = static_cast<float>(std::sin(angle));
+  for (std::size_t j = 0; j < d_head / 2; ++j)
+    frequency_.push_back(std::pow(base, -2.0 * static_cast<double>(j) / static_cast<double>(d_head)));
+  table_ = GrowingTable(max_positions, d_head, "the angles of rotary positions");
+}
+
+void Rotary::fill(float* table, std::size_t begin, std::size_t end) const noexcept {
+  const std::size_t half = d_head_ / 2;
+  for (std::size_t p = begin; p < end; ++p) {
+    for (std::size_t j = 0; j < half; ++j) {
+      const double angle = static_cast<double>(p) * frequency_[j];
+      table[p * d_head_ + j] = static_cast<float>(std::cos(angle));
+      table[p * d_head_ + half + j] = static_cast<float>(std::sin(angle));
     }
   }
 }
 
 // NOLINTNEXTLINE(readability-non-const-parameter): written by reference
-void Rotary::rotate_row(float* x, std::size_t n_heads, std::size_t position) const noexcept {
-  TERRACE_DCHECK(position < max_positions_);
+void Rotary::rotate_row(float* x, std::size_t n_heads, const float* of_position) const noexcept {
   const std::size_t half = d_head_ / 2;
-  const float* cosine = table_.data() + position * d_head_;
-  const float* sine = cosine + half;
+  const float* const cosine = of_position;
+  const float* const sine = cosine + half;
   const std::size_t first = interleaved_ ? 2 : 1;      // distance of neighbouring pairs
   const std::size_t second = interleaved_ ? 1 : half;  // distance inside a pair
   for (std::size_t h = 0; h < n_heads; ++h, x += d_head_) {
@@ -45,10 +48,16 @@ void Rotary::rotate_row(float* x, std::size_t n_heads, std::size_t position) con
   }
 }
 
-void Rotary::apply(const Exec& exec, Rows x, RowPositions positions) const noexcept {
+void Rotary::apply(const Exec& exec, Rows x, RowPositions positions) const {
   TERRACE_DCHECK(x.width % d_head_ == 0);
+  if (x.n == 0) return;
+  const std::size_t last = positions[x.n - 1];  // they ascend
+  TERRACE_DCHECK(last < max_positions_);
+  const float* const table = table_.first(
+      last + 1, [this](float* rows, std::size_t begin, std::size_t end) { fill(rows, begin, end); });
   exec.for_range(x.n, 1, 2 * x.width, [&](std::size_t begin, std::size_t end) {
-    for (std::size_t t = begin; t < end; ++t) rotate_row(x.row(t), x.width / d_head_, positions[t]);
+    for (std::size_t t = begin; t < end; ++t)
+      rotate_row(x.row(t), x.width / d_head_, table + positions[t] * d_head_);
   });
 }
 

@@ -31,8 +31,10 @@ class NoTokenizer final : public Tokenizer {
 long long integer_field(const nlohmann::json& config, const char* key) {
   const auto found = config.find(key);
   if (found == config.end()) return 0;
-  TERRACE_CHECK(found->is_number_integer(), kBadFile,
-                std::string("tokenizer: ") + key + " must be an integer, found " + found->dump());
+  TERRACE_CHECK(
+      found->is_number_integer(), kBadFile,
+      std::string("tokenizer: ") + key + " must be an integer, found " +
+          (found->is_string() ? quote_text(found->get_ref<const std::string&>()) : found->type_name()));
   // A value above the range of long long would wrap to a negative one; all such are refused as out of range.
   if (found->is_number_unsigned() && found->get<unsigned long long>() > 0x7FFFFFFFu) return -1;
   return found->get<long long>();
