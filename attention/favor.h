@@ -12,12 +12,12 @@
 
 namespace terrace {
 
-/// FAVOR+ linear attention (reference section 6.10) on projected rows q, k, v, y [n, n_heads * d_head].
+/// FAVOR+ linear attention on projected rows q, k, v, y [n, n_heads * d_head].
 ///
 ///   relu features (default):  f(x) = relu(x) + 1e-3
 ///   softmax features W [m, d_head]:  a = W x,  b = |x|^2 / 2
-///     f_q = (exp(a - b - max_m a) + 1e-4) / sqrt(m),  f_k = (exp(a - b - max_{m, real keys} a) + 1e-4) /
-///     sqrt(m)
+///     f_q = (exp(a - b - max_m a) + 1e-4) / sqrt(m)
+///     f_k = (exp(a - b - max_{m, real keys} a) + 1e-4) / sqrt(m)
 ///   causal:         P += f_k v^T, z += f_k, y = (f_q P) / (f_q . z)
 ///   bidirectional:  the same with P and z summed over all keys
 ///

@@ -16,11 +16,10 @@ namespace terrace {
 /// A store reserves room for all its pages at once and the system commits them on first touch, so writing a
 /// page during a token never allocates. Page i always lies at place i of some reservation:
 ///   - fork(n): the child reads pages [0, n) where the parent has them and owns a fresh reservation for the
-///   rest;
+///     rest;
 ///   - truncate(i): pages from i on will be written again. If page i may be read by a fork, it moves to a
-///   reservation
-///     of its own first. Both happen between tokens.
-/// A page below a fork point is immutable while more than one store can read it.
+///     reservation of its own first.
+/// Both happen between tokens. A page below a fork point is immutable while more than one store can read it.
 class PageStore {
  public:
   /// 2^31 slots of 128: more than any context, and the table of pages stays small beside them.

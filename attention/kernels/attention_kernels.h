@@ -115,8 +115,8 @@ struct AttentionKernels {
                        float* y) noexcept;
 
   /// Linear attention over `sums` [m, d], d a multiple of kLanes, in one pass:
-  ///   sums[i] += key[i] * value  (unless key is null),  then  y = sum over i, in order, of query[i] *
-  ///   sums[i] (unless query is null).
+  ///   sums[i] += key[i] * value                           unless key is null
+  ///   y = sum over i, in order, of query[i] * sums[i]     unless query is null
   void (*linear_attention)(const float* key, const float* value, const float* query, std::size_t m,
                            std::size_t d, float* sums, float* y) noexcept;
 };

@@ -5,9 +5,11 @@
 #include <cstddef>
 
 // The order in which a dot kernel visits rows and tokens. A `Map` does the arithmetic:
-//   map.template run<R, T>(row, row_step, token)   outputs of rows row + k * row_step, k < R, and tokens
-//   token + j, j < T Map::kRows, Map::kTokens                       the largest block when there are several
-//   tokens Map::kStreams                                  rows of a one-token block map.row_bytes()
+//   map.template run<R, T>(row, row_step, token)
+//                              outputs of rows row + k * row_step, k < R, for tokens token + j, j < T
+//   Map::kRows, Map::kTokens   the largest block when there are several tokens
+//   Map::kStreams              rows of a one-token block
+//   map.row_bytes()            bytes of a weight row
 // Every output is computed by itself in a fixed order, so the visiting order is free to follow the caches.
 
 namespace terrace {

@@ -13,9 +13,8 @@ namespace terrace {
 namespace {
 
 /// Each lane keeps its best value and that value's index (as a float: exact below 2^24, and it blends with
-/// the same mask).
-/// `>` is false for NaN and for equal values, so a lane keeps its first maximum; across lanes the lowest
-/// index wins.
+/// the same mask). `>` is false for NaN and for equal values, so a lane keeps its first maximum; across lanes
+/// the lowest index wins.
 template <class Arch>
 std::uint32_t biased_argmax(const float* z, const float* bias, std::size_t n) noexcept {
   using F32 = xsimd::batch<float, Arch>;
