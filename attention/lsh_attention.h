@@ -27,9 +27,9 @@ struct LshConfig {
   std::size_t drop_len = 256;                 ///< rows forgotten at once
 };
 
-/// LSH attention of Reformer as Trax defines it, on projected shared-QK rows (reference sections 6.8
-/// and 6.9). LSHSelfAttention, PureLSHSelfAttention and the LSH branch of MixedLSHSelfAttention differ only
-/// in the maps around it. qk [n, n_heads * d_k], v and y [n, n_heads * d_v].
+/// LSH attention of Reformer as Trax defines it (trax/layers/research/efficient_attention.py), on projected
+/// shared-QK rows. LSHSelfAttention, PureLSHSelfAttention and the LSH branch of MixedLSHSelfAttention differ
+/// only in the maps around it. qk [n, n_heads * d_k], v and y [n, n_heads * d_v].
 class LshAttention {
  public:
   LshAttention() = default;

@@ -34,7 +34,7 @@ struct PositionConfig {
   std::vector<std::uint32_t> dims;   ///< axial
 };
 
-/// A linear map that may be a sparse replacement of a dense one (terraformer reference, section 4).
+/// A linear map that may be a sparse replacement of a dense one (trax/layers/research/sparsity.py).
 struct ProjectionConfig {
   enum class Kind { kDense, kMult, kMultModular, kConv, kLocal, kLowRank };
   Kind kind = Kind::kDense;
@@ -180,9 +180,9 @@ struct StackStep {
   std::uint32_t d_ff;     ///< kBlock
 };
 
-/// The steps of the decoder (or of the encoder) in order; terraformer reference, section 8. A forgetting
-/// layer follows every `forget_every` steps while more than forget_every + 1 remain; a concatenation counts
-/// as a step.
+/// The steps of the decoder (or of the encoder) in order, as in trax/models/research/terraformer.py. A
+/// forgetting layer follows every `forget_every` steps while more than forget_every + 1 remain; a
+/// concatenation counts as a step.
 std::vector<StackStep> stack_steps(const ModelConfig& config, const StackConfig& stack);
 
 /// Width of a stack's embedding: d_model, or half of it with `half_before_layer`.

@@ -15,8 +15,7 @@ namespace terrace {
 ///
 /// The number with the most tokens per second wins; 0, plain decoding, if drafting does not pay. Then a short
 /// draft is tried again, later and later, because texts change. Which number it is changes no token, only
-/// when they come. Source: Leviathan et al. 2023, sec. 3.3, with a measured cost per pass (elastic
-/// reference, 6.3).
+/// when they come. Source: Leviathan et al. 2023, sec. 3.3, with a measured cost per pass.
 class DraftLength {
  public:
   explicit DraftLength(std::size_t most) noexcept : most_(most) {}

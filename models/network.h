@@ -13,8 +13,8 @@
 
 namespace terrace {
 
-/// The layers of a model of any family, joined as in reference section 9. Holds views of the weights and no
-/// state.
+/// The layers of a model of any family, joined as Trax's function of the same name joins them
+/// (docs/architecture.md, "Names"). Holds views of the weights and no state.
 class Network {
  public:
   /// Builds every layer; throws Error{kBadFile} for tensors that do not fit `config`.

@@ -64,7 +64,7 @@ struct TokenProbability {
 ///
 /// Logits that are NaN or -inf are never drawn; +inf counts as the largest finite float.
 /// Holds 36 bytes per vocabulary entry and allocates nothing after construction (a copy: after its first
-/// use). Not thread-safe; copies are independent. Source: elastic reference, section 8.
+/// use). Not thread-safe; copies are independent.
 class Sampler {
  public:
   /// Throws Error{kBadArgument} for values outside the ranges above or a step that occurs twice.

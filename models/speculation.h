@@ -25,8 +25,8 @@ struct SpeculationStats {
 /// to the first one that the sampler does not draw are kept. Every token is drawn from the full width's
 /// logits, which are the bits of plain decoding, with the random number of its position: so the text is that
 /// of plain decoding, whatever the draft. What is gained is that weights are read once per pass.
-/// Source: Leviathan et al. 2023, with the sampler's own draw for the acceptance test (elastic reference,
-/// 6.1, "position-keyed"). Allocates nothing after construction.
+/// Source: Leviathan et al. 2023, with the sampler's own draw in place of the acceptance test. Allocates
+/// nothing after construction.
 class Speculation {
  public:
   struct Options {

@@ -20,8 +20,8 @@ std::uint64_t stored_bytes(const PlannedTensor& tensor, DType dtype) noexcept;
 /// Bytes of the elements that one token reads.
 std::uint64_t touched_bytes(const PlannedTensor& tensor, DType dtype) noexcept;
 
-/// What one decoded token costs, batch 1, K/V cache not counted (terraformer reference, section 15.2):
-/// encoder layers and the cached keys and values of cross attention cost nothing, tables one row.
+/// What one decoded token costs, batch 1, K/V cache not counted: encoder layers and the cached keys and
+/// values of cross attention cost nothing, tables one row.
 struct TokenCost {
   std::uint64_t parameters = 0;
   std::uint64_t touched = 0;  ///< elements

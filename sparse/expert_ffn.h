@@ -33,7 +33,7 @@ struct ExpertWeights {
 ///
 /// An offset is minus what an expert would have added on average where it is not chosen; the bias holds the
 /// sum of these averages. With all experts this is the dense layer, and the router is not asked. Sources:
-/// reference 5.3; Fedus et al. 2021 for Switch; Zhang et al. 2022, "MoEfication", sec. 3. Any cut into calls
+/// those classes; Fedus et al. 2021 for Switch; Zhang et al. 2022, "MoEfication", sec. 3. Any cut into calls
 /// and any number of threads gives the same bits. Cost per token: E*d + up to M*U*d weights per expert; w2
 /// rows of zero activations are not read. A pass of several tokens reads the weights of an expert once.
 class ExpertFfn {

@@ -17,7 +17,7 @@ namespace terrace {
 ///
 ///   y[s*M + m] = bias[s*M + m] + sum_i x[i] gate[s, i] proj[m, i]
 ///
-/// Source: Jaszczur et al. 2021, sec. 3.2; Trax `FactoredDense` (reference 4.1).
+/// Source: Jaszczur et al. 2021, sec. 3.2; Trax `FactoredDense`.
 /// Cost per call: every weight once, S*d_in + M*d_in; multiply-adds S*M*d_in per row, as many as a dense
 /// layer has. So the layer is bound by arithmetic: the gated rows are cut into column panels and each panel
 /// of `proj` meets all of them while it is in cache. Reduction order: within a panel of kPanel columns the

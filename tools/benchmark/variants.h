@@ -26,8 +26,8 @@ enum class Table1Rule {
 
 /// The rows of Table 1 of "Sparse is Enough in Scaling Transformers": dense, +FF, +QKV, +FF+QKV and
 /// +FF+QKV+output. Each takes the named layers from the sparse preset and the rest from its dense twin. With
-/// kPreset, which is what Trax's own timing script does (reference 15.1), the last row is the sparse preset
-/// itself. Throws UsageError for a preset without a sparse variant.
+/// kPreset, which is what Trax's own timing script does (trax/supervised/decoding_timing_test.py), the last
+/// row is the sparse preset itself. Throws UsageError for a preset without a sparse variant.
 std::vector<PlannedModel> table1_models(const Preset& preset, Table1Rule rule);
 
 /// One hyper-parameter of a preset's sparse layers, or of its dense ones cut into experts, and the values to
