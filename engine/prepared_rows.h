@@ -88,8 +88,8 @@ class PreparedRows {
   /// than a phase, after which the lines of the packs would have to travel to the other threads.
   PreparedRows packed_into(const DenseKernels& kernels, Packs packs, std::byte* to) const noexcept;
 
-  /// Rows [begin, begin + n). They stay packed if begin is the first row of a pack and they are whole packs or
-  /// all rows up to the end. Rows packed as Packs::kSplit may be cut nowhere else.
+  /// Rows [begin, begin + n). They stay packed if begin is the first row of a pack and they are whole packs
+  /// or all rows up to the end. Rows packed as Packs::kSplit may be cut nowhere else.
   PreparedRows slice(std::size_t begin, std::size_t n) const noexcept;
   /// Rows indices[0], indices[1], ... of these, which need not be packed; the result is not.
   PreparedRows gathered(Exec& exec, std::span<const std::uint32_t> indices) const;

@@ -49,8 +49,8 @@ class WeightWriter {
   /// write.
   void write(std::string_view name, std::span<const std::byte> bytes);
 
-  /// Writes the header and gives the file its name. Throws Error{kBadArgument} when a tensor is incomplete, or
-  /// Error{kIo}; the target is then unchanged.
+  /// Writes the header and gives the file its name. Throws Error{kBadArgument} when a tensor is incomplete,
+  /// or Error{kIo}; the target is then unchanged.
   void commit();
 
   /// Size of the whole file.

@@ -36,7 +36,7 @@ class LocallyConvDense {
   std::size_t n_units() const noexcept { return weight_.rows; }
   const WeightView& weight() const noexcept { return weight_; }
   const DenseKernels& kernels() const noexcept { return *kernels_; }
-  /// Of the windows.
+  /// How the windows are packed.
   Packs packs() const noexcept { return module_packs_for(*kernels_, weight_.dtype, n_modules_); }
   std::size_t bytes_per_token() const noexcept { return weight_.bytes(); }
   /// Floats of state: the rows before the current one.

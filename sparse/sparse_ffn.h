@@ -25,8 +25,8 @@ class SparseFfn {
  public:
   SparseFfn() = default;
   /// units: [2F, d], rows as above; bias [d] or null. `rows_on_demand`: units lie in a mapped file that does
-  /// not fit into memory; rows are asked from the disk when they are picked, many at a time, before the first
-  /// one is waited for. Throws Error{kBadArgument} if the shapes disagree.
+  /// not fit into memory; picked rows are requested from the disk, many at a time, before the first one is
+  /// waited for. Throws Error{kBadArgument} if the shapes disagree.
   SparseFfn(const DenseKernels& kernels, const Controller& controller, const WeightView& units,
             const float* bias, bool multiply_by_controller, bool rows_on_demand = false);
 

@@ -40,7 +40,7 @@ std::uint32_t biased_argmax(const float* z, const float* bias, std::size_t n) no
 
   float top = kLowest;
   for (std::size_t l = 0; l < kWidth; ++l) top = lane_best[l] > top ? lane_best[l] : top;
-  // Without branches: which lane wins is as good as random. All lanes at -inf have index 0.
+  // Without branches: which lane wins is unpredictable. All lanes at -inf have index 0.
   constexpr auto kNone = static_cast<float>(1U << 24);
   float first = kNone;
   for (std::size_t l = 0; l < kWidth; ++l) {

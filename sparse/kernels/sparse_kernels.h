@@ -29,8 +29,8 @@ struct SparseKernels {
                   std::uint32_t* picks) noexcept;
 };
 
-/// The table for an available ISA; kScalar always is. An ISA without kernels of its own here gets the best of
-/// its architecture below it. Throws Error{kUnsupported} otherwise.
+/// The table for an available ISA (kScalar always is); an ISA without kernels of its own here gets the next
+/// weaker one of its architecture. Throws Error{kUnsupported} otherwise.
 const SparseKernels& sparse_kernels(Isa isa);
 
 }  // namespace terrace
