@@ -55,9 +55,9 @@ class LshAttention {
   /// highest priority is taken: those that share a bucket with the query in any round, newest first, then the
   /// other slots, newest first; one softmax over them, the query's own slot only where it is alone. The empty
   /// slot after the query takes part in the selection (it always uses up a place unless the memory is full)
-  /// but has no weight, as in Trax. Cost: O(budget * n_hashes) per head and row, whatever the length. Where
-  /// the state attends to all, the exact attention that this approximates: every remembered slot but the
-  /// query's own, at the cost of as many. Same bits for any split into calls.
+  /// but has no weight, as in Trax. Cost: O(budget * n_hashes) per head and row, whatever the length. With
+  /// attends_all(), the exact attention that this approximates: every remembered slot but the query's own, at
+  /// a cost proportional to their number. Same bits for any split into calls.
   void step(const Exec& exec, LshState& state, ConstRows qk, ConstRows v, Rows y) const;
 
   /// A state for step. Throws Error{kBadConfig} without explicit n_buckets (Trax would derive the count from

@@ -17,7 +17,7 @@ namespace terrace {
 ///   add(exec, x, first)     row t of x has position first + t
 /// and treats each row on its own, so that any split of a sequence gives the same bits. Tables are views: the
 /// model owns their bytes. A position past the end of a table takes its last row, as Trax's clamped slices do
-/// one step at a time.
+/// in steps of one token.
 
 /// x[t] += table[p]; table [max_len, d].
 class LearnedPosition {

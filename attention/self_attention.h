@@ -31,7 +31,7 @@ struct SelfAttentionConfig {
 ///     minus 1e9 if j is padding
 ///   y_i = softmax_j(score) v_j, per head
 ///
-/// q, k [n, n_heads * d_k], v and y [n, n_heads * d_v]. With share_qk, k is not looked at (pass {}).
+/// q, k [n, n_heads * d_k], v and y [n, n_heads * d_v]. With share_qk, k is ignored (pass {}).
 class SelfAttention {
  public:
   SelfAttention() = default;
