@@ -62,7 +62,7 @@ class Block {
   }
   /// Index of the tokens that run the block (StackState::route), or kEveryToken.
   std::size_t route() const noexcept { return route_; }
-  /// Shape of that cache; nullptr without cross attention.
+  /// The cross attention, which knows the shape of its cache; nullptr if there is none.
   const CrossAttentionLayer* cross() const noexcept { return cross_ ? &*cross_ : nullptr; }
 
  private:

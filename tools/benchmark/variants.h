@@ -14,7 +14,7 @@ namespace terrace::tools {
 struct PlannedModel {
   std::string variant;  ///< "sparse", "dense", a row of Table 1, a value of a sweep
   ModelConfig config;
-  std::uint32_t blocks_left_out = 0;  ///< by keep_blocks
+  std::uint32_t blocks_left_out = 0;  ///< cut off by keep_blocks
 };
 
 /// Which sizes the rows of Table 1 have where attention is sparse.
@@ -43,12 +43,12 @@ Sweep parse_sweep(std::string_view text);
 /// "block-size (N of the feed-forward part), ...": for help texts.
 std::string sweep_parameters_help();
 
-/// The dense twin, and the sparse variant (or the cut twin) with each value in turn; everything else stays,
-/// d_ff too. Throws UsageError that names the value and what it must divide.
+/// The dense twin, and the sparse variant (or the cut twin) with each value in turn; everything else stays
+/// the same, even d_ff. Throws UsageError that names the value and what it must divide.
 std::vector<PlannedModel> sweep_models(const Preset& preset, const Sweep& sweep);
 
 /// Cuts every model down to the first `blocks` blocks of its decoder, for presets that do not fit into memory
-/// whole: all layers keep their width. Throws UsageError when one has fewer.
+/// as a whole; all layers keep their width. Throws UsageError when one has fewer.
 void keep_blocks(std::vector<PlannedModel>& models, std::uint32_t blocks);
 
 }  // namespace terrace::tools
