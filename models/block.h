@@ -36,8 +36,8 @@ struct Streams {
 ///               (an encoder's last swap is optional)
 ///   routed      x += r (B(x) - x) for the tokens that a DepthRouter sends through it, where B is the plain
 ///               or parallel form; the others keep x and are absent from the block's caches and time taps
-/// F has its norm inside. Sources: trax/models/research/configurable_transformer.py and terraformer.py; Wang &
-/// Komatsuzaki 2021 for the parallel form; Raposo et al. 2024 for the routed one.
+/// F has its norm inside. Sources: trax/models/research/configurable_transformer.py and terraformer.py;
+/// Wang & Komatsuzaki 2021 for the parallel form; Raposo et al. 2024 for the routed one.
 class Block {
  public:
   Block(const LayerBuilder& build, const std::string& name, const StackConfig& config, std::uint32_t index,
