@@ -13,7 +13,7 @@ namespace terrace {
 ///
 /// Entry e of the list stands for row order[e], whose position is its row number. Queries of chunk u see the
 /// entries of chunks u - before .. u + after modulo the number of chunks, with the additive penalties of
-/// reference section 6.7. Rows from n_real on are padding.
+/// SelfAttention. Rows from n_real on are padding.
 struct ChunkedHead {
   struct RowsOfHead {
     const float* data = nullptr;

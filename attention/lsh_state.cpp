@@ -20,9 +20,8 @@ constexpr std::size_t pages_for(std::size_t n_slots) noexcept {
 }  // namespace
 
 // The part of one head in one page:
-//   float rows[kPageSlots][padded d_k | padded d_v]        key and value side by side: both are read for a
-//   chosen slot
-//   u32   links[kPageSlots][trail[n_hashes][kTrail] | bucket[n_hashes], padded]     one or two cache lines
+//   float rows[kPageSlots][padded d_k | padded d_v]       key beside value: a chosen slot needs both
+//   u32   links[kPageSlots][trail[n_hashes][kTrail] | bucket[n_hashes], padded]   one or two cache lines
 
 LshState::LshState(std::size_t n_heads, std::size_t d_k, std::size_t d_v, std::size_t n_hashes,
                    std::uint32_t n_buckets, std::size_t max_length)

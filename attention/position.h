@@ -13,11 +13,12 @@
 
 namespace terrace {
 
-/// Absolute positional encodings of reference section 3. Every kind offers
+/// Absolute positional encodings of Trax (`PositionalEncoding` and research/position_encodings.py in
+/// trax/layers). Every kind offers
 ///   add(exec, x, first)     row t of x has position first + t
 /// and treats each row on its own, so that any split of a sequence gives the same bits. Tables are views: the
 /// model owns their bytes. A position past the end of a table takes its last row, as Trax's clamped slices do
-/// one step at a time.
+/// in steps of one token.
 
 /// x[t] += table[p]; table [max_len, d].
 class LearnedPosition {

@@ -11,11 +11,10 @@
 
 namespace terrace {
 
-/// Rotary position embedding: pairs of channels of each head are rotated by the angle p * base^(-2j /
-/// d_head).
+/// Rotary position embedding: pair j of the channels of each head is rotated by p * base^(-2j / d_head).
 ///   half-split:   pairs (j, j + d_head/2)       interleaved:  pairs (2j, 2j + 1)
 /// Cosines and sines are computed in double when a position is first used. Needs 4 * d_head bytes per
-/// position. With one head as wide as the model, half-split, it is the encoding of Trax's
+/// position. Half-split with one head as wide as the model, it is the encoding of Trax's
 /// PureLSHSelfAttention. Source: Su et al. 2021.
 class Rotary {
  public:

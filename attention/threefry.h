@@ -7,8 +7,8 @@
 #include <span>
 
 /// The counter-based random generator of JAX (Threefry-2x32, 20 rounds) in its legacy, non-partitionable
-/// layout, which Trax's checkpoints were made with. Used for LSH rotations from imported keys and for the
-/// phases of the `infinite` positional encoding. Source: Salmon et al. 2011; reference section 11.
+/// layout, with which Trax's checkpoints were made. Used for LSH rotations from imported keys and for the
+/// phases of the `infinite` positional encoding. Source: Salmon et al. 2011; jax/_src/prng.py.
 namespace terrace {
 
 using ThreefryKey = std::array<std::uint32_t, 2>;

@@ -7,8 +7,8 @@
 // alone and with each draft; the same texts every time. Counters: tokens per pass of the full width, share of
 // the guesses that were right.
 //
-//   bench_speculation [--threads=N] [--dtype=NAME] [--preset=NAME] [--model=FILE] [--document=FILE] [Google
-//                     Benchmark's flags]
+//   bench_speculation [--threads=N] [--dtype=NAME] [--preset=NAME] [--model=FILE] [--document=FILE]
+//                     [Google Benchmark's flags]
 #include <unistd.h>
 
 #include <array>

@@ -57,8 +57,7 @@ template <std::integral To, std::integral From>
 }
 
 /// The product of all factors (1 for none), or nullopt where the product of the non-zero ones does not fit: a
-/// zero among them must not hide that the others cannot be multiplied, since somebody may multiply just
-/// those.
+/// zero among them must not hide that the others overflow, since somebody may multiply just those.
 [[nodiscard]] constexpr std::optional<std::uint64_t> try_product(
     std::span<const std::uint64_t> factors) noexcept {
   std::optional<std::uint64_t> product = 1;

@@ -11,7 +11,7 @@ namespace terrace {
 inline constexpr std::size_t kCacheLine = 64;
 
 /// Zero-filled anonymous memory, page aligned, reserved at once and given pages by the system on first touch,
-/// so a large reservation costs only what is used. Huge pages are asked for from 2 MiB on.
+/// so a large reservation costs only what is used. From 2 MiB on it asks for huge pages.
 class VirtualBuffer {
  public:
   VirtualBuffer() = default;

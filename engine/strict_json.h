@@ -12,8 +12,8 @@ namespace terrace {
 inline constexpr int kJsonMaxDepth = 32;
 
 /// Parses JSON text that came from a file: valid UTF-8, nothing after the value, no key twice in one object,
-/// at most kJsonMaxDepth levels. Throws Error{code} starting with `what`, with the byte at which the text
-/// went wrong.
+/// at most kJsonMaxDepth levels. Throws Error{code} that starts with `what` and gives the offset of the first
+/// wrong byte.
 nlohmann::json parse_strict_json(std::string_view text, std::string_view what,
                                  ErrorCode code = ErrorCode::kBadFile);
 

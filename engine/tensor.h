@@ -15,7 +15,7 @@ enum class DType : std::uint8_t {
 };
 
 inline constexpr std::size_t kQ4Group = 32;    ///< columns that share one q4 scale
-inline constexpr std::size_t kQ4Columns = 64;  ///< q4 rows are a multiple of this long
+inline constexpr std::size_t kQ4Columns = 64;  ///< the length of a q4 row is a multiple of this
 
 /// Reduction order of q4 dot products (dense_scalar.cpp): group g is added to sum g mod kQ4Sums; the sums are
 /// added up every kQ4Span columns.
@@ -41,7 +41,7 @@ constexpr const char* dtype_name(DType dtype) noexcept {
   return "?";
 }
 
-/// Whether weights of `dtype` meet quantised activations.
+/// Whether weights of `dtype` are multiplied by quantised activations.
 constexpr bool is_quantized(DType dtype) noexcept { return dtype == DType::kQ8 || dtype == DType::kQ4; }
 
 /// Bytes that `n` columns of one row take, scales not counted.
@@ -65,8 +65,8 @@ constexpr std::size_t row_scale_bytes(DType dtype, std::size_t n) noexcept {
 }
 
 /// A read-only weight matrix of any dtype: `rows` rows of `cols` elements, rows back to back. Does not own.
-/// `cols` is the length of a row in use; `row_stride` the length of a stored row (elements), so that a
-/// nested width can look at a prefix of every row.
+/// `cols` is the length of a row in use, `row_stride` that of a stored row (elements), so that a nested width
+/// can look at a prefix of every row.
 struct WeightView {
   const void* data = nullptr;
   const void* scale = nullptr;  ///< q8: float[rows]; q4: bf16[rows][row_stride / 32]; else null

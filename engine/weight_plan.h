@@ -40,9 +40,9 @@ std::optional<DType> weight_dtype(const TensorInfo& tensor) noexcept;
 std::vector<std::uint64_t> weight_shape(const TensorInfo& tensor);
 
 /// Where everything in a model file lies, checked against all rules of docs/model-file.md: offsets without
-/// hole or overlap up to the last byte, shape x type = bytes in exact arithmetic, alignment, paddings, a
-/// scale of the right shape for every quantised weight, format version, checksums well-formed. Reader and
-/// writer share it, so a file that was written can be read.
+/// gap or overlap up to the last byte, shape x type = bytes in exact arithmetic, alignment, paddings, a scale
+/// of the right shape for every quantised weight, format version, well-formed checksums. Reader and writer
+/// share it, so a file that was written can be read.
 class WeightPlan {
  public:
   /// Checks `header` for a file of `file_bytes` bytes whose data begin at byte `data_begin`. Allocates in

@@ -60,8 +60,7 @@ class PlanBuilder {
   }
 
  private:
-  // --- single tensors
-  // ---------------------------------------------------------------------------------------------
+  // --- single tensors --------------------------------------------------------------------------------------
 
   void add(std::string name, Shape shape, LayerKind kind, bool is_weight, std::uint64_t touched,
            std::uint64_t uses, InitialValue initial) {
@@ -114,8 +113,7 @@ class PlanBuilder {
     if (!is_rms_) bias(name + ".bias", {d}, LayerKind::kNorm);
   }
 
-  // --- linear maps
-  // ------------------------------------------------------------------------------------------------
+  // --- linear maps -----------------------------------------------------------------------------------------
 
   enum class Bias { kNever, kUnlessRms, kAlways };
 
@@ -165,8 +163,7 @@ class PlanBuilder {
     }
   }
 
-  // --- attention
-  // --------------------------------------------------------------------------------------------------
+  // --- attention -------------------------------------------------------------------------------------------
 
   void attention(const std::string& name, const AttentionConfig& a, std::uint64_t d, float gain) {
     using Kind = AttentionConfig::Kind;
@@ -267,8 +264,7 @@ class PlanBuilder {
     if (c.has_output) part(name + ".out", c.out_modules, gain);
   }
 
-  // --- feed-forward
-  // -----------------------------------------------------------------------------------------------
+  // --- feed-forward ----------------------------------------------------------------------------------------
 
   /// Units [F, 2, d]: the w1 row and the w2 row of each, of which `active` units are read.
   void units(const std::string& name, std::uint64_t d, std::uint64_t d_ff, std::uint64_t active, float gain) {
@@ -338,8 +334,7 @@ class PlanBuilder {
     dense(name + ".out", s.width, d, LayerKind::kSru, gain, Bias::kAlways);
   }
 
-  // --- stacks
-  // -----------------------------------------------------------------------------------------------------
+  // --- stacks ----------------------------------------------------------------------------------------------
 
   void position(const std::string& name, const PositionConfig& p, std::uint64_t d) {
     using Kind = PositionConfig::Kind;

@@ -53,9 +53,9 @@ struct PlannedTensor {
   std::uint64_t columns() const noexcept { return shape.empty() ? 1 : shape.back(); }
 };
 
-/// All tensors of a model, in the order in which a file stores them: encoder, then decoder, as a token walks
-/// through. Models with rms_norm have no biases (as LLaMA and its kin), all others have the ones that Trax
-/// has. Throws Error{kBadConfig} for a configuration that describes no model.
+/// All tensors of a model, in the order in which a file stores them: encoder, then decoder, in the order of a
+/// forward pass. Models with rms_norm have no biases (as LLaMA and its kin), all others have those of Trax.
+/// Throws Error{kBadConfig} for a configuration that describes no model.
 std::vector<PlannedTensor> tensor_plan(const ModelConfig& config);
 
 }  // namespace terrace

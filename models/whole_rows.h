@@ -11,7 +11,7 @@
 
 namespace terrace {
 
-/// Rows of a whole sequence, for layers that must see all of it at once; memory of their own, not workspace.
+/// Rows of a whole sequence, for layers that must see all of it at once; owns its memory (not workspace).
 class WholeRows {
  public:
   WholeRows(std::size_t n, std::size_t width, const char* what)

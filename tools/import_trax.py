@@ -3,7 +3,7 @@
 """Turns a Trax checkpoint into a model file (docs/import.md).
 
     python3 tools/import_trax.py --config config.gin --weights model.pkl.gz --vocab en_16k.subword --reserved-ids 100 \\
-        --out terraformer.model
+        --out terraformer.terrace
 """
 
 import argparse

@@ -13,7 +13,8 @@ namespace terrace {
 namespace {
 
 /// q4: a group is half a tile wide. Its sums are stored, become floats, are scaled and added. Tiles, stores
-/// and vectors overlap because each works on another group: a store waits for its tile, a load for its store.
+/// and vectors each work on a different group, so they overlap: a store waits for its tile, a load for its
+/// store.
 struct PackedQ4 : PackedQ4Avx512 {
   using F = Avx512Common::F;
   static constexpr std::size_t kGroupBytes = kQ4Group * kPackRows;  // of a pack

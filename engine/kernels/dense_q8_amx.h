@@ -22,8 +22,8 @@ inline void pack_q8(const QuantizedRow* x, std::size_t n, std::size_t d, std::by
   pack_rows(x, n, d, 0, pack);
 }
 
-/// Sums of 32 weight rows (`two_rows`) or 16 with 32 activation rows (`two_packs`) or 16. `ahead`: the rows
-/// after these are asked for, as many bytes a step as a step reads.
+/// Sums of 32 weight rows (`two_rows`) or 16 with 32 activation rows (`two_packs`) or 16. `ahead`: the
+/// following rows are prefetched, as many bytes per step as a step reads.
 template <bool two_rows, bool two_packs>
 void multiply(const std::int8_t* w, std::size_t row_stride, const std::byte* pack, std::size_t d, bool ahead,
               TileSums (&sums)[2][2]) noexcept {
@@ -61,8 +61,8 @@ void multiply(const std::int8_t* w, std::size_t row_stride, const std::byte* pac
   if constexpr (two_rows && two_packs) _tile_stored(3, &sums[1][1], kTileRowBytes);
 }
 
-/// Weights of 32 rows over a panel of columns, tile by tile. In the matrix rows lie a power of two apart, as
-/// often as not, and push each other out of L1.
+/// Weights of 32 rows over a panel of columns, tile by tile. In the matrix, rows often lie a power of two
+/// apart and evict each other from L1.
 struct alignas(64) WeightPanel {
   static constexpr std::size_t kSteps = 8;  // 16 KB, a third of L1: as much of packs passes, and sums
   std::int8_t tile[kSteps][2][kTileRows][kTileRowBytes];
@@ -115,13 +115,13 @@ void multiply_panel(const WeightPanel& panel, std::size_t n_steps, const std::by
 
 constexpr std::int32_t kNoOffset[kTileRows] = {};
 
-/// With more bytes of packs than this, which leave little of an L2 cache to weights, copying these saves more
-/// than it costs.
+/// With more bytes of packs than this, which leave little of an L2 cache to the weights, copying the weights
+/// saves more than it costs.
 constexpr std::size_t kManyPackBytes = std::size_t{256} * 1024;
 
 /// Many activation rows: 32 weight rows and a panel of columns stay in L1 while all packs pass. A block of
-/// outputs is stored bit by bit between the steps of the one after it, because storing takes as long as some
-/// of them.
+/// outputs is stored tile by tile between the steps of the next one, because storing takes as long as some of
+/// those steps.
 class PanelProduct {
  public:
   static constexpr std::size_t kPair = 2 * kTileRows;

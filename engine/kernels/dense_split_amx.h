@@ -36,7 +36,7 @@ struct SplitColumns {
   }
 
  private:
-  /// x - high; 0 where that is no number, as for an infinite x (a NaN is in the high part already).
+  /// x - high; 0 where that is NaN, as for an infinite x (a NaN of x is in the high part already).
   static __m512 rest(__m512 x, __m256i high) noexcept {
     const __m512 widened = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(high), 16));
     const __m512 difference = _mm512_sub_ps(x, widened);
@@ -111,8 +111,8 @@ struct alignas(64) SplitSums {
   }
 };
 
-/// Sums of 32 weight rows (`two_rows`) or 16 with two packs (`two_packs`) or one. `ahead`: where there is
-/// one, lines of the rows after these are asked for, as many bytes a step as a step reads.
+/// Sums of 32 weight rows (`two_rows`) or 16 with two packs (`two_packs`) or one. `ahead`: the following rows
+/// are prefetched, as many bytes per step as a step reads.
 template <bool two_rows, bool two_packs>
 inline void multiply_split(const SplitWeights& w, std::size_t row, const std::byte* pack, bool ahead,
                            SplitSums (&sums)[2][2]) noexcept {
@@ -146,8 +146,9 @@ inline void multiply_split(const SplitWeights& w, std::size_t row, const std::by
   if constexpr (two_rows && two_packs) _tile_stored(3, &sums[1][1], kTileRowBytes);
 }
 
-/// Bytes between what a step of one activation row reads and what it asks for. A burst of requests before the
-/// products would not overlap with them (lm1b-24L bf16, one thread: a token is 10 % faster this way).
+/// How far a step of one activation row prefetches ahead of what it reads, in bytes. A burst of requests
+/// before the products would not overlap with them (lm1b-24L bf16, one thread: a token is 10 % faster this
+/// way).
 constexpr std::size_t kAhead = 8192;
 
 /// One activation row: four tiles of weights at a time, each with the same narrow tile of activations.

@@ -19,14 +19,15 @@ struct alignas(64) TileSums {
   std::int32_t sum[kTileRows][kTileRows];
 };
 
-/// What is written at p before is there after, and what is written after was not before: GCC's intrinsics
-/// that load tiles do not say what memory they read, so the compiler could leave stores out or move them.
+/// Stores at p before this call are done after it, and later ones do not move before it: GCC's intrinsics
+/// that load tiles do not say what memory they read, so the compiler could drop or move stores.
 inline void settle(const void* p) noexcept { asm volatile("" : : "r"(p) : "memory"); }
 
-/// The tile registers of this thread while it lives: eight tiles of 16 rows of 64 bytes. About 80 ns.
+/// While alive, holds the tile registers of this thread: eight tiles of 16 rows of 64 bytes. About 80 ns.
 class TileRegisters {
  public:
-  /// Tiles in `narrow`, a bit each, have rows of only `narrow_bytes`, those in `low` only `low_rows` rows.
+  /// Tiles in `narrow`, one bit each, have rows of only `narrow_bytes` bytes, those in `low` only `low_rows`
+  /// rows.
   explicit TileRegisters(unsigned narrow = 0, std::size_t narrow_bytes = kTileRowBytes, unsigned low = 0,
                          std::size_t low_rows = kTileRows) noexcept {
     struct alignas(64) Configuration {
@@ -54,7 +55,7 @@ class TileRegisters {
 /// one where there are no more; a tile of sums is a `Sums` and holds kTileRows weight rows and kTokens
 /// activation rows.
 ///   multiply(two_rows, two_packs, row, token, ahead, sums)   sums of a block; the first two are constants.
-///                                   `ahead`: there are rows after these, which nobody has asked for yet
+///                                   `ahead`: rows follow these that nobody has prefetched yet
 ///   store(sums, row, token)         outputs of one tile
 /// A block is stored while the tiles of the one after are multiplied, because storing waits for its tiles.
 template <class Sums, std::size_t kTokens, class Multiply, class Store>
@@ -91,7 +92,7 @@ inline void for_tile_blocks(std::size_t n_rows, std::size_t n_tokens, Multiply m
   store_block(before, sums[1 - turn]);
 }
 
-/// A tile that cannot be loaded where it lies because a part of it is not there.
+/// A tile that cannot be loaded in place because a part of it does not exist.
 struct alignas(64) PartialTile {
   /// n_rows rows, row_bytes bytes of each; zeros elsewhere.
   void fill(const void* from, std::size_t stride, std::size_t n_rows, std::size_t row_bytes) noexcept {

@@ -9,7 +9,7 @@
 namespace terrace::tools {
 
 /// Accepts a number from `least` to `most`, both included, and so no NaN, which CLI::Range lets through. Adds
-/// nothing to the help text: where a range matters to people, the description says it.
+/// nothing to the help text: where a range matters to users, the description gives it.
 template <class T>
 CLI::Validator between(T least, T most) {
   return {[least, most](const std::string& text) {

@@ -15,8 +15,7 @@ namespace terrace::tools {
 /// a status.
 using Action = std::function<void()>;
 
-/// A command line that cannot be meant: exit status 2. The message names the flag, what was expected and what
-/// was found.
+/// A wrong command line: exit status 2. The message names the flag, what was expected and what was found.
 class UsageError : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;

@@ -27,11 +27,11 @@ inline DType parse_dtype(const std::string& name) {
 /// --dtype and --kind: how the weights of a file that is made are stored.
 struct DTypeArguments {
   std::string dtype = "f32";
-  std::vector<std::string> kinds;  ///< "KIND=TYPE"; of two for one kind the later one counts
+  std::vector<std::string> kinds;  ///< "KIND=TYPE"; the last one for a kind counts
 
   /// Returns --dtype.
   CLI::Option* add(CLI::App& command);
-  /// Throws UsageError for a kind or a dtype that there is not.
+  /// Throws UsageError for an unknown kind or dtype.
   WeightDTypes weight_dtypes() const;
 };
 

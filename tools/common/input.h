@@ -12,9 +12,9 @@ namespace terrace::tools {
 /// All bytes of a file; "-" is standard input. Throws Error{kIo}.
 std::string read_file(const std::string& path);
 
-/// Whitespace-separated decimal token ids. `where` names the source in messages. Whether an id is in a
-/// vocabulary is for the model to say. Throws Error{kBadFile} with the position and text of the first word
-/// that is no id.
+/// Whitespace-separated decimal token ids. `where` names the source in messages. Whether an id is in the
+/// vocabulary is not checked here. Throws Error{kBadFile} with the position and text of the first word that
+/// is not an id.
 std::vector<TokenId> parse_token_ids(std::string_view text, std::string_view where);
 
 /// Ids of a file ("-" is standard input). Throws Error{kIo, kBadFile}.

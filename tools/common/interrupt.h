@@ -4,7 +4,7 @@
 namespace terrace::tools {
 
 /// While alive, the first SIGINT or SIGTERM only sets a flag that long work polls; the second one ends the
-/// process as usual. The destructor restores what was there.
+/// process as usual. The destructor restores the previous handlers.
 class Interrupt {
  public:
   Interrupt();

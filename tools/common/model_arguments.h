@@ -17,8 +17,8 @@ namespace terrace::tools {
 
 /// --kv-type, checked, with the default of `to`.
 void add_kv_type(CLI::App& command, std::string& to);
-/// The type that --kv-type names; kAutoKvType is no more exact than the weights: f32 or bf16 as they are, q8
-/// where they are quantised.
+/// The type that --kv-type names; kAutoKvType follows the weights: f32 or bf16 as they are, q8 where they are
+/// quantised.
 KvType kv_type_for(const std::string& name, const Model& model);
 inline constexpr const char* kAutoKvType = "auto";
 
@@ -44,7 +44,7 @@ struct ModelArguments {
                        std::size_t document_length = 0) const;
 };
 
-/// What a model is given to read: ids, or rows for an encoder that takes these.
+/// What a model is given to read: ids, or rows for an encoder that takes rows.
 struct Prompt {
   std::string source;  ///< flag or file, for messages
   std::vector<TokenId> ids;
@@ -64,12 +64,12 @@ struct PromptArguments {
   void add(CLI::App& command);
   bool given() const { return text || text_file || token_file || vector_file; }
 
-  /// Text goes through the model's tokenizer. Throws Error{kIo, kBadFile, kUnsupported} and, when there is
-  /// nothing in it, UsageError for -p and Error{kBadFile} for a file.
+  /// Text goes through the model's tokenizer. Throws Error{kIo, kBadFile, kUnsupported} and, when it is
+  /// empty, UsageError for -p and Error{kBadFile} for a file.
   Prompt read(const Model& model) const;
 };
 
-/// More threads than this are a mistake in writing, and what the team accepts.
+/// More threads than this are a typing error; the team accepts no more.
 inline constexpr unsigned kMaxThreads = 1024;
 
 }  // namespace terrace::tools

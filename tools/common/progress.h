@@ -8,7 +8,7 @@
 namespace terrace::tools {
 
 /// A progress bar on stderr: done, total, rate and time left, redrawn at most ten times a second.
-/// Silent when stderr is no terminal.
+/// Silent when stderr is not a terminal.
 class Progress {
  public:
   /// `unit` is what is counted ("tokens", "MB").

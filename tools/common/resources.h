@@ -17,13 +17,13 @@ struct DiskReads {
   }
 };
 
-/// Free bytes for files in `folder`. Throws Error{kIo} when it is no folder.
+/// Free bytes for files in `folder`. Throws Error{kIo} when it is not a folder.
 std::uint64_t free_disk_bytes(const std::string& folder);
 
 /// "12.3 GB", "456 MB".
 std::string format_bytes(std::uint64_t bytes);
 
-/// A new folder inside another, removed with all it holds.
+/// A new folder inside another; the destructor removes it with all its contents.
 class TemporaryFolder {
  public:
   /// Throws Error{kIo}.
