@@ -88,6 +88,7 @@ void LshAttention::step(const Exec& exec, LshState& state, ConstRows qk, ConstRo
   const ProfileZone zone(exec.profile, Zone::kAttention);
   TERRACE_DCHECK(hash_.has_value() && state.length() + qk.n <= state.max_length());
   const Workspace::Scope scope(exec.ws);
+  state.commit_next(qk.n);
   const std::size_t d_k = config_.d_k;
   const std::size_t d_v = config_.d_v;
   const std::size_t first = state.length();

@@ -23,6 +23,8 @@ struct LshBuckets {
   /// The plan Trax derives when n_buckets is None: about 2 * length / chunk_len buckets, two factors above
   /// 128.
   static LshBuckets from_length(std::size_t length, std::size_t chunk_len);
+  /// The most rotation vectors that from_length() asks for at any length up to `max_length`.
+  static std::size_t most_rotations(std::size_t max_length, std::size_t chunk_len);
 };
 
 /// Cross-polytope hash of vectors of one head.

@@ -79,6 +79,10 @@ std::uint32_t LshState::newest(std::size_t head, std::size_t round, std::uint32_
   return newest_[(head * n_hashes_ + round) * n_buckets_ + bucket];
 }
 
+void LshState::commit_next(std::size_t n) const noexcept {
+  for (std::size_t page = pages_for(length_); page < pages_for(length_ + n); ++page) pages_.commit(page);
+}
+
 void LshState::write(std::size_t head, std::size_t slot, const float* key, const float* value,
                      const std::uint32_t* buckets) noexcept {
   std::byte* part = pages_.writable_page(slot / kPageSlots) + head * head_bytes_;

@@ -54,6 +54,8 @@ class LshState {
   const std::uint32_t* trail(std::size_t head, std::size_t slot, std::size_t round) const noexcept;
   /// The newest slot of a bucket, or kNone.
   std::uint32_t newest(std::size_t head, std::size_t round, std::uint32_t bucket) const noexcept;
+  /// Has the system give memory to the next `n` slots. Before they are written; a hint.
+  void commit_next(std::size_t n) const noexcept;
   /// Places key, value and buckets of `head` at `slot` (the next free one) and links it into its lists.
   void write(std::size_t head, std::size_t slot, const float* key, const float* value,
              const std::uint32_t* buckets) noexcept;

@@ -37,6 +37,9 @@ class PageStore {
   /// Only for pages that no fork shares: the one at the last truncate or fork point, and all above it.
   std::byte* writable_page(std::size_t i) noexcept { return pages_[i]; }
 
+  /// Has the system give memory to page `i`, which this store owns, at once. A hint, before its first write.
+  void commit(std::size_t i) const noexcept;
+
   /// A store that shares the first `n_shared` pages; page n_shared is copied if `copy_next`.
   /// Throws Error{kOutOfMemory}.
   PageStore fork(std::size_t n_shared, bool copy_next) const;
@@ -52,7 +55,8 @@ class PageStore {
     std::shared_ptr<Reservation> reservation;
   };
 
-  std::shared_ptr<Reservation> reserve() const;
+  /// Room of its own for the pages from `first` on.
+  std::shared_ptr<Reservation> reserve(std::size_t first) const;
   void point_pages_from(std::size_t first) noexcept;
 
   std::size_t page_bytes_ = 0;

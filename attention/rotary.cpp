@@ -19,14 +19,12 @@ Rotary::Rotary(std::size_t d_head, std::size_t max_positions, double base, bool 
   table_ = GrowingTable(max_positions, d_head, "the angles of rotary positions");
 }
 
-void Rotary::fill(float* table, std::size_t begin, std::size_t end) const noexcept {
+void Rotary::angles_of(std::size_t position, float* to) const noexcept {
   const std::size_t half = d_head_ / 2;
-  for (std::size_t p = begin; p < end; ++p) {
-    for (std::size_t j = 0; j < half; ++j) {
-      const double angle = static_cast<double>(p) * frequency_[j];
-      table[p * d_head_ + j] = static_cast<float>(std::cos(angle));
-      table[p * d_head_ + half + j] = static_cast<float>(std::sin(angle));
-    }
+  for (std::size_t j = 0; j < half; ++j) {
+    const double angle = static_cast<double>(position) * frequency_[j];
+    to[j] = static_cast<float>(std::cos(angle));
+    to[half + j] = static_cast<float>(std::sin(angle));
   }
 }
 
@@ -51,13 +49,23 @@ void Rotary::rotate_row(float* x, std::size_t n_heads, const float* of_position)
 void Rotary::apply(const Exec& exec, Rows x, RowPositions positions) const {
   TERRACE_DCHECK(x.width % d_head_ == 0);
   if (x.n == 0) return;
-  const std::size_t last = positions[x.n - 1];  // they ascend
-  TERRACE_DCHECK(last < max_positions_);
-  const float* const table = table_.first(
-      last + 1, [this](float* rows, std::size_t begin, std::size_t end) { fill(rows, begin, end); });
+  const Workspace::Scope scope(exec.ws);
+  std::size_t n_in_table = x.n;  // positions ascend
+  while (n_in_table > 0 && positions[n_in_table - 1] >= max_positions_) --n_in_table;
+  const float* table = nullptr;
+  if (n_in_table > 0) {
+    table =
+        table_.first(positions[n_in_table - 1] + 1, [this](float* rows, std::size_t begin, std::size_t end) {
+          for (std::size_t p = begin; p < end; ++p) angles_of(p, rows + p * d_head_);
+        });
+  }
+  float* const beyond = exec.ws.take<float>((x.n - n_in_table) * d_head_);
   exec.for_range(x.n, 1, 2 * x.width, [&](std::size_t begin, std::size_t end) {
-    for (std::size_t t = begin; t < end; ++t)
-      rotate_row(x.row(t), x.width / d_head_, table + positions[t] * d_head_);
+    for (std::size_t t = begin; t < end; ++t) {
+      float* const own = t < n_in_table ? nullptr : beyond + (t - n_in_table) * d_head_;
+      if (own) angles_of(positions[t], own);
+      rotate_row(x.row(t), x.width / d_head_, own ? own : table + positions[t] * d_head_);
+    }
   });
 }
 

@@ -25,12 +25,13 @@ class Rotary {
   explicit operator bool() const noexcept { return d_head_ != 0; }
   std::size_t max_positions() const noexcept { return max_positions_; }
 
-  /// Rotates every head of every row in place: x [n, n_heads * d_head], row t at positions[t] <
-  /// max_positions.
+  /// Rotates every head of every row in place: x [n, n_heads * d_head], row t at positions[t]. Angles of
+  /// positions from max_positions on are computed again each time.
   void apply(const Exec& exec, Rows x, RowPositions positions) const;
 
  private:
-  void fill(float* table, std::size_t begin, std::size_t end) const noexcept;
+  /// Cosines, then sines of a position [d_head].
+  void angles_of(std::size_t position, float* to) const noexcept;
   void rotate_row(float* x, std::size_t n_heads, const float* of_position) const noexcept;
 
   std::size_t d_head_ = 0, max_positions_ = 0;

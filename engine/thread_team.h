@@ -71,6 +71,8 @@ class ThreadTeam {
 
   using Call = void (*)(const void* context, std::uint32_t chunk) noexcept;
 
+  void start();
+  void stop();
   void publish_and_wait(Call call, const void* context, std::uint32_t n_chunks) noexcept;
   std::uint32_t work(std::uint32_t epoch) noexcept;
   void serve() noexcept;

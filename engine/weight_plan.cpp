@@ -213,7 +213,8 @@ std::optional<DType> weight_dtype(const TensorInfo& tensor) noexcept {
 
 std::vector<std::uint64_t> weight_shape(const TensorInfo& tensor) {
   std::vector<std::uint64_t> shape = tensor.shape;
-  if (weight_dtype(tensor) == DType::kQ4) shape.back() *= 2;
+  if (weight_dtype(tensor) == DType::kQ4)
+    shape.back() = checked_mul(shape.back(), std::uint64_t{2}, "width of tensor '" + tensor.name + "'");
   return shape;
 }
 

@@ -188,6 +188,11 @@ std::vector<StackStep> stack_steps(const ModelConfig& config, const StackConfig&
 /// Width of a stack's embedding: d_model, or half of it with `half_before_layer`.
 std::uint32_t embedding_width(const ModelConfig& config) noexcept;
 
+/// What fills a sequence up to the length that chunked layers need: tokens.pad, or any id where there is none.
+constexpr std::int32_t padding_id(const ModelConfig& config) noexcept {
+  return config.tokens.pad >= 0 ? config.tokens.pad : 0;
+}
+
 /// Width that the final norm and the output layer see.
 std::uint32_t final_width(const ModelConfig& config);
 

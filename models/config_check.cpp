@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -21,6 +22,7 @@ namespace {
 
 // Bounds that no sensible model exceeds; they keep every product of two sizes far from overflow.
 constexpr std::uint32_t kMaxWidth = 1U << 20;
+constexpr std::uint32_t kMaxHeads = 1U << 15;  // a phase may have a chunk for each
 constexpr std::uint32_t kMaxLayers = 4096;
 constexpr std::uint32_t kMaxVocabulary = 1U << 24;
 constexpr std::uint32_t kMaxContext = 1U << 28;
@@ -162,6 +164,15 @@ void validate_lsh(const AttentionConfig& a, const Checker& check) {
   }
 }
 
+/// Memory of `self` attention, with the lengths that follow from its chunks where none are given.
+void validate_window(const AttentionConfig& a, const Checker& check) {
+  const std::uint64_t memory =
+      a.mem_len ? a.mem_len : std::uint64_t{a.chunk_len} * (1 + std::uint64_t{a.n_chunks_before});
+  const std::uint32_t drop = a.drop_len ? a.drop_len : std::max(1U, a.chunk_len);
+  check.require(memory == 0 || drop <= memory,
+                fmt::format("'drop_len' ({}) must not exceed 'mem_len' ({})", drop, memory));
+}
+
 void validate_attention_keys(const AttentionConfig& a, const Checker& check) {
   using Kind = AttentionConfig::Kind;
   const AttentionConfig defaults;
@@ -172,7 +183,7 @@ void validate_attention_keys(const AttentionConfig& a, const Checker& check) {
           {Kind::kDotProduct, Kind::kFavor});
   belongs("n_kv_heads", a.n_kv_heads != 0, {Kind::kDotProduct});
   belongs("d_value", a.d_value != 0, {Kind::kSelf, Kind::kLsh, Kind::kPureLsh, Kind::kMixedLsh});
-  belongs("use_dconv", a.use_dconv, {Kind::kDotProduct, Kind::kFavor});
+  belongs("use_dconv", a.use_dconv, {Kind::kDotProduct});
   belongs("causal", a.causal, {Kind::kDotProduct, Kind::kMultiplicativeConv, Kind::kFavor});
   belongs("rotary", a.rotary.has_value(), {Kind::kDotProduct, Kind::kPureLsh, Kind::kMixedLsh});
   belongs("n_modules", a.n_modules != 0, {Kind::kMultiplicativeConv, Kind::kPureLsh, Kind::kMixedLsh});
@@ -236,8 +247,10 @@ void validate_attention(const AttentionConfig& a, std::uint32_t d, std::uint32_t
       if (a.chunk_len == 0) {
         check.require(a.n_chunks_before == 0 && a.n_chunks_after == 0, "neighbour chunks need a 'chunk_len'");
       }
+      check.range("chunk_len", a.chunk_len, 0, kMaxContext);
       check.range("mem_len", a.mem_len, 0, kMaxContext);
       check.range("drop_len", a.drop_len, 0, kMaxContext);
+      validate_window(a, check);
       return;
     case Kind::kLsh:
       validate_lsh(a, check);
@@ -246,7 +259,14 @@ void validate_attention(const AttentionConfig& a, std::uint32_t d, std::uint32_t
     case Kind::kMixedLsh:
       validate_lsh(a, check);
       check.range("n_weights", a.n_weights, 2, 3);
-      if (a.sparse_format) check.divides("n_modules", a.n_modules, "n_heads * d_head", n_heads * d_head);
+      if (a.sparse_format) {
+        check.divides("n_modules", a.n_modules, "n_heads * d_head", n_heads * d_head);
+        check.require(
+            a.d_value == 0 || a.d_value == d_head,
+            fmt::format("'d_value' must equal d_head ({}) in the sparse format, whose values are the "
+                        "layer's output; found {}",
+                        d_head, a.d_value));
+      }
       check.require(n_heads * d_head == d, "pure_lsh needs n_heads * d_head = d_model");
       return;
   }
@@ -337,7 +357,14 @@ void validate_stack(const ModelConfig& c, const StackConfig& s, bool is_encoder)
     check.range("mixture_of_depths.predictor_width", s.depths->predictor_width, 0, kMaxWidth);
   }
   validate_position(s.position, embedding_width(c), check);
+  std::optional<std::uint32_t> forgot_after;
   for (const StackStep& step : stack_steps(c, s)) {
+    if (step.kind == StackStep::Kind::kForget) {
+      check.require(forgot_after != step.block,
+                    fmt::format("'forget_every' ({}) puts two forgetting layers after block {}",
+                                s.forget_every, step.block));
+      forgot_after = step.block;
+    }
     if (step.kind != StackStep::Kind::kBlock) continue;
     const AttentionConfig& given = s.attention[step.block % s.attention.size()];
     for (const std::uint32_t size : {given.d_head, given.d_value}) {
@@ -357,7 +384,7 @@ void validate(const ModelConfig& c) {
   const Checker check("");
   check.range("d_model", c.d_model, 1, kMaxWidth);
   check.range("d_ff", c.d_ff, 1, kMaxWidth);
-  check.range("n_heads", c.n_heads, 1, kMaxWidth);
+  check.range("n_heads", c.n_heads, 1, kMaxHeads);
   check.range("vocab_size", c.vocab_size, 1, kMaxVocabulary);
   check.range("max_context", c.max_context, 1, kMaxContext);
   check.require(c.norm.epsilon > 0 && c.norm.epsilon < 1, "'norm.epsilon' must lie between 0 and 1");

@@ -110,10 +110,7 @@ void LshLayer::project(Exec& exec, ConstRows x, RowPositions positions, const Re
 }
 
 void LshLayer::forward(StepContext& context, ConstRows x, Rows y) const {
-  TERRACE_CHECK(
-      !core_.config().n_buckets.empty(), kUnsupported,
-      "this model's LSH attention has no explicit n_buckets, so it has no token-by-token form; it can only "
-      "be evaluated over whole sequences");
+  TERRACE_DCHECK(!core_.config().n_buckets.empty());  // a session of such a model is refused
   Exec& exec = context.exec;
   const Workspace::Scope scope(exec.ws);
   const Rows qk = take_rows(exec, x.n, d_qk_);

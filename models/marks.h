@@ -48,6 +48,9 @@ class Marks {
     n_ = position < first_ ? 0 : std::min(n_, position - first_ + 1);
   }
 
+  /// Forgets all marks.
+  void clear() noexcept { first_ = n_ = 0; }
+
   /// Memory in use.
   std::size_t bytes() const noexcept {
     return most_used_ * (recurrent_floats_ + hidden_floats_) * sizeof(float);

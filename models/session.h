@@ -42,7 +42,8 @@ class Session {
  public:
   struct Options {
     std::size_t max_context = 0;    ///< tokens; 0 = the model's max_context
-    KvType kv_type = KvType::kF32;  ///< how K and V are stored
+    /// How K and V are stored; LSH attention keeps f32, because it gathers rows.
+    KvType kv_type = KvType::kF32;
     /// Longest document that encode() accepts; 0 = the model's max_context. Never more than the encoder has
     /// positions.
     std::size_t max_encoder_tokens = 0;
@@ -68,8 +69,9 @@ class Session {
   /// Encoder-decoder models: runs the encoder over the document, once, before the first token, and its rows
   /// through the decoder (Terraformer) or through the maps of cross attention. A document is token ids, of
   /// which padding at the end is dropped, or rows for an encoder with `d_input`. It replaces an earlier
-  /// document and empties the context. Throws Error{kBadToken, kBadArgument, kContextFull} before any change;
-  /// Error{kCancelled}, soon after `progress` returned false, leaves the session empty.
+  /// document and empties the context. Throws Error{kBadToken, kBadArgument, kContextFull, kBadConfig} before
+  /// any change, Error{kCancelled} soon after `progress` returned false: while the encoder runs the session
+  /// stays as it was, afterwards it is empty.
   void encode(const EncoderInput& document, const Progress& progress = {});
   /// Where the time of the last encode() went.
   DocumentTimes document_times() const noexcept;
@@ -100,7 +102,8 @@ class Session {
   std::span<const float> logits() const;
 
   /// Keeps the thread team together while alive: hold one around a loop of decode() calls (re-opening a team
-  /// costs tens of microseconds).
+  /// costs tens of microseconds). Meanwhile the calling thread flushes denormals to zero, and regions must end
+  /// in the reverse order of their beginnings.
   [[nodiscard]] ThreadTeam::Region hold();
 
   std::size_t position() const noexcept;             ///< tokens in the context
@@ -116,11 +119,14 @@ class Session {
 
   /// An independent copy. Full pages of K/V are shared until one side rewinds into them.
   Session fork() const;
+  /// The same on a Runtime of its own, so that both can run at the same time on threads of the caller.
+  Session fork(Runtime& runtime) const;
 
   /// Writes all state to a file that a session of the same model can load(); it is written beside the target
   /// and renamed, so an older file survives an error. Throws Error{kIo}.
   void save(const std::string& path) const;
-  /// Replaces the state. Recomputes nothing. Throws Error{kIo, kBadFile, kBadArgument (another model),
+  /// Replaces the state, but not the options: the file does not say whether attention was exact. Recomputes
+  /// nothing. Throws Error{kIo, kBadFile, kBadArgument (another model),
   /// kContextFull}; after an error the session is as before.
   void load(const std::string& path);
   /// How the state in the file keeps keys and values; the session that loads it must do the same. Reads only

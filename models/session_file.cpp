@@ -164,10 +164,12 @@ void Session::load(const std::string& path) {
     checksum.update(body);
     MemorySource end(bytes.subspan(body.size()));
     expect_u64(end, checksum.digest(), "the checksum");
-    auto loaded = impl_->empty_copy();
+    auto loaded = impl_->empty_copy(*impl_->runtime);
     MemorySource source(body);
     loaded->load(source);
     TERRACE_CHECK(source.left() == 0, kBadFile, fmt::format("state: {} bytes too many", source.left()));
+    loaded->profile = impl_->profile;
+    loaded->observer = impl_->observer;
     impl_ = std::move(loaded);
   });
 }

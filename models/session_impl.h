@@ -17,8 +17,8 @@ namespace terrace {
 /// The state behind Session and what its parts (session.cpp, session_file.cpp) share.
 struct Session::Impl {
   Impl(std::shared_ptr<const Model> shared, Runtime& r, const Options& o);
-  /// An empty session of the same model, runtime and options.
-  std::unique_ptr<Impl> empty_copy() const;
+  /// An empty session of the same model and options.
+  std::unique_ptr<Impl> empty_copy(Runtime& r) const;
 
   std::shared_ptr<const Model> model;
   Runtime* runtime;

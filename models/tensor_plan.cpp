@@ -241,11 +241,13 @@ class PlanBuilder {
       dense(name + ".v", d, d_v, kKind, 1, has_bias);
       dense(name + ".out", d_v, d, kKind, gain, has_bias);
     }
-    const LshBuckets buckets = a.n_buckets.empty() ? LshBuckets::from_length(config_.max_context, a.chunk_len)
-                                                   : LshBuckets{a.n_buckets};
+    // Sequences are padded to whole chunks.
+    const std::uint64_t longest =
+        (std::uint64_t{config_.max_context} + a.chunk_len - 1) / a.chunk_len * a.chunk_len;
+    const std::uint64_t n_rotations = a.n_buckets.empty() ? LshBuckets::most_rotations(longest, a.chunk_len)
+                                                          : LshBuckets{a.n_buckets}.n_rotations();
     const std::uint64_t d_head = d_k / config_.n_heads;
-    f32(name + ".rotations", {config_.n_heads, a.n_hashes, buckets.n_rotations(), d_head}, kKind,
-        {0, {kUnitStd}}, 1);
+    f32(name + ".rotations", {config_.n_heads, a.n_hashes, n_rotations, d_head}, kKind, {0, {kUnitStd}}, 1);
   }
 
   void cross_attention(const std::string& name, const CrossAttentionConfig& c, std::uint64_t d, float gain) {
