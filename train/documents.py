@@ -52,7 +52,7 @@ def unwrap(text):
 
 
 def read_text(path):
-    """Contents of a UTF-8 file, decompressed when it ends in .xz. Errors: missing, damaged, binary, not UTF-8, empty."""
+    """Contents of a UTF-8 file, decompressed when it ends in .xz. Errors: absent, damaged, binary, not UTF-8, empty."""
     return "".join(_blocks(path))
 
 
