@@ -31,8 +31,8 @@ def save_checkpoint(path, config, model, optimizers, progress):
 
 
 class _PatientFile:
-    """A file whose write never raises: torch.save would end the process, for it writes again while it unwinds. `error` is
-    what went wrong. In a thread of its own it meets no Ctrl-C either."""
+    """A file whose write never raises: torch.save would end the process, for it writes again while it unwinds. `error`
+    is what went wrong. Ctrl-C does not reach the thread that writes."""
 
     def __init__(self, out):
         self._out, self.error = out, None

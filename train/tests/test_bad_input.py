@@ -57,7 +57,8 @@ def test_xz_file_that_is_cut_short(tmp_path, name):
 @pytest.mark.parametrize("block", [1, 2, 3, 7, 1000])
 def test_documents_do_not_depend_on_the_blocks_that_are_read(tmp_path, monkeypatch, separator, block):
     path = tmp_path / "text.txt"
-    text = "one\ntwo\r\n\n\n\nthr\u00e9e\r\r\n--\n\U0001f600four--\r\n\r\n \n-- \n\n\nfi\ufeffve" + "\nsix" * 50 + "---\r"
+    text = "one\ntwo\r\n\n\n\nthr\u00e9e\r\r\n--\n\U0001f600four--\r\n\r\n \n-- \n\n\nfi\ufeffve"
+    text += "\nsix" * 50 + "---\r"
     path.write_bytes(b"\xef\xbb\xbf" + text.encode("utf-8"))
     monkeypatch.setattr(documents, "BLOCK", block)
     text = text.replace("\r\n", "\n")
