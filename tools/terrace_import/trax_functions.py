@@ -123,7 +123,7 @@ _HASHES = {
     "predict_drop_len": 256,
 }
 
-# Attention layers: parameters with Trax's defaults. None for `sparsity` means the number of heads.
+# Layers: parameters with Trax's defaults. None for `sparsity` means the number of heads.
 LAYERS = {
     "CausalAttention": {"use_dconv": False},
     "Attention": {},
@@ -167,6 +167,8 @@ LAYERS = {
         "bias": True,
         "rotary_position_emb": False,
     },
+    "SparseFF": {"multiply_by_controller_output": False},
+    "PositionalEncoding": {"d_feature": None},
     "TimeBinPositionalEncoding": {"time_bin_length": None},
     "InfinitePositionalEncoding": {"drift": 0.03, "transform": "any"},
 }
