@@ -153,10 +153,9 @@ def stacked_heads(flat, name, parts, d):
     """Per-head matrices of `parts` and the output matrix; returns (number of heads, {part: width per head})."""
     sizes = {}
     for part in parts:
-        found = flat.axis(2)
-        like = sizes.get("q" if part == "k" else None)
-        index = flat.take(f"{name}.{part}.weight", "n_heads", d, like or found)
-        heads, size = flat.settings.known("n_heads"), like or found
+        size = sizes["q"] if part == "k" else _given_width(flat, name, part, d) or flat.axis(2)
+        index = flat.take(f"{name}.{part}.weight", "n_heads", d, size)
+        heads = flat.settings.known("n_heads")
         sizes[part] = size
         flat.put(
             f"{name}.{part}.weight",
@@ -168,6 +167,15 @@ def stacked_heads(flat, name, parts, d):
     index = flat.take(f"{name}.out.weight", "n_heads", sizes["v"], d)
     flat.put(f"{name}.out.weight", (d, heads * sizes["v"]), index, lambda w: w.reshape(-1, d).T, is_weight=True)
     return heads, sizes
+
+
+def _given_width(flat, name, part, d):
+    """What the gin file gives for the width of a head, where the model passes that on: in decoders of reversible models.
+    None where it gives nothing."""
+    if flat.settings.family not in ("terraformer", "reformer_lm") or not name.startswith("decoder."):
+        return None
+    given = flat.settings.given("d_attention_value" if part == "v" else "d_attention_key")
+    return None if given in (ABSENT, None) else given * d // flat.settings.known("d_model")
 
 
 def head_sizes(flat, sizes, heads, d):

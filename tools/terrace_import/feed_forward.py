@@ -127,6 +127,7 @@ def _experts(flat, name, d, d_ff):
         raise ImportFailure(
             f"{name}: the tensors are those of ff_sparsity_type 'Block' or 'Switch', the setting is {kind!r}"
         )
+    flat.settings.use(f"{kind}SparseFF")
     if experts <= 0 or d_ff % experts:
         raise ImportFailure(f"{name}: {experts} experts do not divide d_ff = {d_ff}")
     index = flat.take(f"{name}.router", d, experts)
