@@ -80,10 +80,8 @@ class Bench {
     const Linear linear(kernels_, w, nullptr);
     linear.forward(exec, input, output);
     require(std::equal(expected.begin(), expected.end(), y->begin()), name);
-    time(name, [=](Exec& e) {
-      (void)x;
-      linear.forward(e, input, output);
-    });
+    // The views live as long as x and y do.
+    time(name, [x, y, linear, input, output](Exec& e) { linear.forward(e, input, output); });
     return {name, w.bytes()};
   }
 
