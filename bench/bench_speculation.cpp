@@ -9,6 +9,8 @@
 //
 //   bench_speculation [--threads=N] [--dtype=NAME] [--preset=NAME] [--model=FILE] [--document=FILE] [Google
 //                     Benchmark's flags]
+#include <benchmark/benchmark.h>
+#include <fmt/core.h>
 #include <unistd.h>
 
 #include <array>
@@ -19,7 +21,9 @@
 #include <optional>
 #include <string>
 
-#include "bench/ratio.h"
+#include "bench/check.h"
+#include "bench/command_line.h"
+#include "bench/comparison.h"
 #include "models/draw_next.h"
 #include "models/init.h"
 #include "models/presets.h"
@@ -32,20 +36,6 @@ constexpr std::size_t kContext = 96;      // before a pass
 constexpr std::size_t kDocument = 1024;   // tokens before a text, at most
 constexpr std::size_t kTextTokens = 128;  // of a text
 constexpr std::size_t kTexts = 8;         // with a seed each
-
-/// Takes `--name=value` out of the command line.
-std::string take_value(int& argc, char** argv, const std::string& name, std::string value) {
-  const std::string flag = "--" + name + "=";
-  for (int i = 1; i < argc; ++i) {
-    const std::string argument = argv[i];
-    if (argument.rfind(flag, 0) != 0) continue;
-    value = argument.substr(flag.size());
-    std::copy(argv + i + 1, argv + argc + 1, argv + i);
-    --argc;
-    break;
-  }
-  return value;
-}
 
 std::shared_ptr<const Model> random_model(const std::string& preset, bool dense, DType dtype) {
   std::string path = std::filesystem::temp_directory_path() / "bench_speculation.XXXXXX";
@@ -204,21 +194,23 @@ std::string content_of(const std::string& path) {
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
-}  // namespace
-}  // namespace terrace::bench
-
-int main(int argc, char** argv) {
-  using namespace terrace;
-  const std::string preset = bench::take_value(argc, argv, "preset", "lm1b-24L");
-  const std::string model = bench::take_value(argc, argv, "model", "models/default/default.terrace");
-  const std::string document = bench::take_value(argc, argv, "document", "examples/document.txt");
-  const bench::LayerBenchOptions options = bench::take_options(argc, argv);
-  Runtime runtime({.n_threads = options.n_threads});
-  bench::Bench bench(runtime);
-  for (const DType dtype : options.dtypes) {
+void run(CommandLine& line) {
+  const std::string preset = line.take("preset", "NAME").value_or("lm1b-24L");
+  const std::string model = line.take("model", "FILE").value_or("models/default/default.terrace");
+  const std::string document = line.take("document", "FILE").value_or("examples/document.txt");
+  Runtime runtime({.n_threads = line.take_threads()});
+  const std::vector<DType> dtypes = line.take_dtypes();
+  start_comparisons(line);
+  Bench bench(runtime);
+  for (const DType dtype : dtypes) {
     bench.add_passes(preset, false, dtype);
     bench.add_passes(preset, true, dtype);
   }
-  bench.add_texts(Model::load(model), bench::content_of(document));
-  return bench::run_comparisons(argc, argv, runtime, bench.comparisons());
+  bench.add_texts(Model::load(model), content_of(document));
+  run_comparisons(runtime, bench.comparisons());
 }
+
+}  // namespace
+}  // namespace terrace::bench
+
+int main(int argc, char** argv) { return terrace::bench::run_program(argc, argv, terrace::bench::run); }
