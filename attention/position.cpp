@@ -5,7 +5,7 @@
 #include <cmath>
 #include <numbers>
 
-#include "attention/threefry.h"
+#include "engine/threefry.h"
 
 namespace terrace {
 namespace {
