@@ -188,6 +188,20 @@ TEST_CASE("Every kind of layer has a name of its own") {
   CHECK(names.size() == kLayerKinds);
 }
 
+TEST_CASE("A width takes a prefix of the units of a decoder's feed-forward layers and of nothing else") {
+  for (const bool dense : {true, false}) {
+    std::set<std::string> sliced;
+    for (const PlannedTensor& tensor : tensor_plan(preset_config("c4-medium", dense))) {
+      const std::string decoder = "decoder.blocks.1.";
+      CHECK(tensor.block.has_value() == tensor.name.starts_with("decoder.blocks."));
+      if (tensor.by_width && tensor.block == 1U) sliced.insert(tensor.name.substr(decoder.size()));
+    }
+    const std::set<std::string> units = {"ff.w1.weight", "ff.w1.bias", "ff.w2.weight"};
+    const std::set<std::string> chosen = {"ff.controller.up", "ff.controller.bias", "ff.units"};
+    CHECK(sliced == (dense ? units : chosen));
+  }
+}
+
 TEST_CASE("Bytes: f32 for what is no weight, q8 for rows that q4 cannot hold, scales counted") {
   const PlannedTensor weight{"w", {3, 128}, LayerKind::kAttention, true, 128, 1, {}};
   CHECK(stored_dtype(weight, DType::kQ4) == DType::kQ4);
