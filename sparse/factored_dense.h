@@ -51,8 +51,6 @@ class FactoredDense {
   /// One token: a thread gates its modules and takes them through the whole projection, without a barrier in
   /// between. The projection is small; the threads after the first find it in a cache that is not far.
   void forward_by_modules(Exec& exec, const GatedRows& gated, Rows y, const UpcomingWeights& upcoming) const;
-  /// Work of a row of the projection for so many gated rows, as Exec::for_range counts it.
-  std::size_t work_per_row(std::size_t n_gated) const noexcept;
   /// Rows [row, row + n_rows) of the projection for gated rows, of which the first is row `first` of the
   /// batch, over the columns of panel p: put where `out` is by the first panel, added by the others. Outputs
   /// of a gated row lie out_stride behind those of the one before.
