@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/kernels/dense_avx512vnni.h"
+
+#include <algorithm>
 #include "engine/kernels/dense_packed_avx512.h"
 
 namespace terrace {
