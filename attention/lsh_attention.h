@@ -4,7 +4,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
-#include <span>
 #include <vector>
 
 #include "attention/kernels/attention_kernels.h"
@@ -77,6 +76,8 @@ class LshAttention {
   std::size_t workspace_bytes(std::size_t max_rows, unsigned n_threads) const noexcept;
 
  private:
+  class WholeSequence;
+
   LshHash make_hash(LshBuckets buckets) const;
 
   const AttentionKernels* kernels_ = nullptr;

@@ -2,7 +2,6 @@
 #include "attention/lsh_hash.h"
 
 #include <algorithm>
-#include <cmath>
 #include <string>
 #include <utility>
 

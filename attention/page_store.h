@@ -32,7 +32,6 @@ class PageStore {
   PageStore& operator=(PageStore&&) noexcept = default;
 
   std::size_t page_bytes() const noexcept { return page_bytes_; }
-  std::size_t n_pages() const noexcept { return pages_.size(); }
   const std::byte* page(std::size_t i) const noexcept { return pages_[i]; }
   /// Only for pages that no fork shares: the one at the last truncate or fork point, and all above it.
   std::byte* writable_page(std::size_t i) noexcept { return pages_[i]; }

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <numbers>
 
-#include "attention/threefry.h"
+#include "engine/threefry.h"
 
 namespace terrace {
 namespace {
@@ -67,10 +67,8 @@ void SinCosPosition::add(const Exec& exec, Rows x, std::size_t first) const noex
 }
 
 void FixedBasePosition::add(const Exec& exec, Rows x, std::size_t first) const noexcept {
-  constexpr std::size_t kBases[] = {11, 13, 14, 15};
-  constexpr std::size_t kDigits = 8;
   const std::size_t width = d_ / kDigits;
-  for_rows(exec, x, first, 4 * d_, [&](float* row, std::size_t position) {
+  for_rows(exec, x, first, kBases.size() * d_, [&](float* row, std::size_t position) {
     const float* weights = digits_;
     for (const std::size_t base : kBases) {
       std::size_t rest = position;

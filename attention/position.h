@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
 #include <cstddef>
-#include <cstdint>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -60,6 +61,9 @@ class SinCosPosition {
 /// least significant; position 0 also adds start [d]. digits [4, 8, d/8]; d is a multiple of 8.
 class FixedBasePosition {
  public:
+  static constexpr std::array<std::size_t, 4> kBases{11, 13, 14, 15};
+  static constexpr std::size_t kDigits = 8;
+
   FixedBasePosition(const float* digits, const float* start, std::size_t d)
       : digits_(digits), start_(start), d_(d) {}
   void add(const Exec& exec, Rows x, std::size_t first) const noexcept;

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "engine/ceil_div.h"
 #include "engine/largest.h"
 #include "engine/memory.h"
 #include "engine/profile.h"
@@ -38,9 +39,9 @@ struct Exec {
   void for_range(std::size_t n, std::size_t align, std::size_t work_per_item, F&& fn) const noexcept {
     const std::size_t grain =
         std::max<std::size_t>(1, kMinWorkPerChunk / std::max<std::size_t>(1, work_per_item));
-    std::size_t per_chunk = std::max(grain, (n + most_chunks() - 1) / most_chunks());
-    per_chunk = (per_chunk + align - 1) / align * align;
-    const auto n_chunks = static_cast<std::uint32_t>((n + per_chunk - 1) / per_chunk);
+    std::size_t per_chunk = std::max(grain, ceil_div(n, most_chunks()));
+    per_chunk = ceil_div(per_chunk, align) * align;
+    const auto n_chunks = static_cast<std::uint32_t>(ceil_div(n, per_chunk));
     team.run(n_chunks, [&](std::uint32_t chunk) {
       const std::size_t begin = chunk * per_chunk;
       fn(begin, std::min(n, begin + per_chunk));

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <span>
 #include <string>
+#include <type_traits>
 #include <utility>
 
 namespace terrace {
@@ -53,6 +54,7 @@ class Workspace {
   /// `n` uninitialised elements, 64-byte aligned. Throws Error{kInternal} when the reservation is exhausted.
   template <class T>
   T* take(std::size_t n) {
+    static_assert(std::is_trivially_destructible_v<T>);  // nobody destroys what lies in it
     return static_cast<T*>(take_bytes(n * sizeof(T)));
   }
   /// Largest number of bytes ever in use; for reports.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -50,6 +51,12 @@ constexpr std::size_t multiply_adds_per_byte(Packs packs) noexcept {
       return 8;
   }
   return 1;
+}
+
+/// Work of a weight row of `d` columns with `n` activation rows, as Exec counts it: the bytes of the row, or
+/// as many as are read in the time of its multiply-adds.
+constexpr std::size_t dot_work(DType dtype, std::size_t d, std::size_t n, Packs packs) noexcept {
+  return std::max(row_bytes(dtype, d) + row_scale_bytes(dtype, d), n * d / multiply_adds_per_byte(packs));
 }
 
 /// Activation rows as the dot kernels of one weight dtype want them: pointers to f32 rows, or quantised rows;
@@ -126,6 +133,10 @@ class PreparedRows {
   std::size_t width_ = 0;
   std::size_t n_packed_ = 0;
 };
+
+inline std::size_t dot_work(const WeightView& w, const PreparedRows& x) noexcept {
+  return dot_work(w.dtype, w.cols, x.size(), x.packed_as());
+}
 
 /// Whether two dtypes want the same preparation (f32 and bf16 do; q8 and q4 do).
 constexpr bool same_preparation(DType a, DType b) noexcept { return is_quantized(a) == is_quantized(b); }

@@ -20,7 +20,7 @@ enum class Zone : std::uint8_t {
   kLogits,
   kOther,  ///< residual additions, state keeping, the caller
 };
-inline constexpr std::size_t kZones = 8;
+inline constexpr std::size_t kZones = static_cast<std::size_t>(Zone::kOther) + 1;
 
 constexpr const char* zone_name(Zone zone) noexcept {
   constexpr std::array<const char*, kZones> kNames{"embedding",    "norms", "projections", "attention",

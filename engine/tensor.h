@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 
 namespace terrace {
 
@@ -15,6 +16,7 @@ enum class DType : std::uint8_t {
 };
 
 inline constexpr std::size_t kQ4Group = 32;    ///< columns that share one q4 scale
+inline constexpr int kQ4Zero = 8;              ///< what a nibble holds for 0
 inline constexpr std::size_t kQ4Columns = 64;  ///< the length of a q4 row is a multiple of this
 
 /// Reduction order of q4 dot products (dense_scalar.cpp): group g is added to sum g mod kQ4Sums; the sums are
@@ -25,6 +27,8 @@ inline constexpr std::size_t kQ4Span = 1024;
 /// Width of all fixed-order reductions, whatever the registers of the CPU hold: one AVX-512 register, two
 /// AVX2 ones, four NEON ones.
 inline constexpr std::size_t kLanes = 16;
+
+inline constexpr DType kDTypes[] = {DType::kF32, DType::kBf16, DType::kQ8, DType::kQ4};
 
 /// Lower-case name as it appears on the command line ("f32", "bf16", "q8", "q4").
 constexpr const char* dtype_name(DType dtype) noexcept {
@@ -40,6 +44,9 @@ constexpr const char* dtype_name(DType dtype) noexcept {
   }
   return "?";
 }
+
+/// The dtype of that name. Throws Error{kBadArgument}.
+DType parse_dtype(std::string_view name);
 
 /// Whether weights of `dtype` are multiplied by quantised activations.
 constexpr bool is_quantized(DType dtype) noexcept { return dtype == DType::kQ8 || dtype == DType::kQ4; }

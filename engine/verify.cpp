@@ -138,7 +138,7 @@ void check_scales(const WeightFile& file, std::uint64_t limit_bytes) {
   std::uint64_t bytes = 0;
   for (const TensorInfo& tensor : file.tensors()) {
     const auto dtype = weight_dtype(tensor);
-    if (dtype != DType::kQ8 && dtype != DType::kQ4) continue;
+    if (!dtype || !is_quantized(*dtype)) continue;
     scales.push_back(&file.get(tensor.name + std::string(kScaleSuffix)));
     bytes += scales.back()->bytes;
   }

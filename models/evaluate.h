@@ -3,7 +3,6 @@
 
 #include <functional>
 #include <span>
-#include <vector>
 
 #include "attention/kv_rows.h"
 #include "engine/runtime.h"

@@ -50,8 +50,10 @@ PositionEncoding build_position(const LayerBuilder& build, const std::string& st
     case Kind::kSinCos:
       return PositionEncoding(SinCosPosition(d));
     case Kind::kFixedBase: {
-      const float* digits = binder.f32(name + ".digits", {4, 8, d / 8});
-      return PositionEncoding(FixedBasePosition(digits, binder.f32(name + ".start", {d}), d));
+      using Fixed = FixedBasePosition;
+      const float* digits =
+          binder.f32(name + ".digits", {Fixed::kBases.size(), Fixed::kDigits, d / Fixed::kDigits});
+      return PositionEncoding(Fixed(digits, binder.f32(name + ".start", {d}), d));
     }
     case Kind::kInfinite:
       return PositionEncoding(

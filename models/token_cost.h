@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <span>
 
@@ -31,8 +30,6 @@ struct TokenCost {
 };
 
 TokenCost token_cost(const PlannedTensor& tensor) noexcept;
-/// The cost of a whole plan, by kind of layer.
-std::array<TokenCost, kLayerKinds> token_cost_by_kind(std::span<const PlannedTensor> plan) noexcept;
 /// The cost of a whole plan.
 TokenCost token_cost(std::span<const PlannedTensor> plan) noexcept;
 

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <string>
-
 #include "engine/linear.h"
 #include "engine/memory.h"
 #include "engine/norm.h"

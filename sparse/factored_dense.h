@@ -51,8 +51,6 @@ class FactoredDense {
   /// One token: a thread gates its modules and takes them through the whole projection, without a barrier in
   /// between. The projection is small; the threads after the first find it in a nearby cache.
   void forward_by_modules(Exec& exec, const GatedRows& gated, Rows y, const UpcomingWeights& upcoming) const;
-  /// Work of a row of the projection for `n_gated` gated rows, as Exec::for_range counts it.
-  std::size_t work_per_row(std::size_t n_gated) const noexcept;
   /// Rows [row, row + n_rows) of the projection for gated rows, of which the first is row `first` of the
   /// batch, over the columns of panel p: written to `out` by the first panel, added by the others. Outputs of
   /// neighbouring gated rows lie out_stride apart.

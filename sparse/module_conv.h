@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstddef>
-#include <span>
 
 #include "engine/exec.h"
 #include "engine/prepared_rows.h"

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "engine/ceil_div.h"
 #include "engine/exec.h"
 #include "engine/kernels/dense_kernels.h"
 #include "engine/tensor.h"
@@ -31,7 +32,7 @@ class UnitSums {
   /// core at the end: so at least eight units per group and at most eight groups.
   static constexpr std::size_t group_of(std::size_t n) noexcept {
     constexpr std::size_t kLeast = 8, kWantedGroups = 8;
-    return std::max(kLeast, (n + kWantedGroups - 1) / kWantedGroups);
+    return std::max(kLeast, ceil_div(n, kWantedGroups));
   }
 
   /// Takes the sums from the workspace, uninitialised.
@@ -63,7 +64,7 @@ class UnitSums {
   template <class Ask, class Activate, class AddUp>
   void run(Exec& exec, std::size_t units_per_step, Ask ask, Activate activate, AddUp add_up) const {
     constexpr std::size_t kLag = 2;
-    const std::size_t steps_per_group = (units_per_group_ + units_per_step - 1) / units_per_step;
+    const std::size_t steps_per_group = ceil_div(units_per_group_, units_per_step);
     exec.team.run(static_cast<std::uint32_t>(n_runs_), [&](std::uint32_t run) {
       const std::size_t begin = run_begin(run), end = run_begin(run + 1);
       const std::size_t n_steps = (end - begin) * steps_per_group;

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "attention/kernels/attend_page_impl.h"
 #include "attention/kernels/attention_kernels.h"
@@ -33,7 +34,7 @@ constexpr std::size_t kQ4RowBytes = kLanes * kQuad;
 template <class S, std::size_t n_rows>
 constexpr std::size_t kQ4Groups = [] {
   std::size_t groups = 4;
-  while (groups > 1 && groups * n_rows * 2 * kParts < S >> S::Q8::kAccumulators) groups /= 2;
+  while (groups > 1 && groups * n_rows * 2 * (kParts<S>) > S::Q8::kAccumulators) groups /= 2;
   return groups;
 }();
 

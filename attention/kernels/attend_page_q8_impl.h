@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "attention/kernels/attend_page_impl.h"
 #include "attention/kernels/attention_kernels.h"
@@ -31,7 +32,7 @@ constexpr std::size_t kQ8GroupBytes = kLanes * kQuad;
 template <class S, std::size_t n_rows>
 constexpr std::size_t kQ8Groups = [] {
   std::size_t groups = 8;
-  while (groups > 1 && groups * n_rows * 2 * kParts < S >> S::Q8::kAccumulators) groups /= 2;
+  while (groups > 1 && groups * n_rows * 2 * (kParts<S>) > S::Q8::kAccumulators) groups /= 2;
   return groups;
 }();
 

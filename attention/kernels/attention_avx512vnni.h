@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
+
 #include "attention/kernels/attention_avx512.h"
 
 // Products of bytes with VNNI: what the tables avx512vnni and avx512amx share.

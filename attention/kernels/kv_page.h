@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
 
 #include "engine/tensor.h"
 
@@ -85,8 +84,6 @@ constexpr std::size_t q8_value_index(std::size_t slot, std::size_t d, std::size_
 }
 
 inline constexpr std::size_t kOctet = 2 * kQuad;
-/// What a nibble holds for 0.
-inline constexpr int kQ4Zero = 8;
 /// Four-byte units that hold the nibbles of `d` channels of a key.
 constexpr std::size_t octets(std::size_t d) noexcept { return (d + kOctet - 1) / kOctet; }
 inline constexpr std::size_t kOctetsPerGroup = kQ4Group / kOctet;

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
+#include <cstring>
+
 #include "engine/kernels/dense_impl.h"
 #include "engine/kernels/dense_packed_q4.h"
 #include "engine/kernels/four_floats_x86.h"

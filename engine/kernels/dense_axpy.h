@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "engine/dtype.h"
 #include "engine/kernels/lanes.h"

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
+#include <cstring>
 
 #include "engine/kernels/dense_blocks.h"
 #include "engine/kernels/lanes.h"

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -64,8 +63,8 @@ inline void store_scaled(const __m512i* sums, const std::int32_t* offset, const 
 
 /// A pack of n int8 rows: four neighbouring columns of the sixteen rows are 64 bytes. `flip` is 0x80 where
 /// the kernel wants them unsigned, x + 128, else 0.
-inline void pack_rows(const QuantizedRow* x, std::size_t n, std::size_t d, int flip,
-                      std::byte* pack) noexcept {
+template <int flip>
+void pack_rows(const QuantizedRow* x, std::size_t n, std::size_t d, std::byte* pack) noexcept {
   const __m512i flips = _mm512_set1_epi8(static_cast<char>(flip));
   const std::int8_t* q[kPackRows];
   for (std::size_t r = 0; r < kPackRows; ++r) q[r] = x[r < n ? r : 0].q;
@@ -90,7 +89,7 @@ inline void pack_rows(const QuantizedRow* x, std::size_t n, std::size_t d, int f
 
 /// A pack for q4 weights.
 inline void pack_q4(const QuantizedRow* x, std::size_t n, std::size_t d, std::byte* pack) noexcept {
-  pack_rows(x, n, d, 0, pack);
+  pack_rows<0>(x, n, d, pack);
   const __m512i ones = _mm512_set1_epi16(1);
   const __m512i minus_eight = _mm512_set1_epi32(-8);
   std::byte* sums = pack + pack_bytes(d);

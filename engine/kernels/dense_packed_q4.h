@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 
 #include "engine/dtype.h"
 #include "engine/kernels/dense_kernels.h"

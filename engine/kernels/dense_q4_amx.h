@@ -51,13 +51,6 @@ struct PackedQ4 : PackedQ4Avx512 {
       _tile_dpbssd(3, 5, 7);
     }
   }
-  template <std::size_t tile>
-  static void store_tile(TileSums& sums) noexcept {
-    if constexpr (tile == 0) _tile_stored(0, &sums, kTileRowBytes);
-    if constexpr (tile == 1) _tile_stored(1, &sums, kTileRowBytes);
-    if constexpr (tile == 2) _tile_stored(2, &sums, kTileRowBytes);
-    if constexpr (tile == 3) _tile_stored(3, &sums, kTileRowBytes);
-  }
 
   void multiply(const UnpackedQ4& rows, std::size_t n_groups, const std::byte* pack, const std::int32_t*,
                 PackTotals& totals) const noexcept {
@@ -95,7 +88,7 @@ struct PackedQ4 : PackedQ4Avx512 {
       if (i < n)
         start<tile>(&rows.w[order[i] / 2][0][order[i] % 2 * kQ4Group], pack + order[i] * kGroupBytes);
       constexpr std::size_t stored = (tile + kInFlight - kStoreAfter) % kInFlight;
-      if (i >= kStoreAfter && i < n + kStoreAfter) store_tile<stored>(sums[stored]);
+      if (i >= kStoreAfter && i < n + kStoreAfter) store_tile<stored>(&sums[stored]);
       settle(&sums);
       if (i >= kAddAfter && i < n + kAddAfter)
         add(i - kAddAfter, sums[(tile + kInFlight - kAddAfter) % kInFlight]);

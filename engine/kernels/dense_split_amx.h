@@ -116,10 +116,8 @@ struct alignas(64) SplitSums {
 template <bool two_rows, bool two_packs>
 inline void multiply_split(const SplitWeights& w, std::size_t row, const std::byte* pack, bool ahead,
                            SplitSums (&sums)[2][2]) noexcept {
-  _tile_zero(0);
-  if constexpr (two_packs) _tile_zero(1);
-  if constexpr (two_rows) _tile_zero(2);
-  if constexpr (two_rows && two_packs) _tile_zero(3);
+  using Block = TileBlock<two_rows, two_packs>;
+  Block::clear();
   PartialTile partial;
   const std::size_t pack_size = split_bytes(w.d, false);
   constexpr std::size_t kRows = two_rows ? 2 * kTileRows : kTileRows;
@@ -135,15 +133,9 @@ inline void multiply_split(const SplitWeights& w, std::size_t row, const std::by
       _tile_loadd(5, second.data, second.stride);
     }
     if constexpr (two_packs) _tile_loadd(7, pack + pack_size, kTileRowBytes);
-    _tile_dpbf16ps(0, 4, 6);
-    if constexpr (two_packs) _tile_dpbf16ps(1, 4, 7);
-    if constexpr (two_rows) _tile_dpbf16ps(2, 5, 6);
-    if constexpr (two_rows && two_packs) _tile_dpbf16ps(3, 5, 7);
+    Block::add_products_bf16();
   }
-  _tile_stored(0, &sums[0][0], kTileRowBytes);
-  if constexpr (two_packs) _tile_stored(1, &sums[0][1], kTileRowBytes);
-  if constexpr (two_rows) _tile_stored(2, &sums[1][0], kTileRowBytes);
-  if constexpr (two_rows && two_packs) _tile_stored(3, &sums[1][1], kTileRowBytes);
+  Block::store(sums);
 }
 
 /// How far a step of one activation row prefetches ahead of what it reads, in bytes. A burst of requests

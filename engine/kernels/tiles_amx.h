@@ -51,6 +51,54 @@ class TileRegisters {
   TileRegisters& operator=(const TileRegisters&) = delete;
 };
 
+/// Stores tile register `tile`, of 0 to 3. The intrinsics take nothing but literals.
+template <std::size_t tile>
+inline void store_tile(void* sums) noexcept {
+  static_assert(tile < 4);
+  if constexpr (tile == 0) _tile_stored(0, sums, kTileRowBytes);
+  if constexpr (tile == 1) _tile_stored(1, sums, kTileRowBytes);
+  if constexpr (tile == 2) _tile_stored(2, sums, kTileRowBytes);
+  if constexpr (tile == 3) _tile_stored(3, sums, kTileRowBytes);
+}
+
+/// Two by two tiles of sums, or one where there are no more: registers 0 to 3 hold the sums [rows][pack],
+/// 4 and 5 the weights of the rows, 6 and 7 the packs.
+template <bool two_rows, bool two_packs>
+struct TileBlock {
+  static void clear() noexcept {
+    _tile_zero(0);
+    if constexpr (two_packs) _tile_zero(1);
+    if constexpr (two_rows) _tile_zero(2);
+    if constexpr (two_rows && two_packs) _tile_zero(3);
+  }
+  template <class Sums>
+  static void load(const Sums (&sums)[2][2]) noexcept {
+    _tile_loadd(0, &sums[0][0], kTileRowBytes);
+    if constexpr (two_packs) _tile_loadd(1, &sums[0][1], kTileRowBytes);
+    if constexpr (two_rows) _tile_loadd(2, &sums[1][0], kTileRowBytes);
+    if constexpr (two_rows && two_packs) _tile_loadd(3, &sums[1][1], kTileRowBytes);
+  }
+  template <class Sums>
+  static void store(Sums (&sums)[2][2]) noexcept {
+    store_tile<0>(&sums[0][0]);
+    if constexpr (two_packs) store_tile<1>(&sums[0][1]);
+    if constexpr (two_rows) store_tile<2>(&sums[1][0]);
+    if constexpr (two_rows && two_packs) store_tile<3>(&sums[1][1]);
+  }
+  static void add_products_q8() noexcept {
+    _tile_dpbssd(0, 4, 6);
+    if constexpr (two_packs) _tile_dpbssd(1, 4, 7);
+    if constexpr (two_rows) _tile_dpbssd(2, 5, 6);
+    if constexpr (two_rows && two_packs) _tile_dpbssd(3, 5, 7);
+  }
+  static void add_products_bf16() noexcept {
+    _tile_dpbf16ps(0, 4, 6);
+    if constexpr (two_packs) _tile_dpbf16ps(1, 4, 7);
+    if constexpr (two_rows) _tile_dpbf16ps(2, 5, 6);
+    if constexpr (two_rows && two_packs) _tile_dpbf16ps(3, 5, 7);
+  }
+};
+
 /// Products of n_rows weight rows with n_tokens activation rows, in blocks of two by two tiles of sums, or
 /// one where there are no more; a tile of sums is a `Sums` and holds kTileRows weight rows and kTokens
 /// activation rows.

@@ -2,6 +2,8 @@
 // Logits of small models against those that Trax's own layer code computed (tests/golden/README.md).
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <vector>
 

@@ -182,18 +182,25 @@ TEST_CASE("Encoder layers and the cached keys and values of cross attention cost
   CHECK(touched == doctest::Approx(385.54).epsilon(0.0001));
 }
 
-TEST_CASE("The sum by kind is the sum of all") {
-  const Plan plan = tensor_plan(preset_config("c4-medium", false));
-  TokenCost sum;
-  for (const TokenCost& cost : token_cost_by_kind(plan)) sum += cost;
-  const TokenCost total = token_cost(plan);
-  CHECK(sum.parameters == total.parameters);
-  CHECK(sum.touched == total.touched);
-  CHECK(sum.multiply_adds == total.multiply_adds);
+TEST_CASE("Every kind of layer has a name of its own") {
   std::set<std::string> names;
   for (std::size_t kind = 0; kind < kLayerKinds; ++kind)
     names.insert(layer_kind_name(static_cast<LayerKind>(kind)));
   CHECK(names.size() == kLayerKinds);
+}
+
+TEST_CASE("A width takes a prefix of the units of a decoder's feed-forward layers and of nothing else") {
+  for (const bool dense : {true, false}) {
+    std::set<std::string> sliced;
+    for (const PlannedTensor& tensor : tensor_plan(preset_config("c4-medium", dense))) {
+      const std::string decoder = "decoder.blocks.1.";
+      CHECK(tensor.block.has_value() == tensor.name.starts_with("decoder.blocks."));
+      if (tensor.by_width && tensor.block == 1U) sliced.insert(tensor.name.substr(decoder.size()));
+    }
+    const std::set<std::string> units = {"ff.w1.weight", "ff.w1.bias", "ff.w2.weight"};
+    const std::set<std::string> chosen = {"ff.controller.up", "ff.controller.bias", "ff.units"};
+    CHECK(sliced == (dense ? units : chosen));
+  }
 }
 
 TEST_CASE("Bytes: f32 for what is no weight, q8 for rows that q4 cannot hold, scales counted") {

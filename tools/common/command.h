@@ -3,7 +3,6 @@
 
 #include <functional>
 #include <stdexcept>
-#include <string>
 
 namespace CLI {  // NOLINT(readability-identifier-naming): the library's
 class App;
