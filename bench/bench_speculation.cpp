@@ -256,7 +256,8 @@ void run(CommandLine& line) {
   if (model || std::filesystem::exists(default_model)) {
     bench.add_texts(Model::load(model.value_or(default_model)), document);
   } else {
-    fmt::print(stderr, "text/... left out: there is no '{}' here; --model=FILE names another\n", default_model);
+    fmt::print(stderr, "text/... left out: there is no '{}' here; --model=FILE names another\n",
+               default_model);
   }
   run_comparisons(runtime, bench.comparisons());
 }
