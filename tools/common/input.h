@@ -9,7 +9,8 @@
 
 namespace terrace::tools {
 
-/// All bytes of a file; "-" is standard input. Throws Error{kIo}.
+/// All bytes of a file; "-" is standard input. Throws Error{kIo}, and Error{kCancelled} soon after a signal
+/// (Interrupt).
 std::string read_file(const std::string& path);
 
 /// Whitespace-separated decimal token ids. `where` names the source in messages. Whether an id is in a

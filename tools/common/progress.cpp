@@ -7,7 +7,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
+
+#include "tools/common/output.h"
 
 namespace terrace::tools {
 namespace {
@@ -39,7 +40,7 @@ Progress::Progress(std::string label, std::uint64_t total, std::string unit)
       visible_(isatty(STDERR_FILENO) == 1) {}
 
 Progress::~Progress() {
-  if (visible_) std::fputs(kClearLine, stderr);
+  if (visible_) write_stderr(kClearLine);
 }
 
 void Progress::update(std::uint64_t done) {
@@ -59,8 +60,7 @@ void Progress::update(std::uint64_t done) {
     line += fmt::format(", {} left", format_duration(static_cast<double>(total_ - done) / rate));
   }
   line.resize(std::min(line.size(), terminal_columns() - 1));  // a wrapped line could not be erased
-  fmt::print(stderr, "{}{}", kClearLine, line);
-  std::fflush(stderr);
+  write_stderr(kClearLine + line);
 }
 
 }  // namespace terrace::tools
