@@ -5,6 +5,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "engine/error.h"
+
 namespace CLI {  // NOLINT(readability-identifier-naming): the library's
 class App;
 }
@@ -21,6 +23,17 @@ class UsageError : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
 };
+
+/// Runs fn. What the library says about a bad argument becomes a usage error of the flag that gave it.
+template <class F>
+auto blame(const std::string& flag, F&& fn) {
+  try {
+    return fn();
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kBadArgument) throw;
+    throw UsageError(flag + ": " + error.what());
+  }
+}
 
 // Each adds one subcommand to `app`. Parsing it stores its work in `action`.
 void add_generate(CLI::App& app, Action& action);
