@@ -2,6 +2,7 @@
 #include "engine/atomic_file.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -12,6 +13,7 @@
 
 #include "engine/checked.h"
 #include "engine/error.h"
+#include "engine/partial_files.h"
 
 namespace terrace {
 namespace fs = std::filesystem;
@@ -58,6 +60,12 @@ std::pair<int, std::string> create_beside(const std::string& target) {
   fail("cannot create a temporary file for", target, EEXIST);
 }
 
+/// Who may read the file that is replaced may read the new one, and nobody else.
+void take_mode_of(const std::string& target, int descriptor) noexcept {
+  struct stat old {};
+  if (::stat(target.c_str(), &old) == 0) static_cast<void>(::fchmod(descriptor, old.st_mode & 07777));
+}
+
 /// Gives the file its size; reserves the space where that is possible. Returns 0 or an error number.
 int reserve(int descriptor, off_t bytes) noexcept {
 #ifdef __linux__
@@ -86,6 +94,8 @@ AtomicFile::AtomicFile(const std::string& path, std::uint64_t bytes) : path_(res
   const auto size = try_narrow<off_t>(bytes);
   if (!size) fail("cannot reserve " + std::to_string(bytes) + " bytes for", path_, EFBIG);
   std::tie(descriptor_, temporary_) = create_beside(path_);
+  remember_partial_file(temporary_.c_str());
+  take_mode_of(path_, descriptor_);
   if (const int error = reserve(descriptor_, *size); error != 0) {
     discard();
     fail("cannot reserve " + std::to_string(bytes) + " bytes for", path_, error);
@@ -96,7 +106,9 @@ AtomicFile::~AtomicFile() { discard(); }
 
 void AtomicFile::discard() noexcept {
   if (descriptor_ >= 0) ::close(std::exchange(descriptor_, -1));
-  if (!temporary_.empty()) ::unlink(temporary_.c_str());
+  if (temporary_.empty()) return;
+  ::unlink(temporary_.c_str());
+  forget_partial_file(temporary_.c_str());
   temporary_.clear();
 }
 
@@ -127,6 +139,7 @@ void AtomicFile::commit() {
   if (::fsync(descriptor_) != 0) fail("cannot store", path_, errno);
   if (::close(std::exchange(descriptor_, -1)) != 0) fail("cannot close", path_, errno);
   if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail("cannot name the finished file", path_, errno);
+  forget_partial_file(temporary_.c_str());
   temporary_.clear();
   sync_directory(fs::path(path_).parent_path());
 }

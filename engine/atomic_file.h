@@ -9,8 +9,9 @@
 namespace terrace {
 
 /// A file that appears under its name only when it is complete. Bytes go to a temporary file beside the
-/// target; `commit` flushes them to the disk and renames it, so that whoever opens the target sees the whole
-/// old file or the whole new one, even after a crash. Without commit the temporary file is removed.
+/// target; `commit` brings them to the disk and renames, so that whoever opens the target sees the whole old
+/// file or the whole new one, also after a crash. Without commit the temporary file is removed. The new file
+/// has the mode of the one that it replaces.
 ///
 /// All errors are Error{kIo} with the target's name, what was tried and the system's reason.
 class AtomicFile {

@@ -5,15 +5,19 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <new>
 #include <string>
+#include <string_view>
 
 #include "engine/error.h"
 #include "engine/isa.h"
+#include "tools/common/checks.h"
 #include "tools/common/command.h"
+#include "tools/common/encode_text.h"
 #include "tools/common/output.h"
+#include "tools/common/standard_streams.h"
 
 namespace {
 
@@ -33,7 +37,7 @@ std::string version_text() {
 int report(const std::string& command, std::string message, int status) {
   std::replace_if(
       message.begin(), message.end(), [](char c) { return c == '\n' || c == '\r'; }, ' ');
-  fmt::print(stderr, "{}: {}\n", command, message);
+  terrace::tools::write_stderr(fmt::format("{}: {}\n", command, message));
   return status;
 }
 
@@ -58,6 +62,34 @@ bool has_subcommand(const CLI::App& app, const std::string& name) {
                      [&](const CLI::App* command) { return command->get_name() == name; });
 }
 
+/// Whether `name` is a flag of the subcommand or of one of its groups, with a value.
+bool takes_value(const CLI::App& command, const std::string& name) {
+  const CLI::Option* option = command.get_option_no_throw(name);
+  return option != nullptr && option->get_items_expected_max() > 0;
+}
+
+/// What CLI11 reports less clearly, or not at all.
+void check_words(const CLI::App& app, int argc, char** argv) {
+  if (argc < 2) return;
+  const std::string first = argv[1];
+  if (!first.starts_with('-')) {
+    if (!has_subcommand(app, first)) throw CLI::OptionNotFound(fmt::format("subcommand '{}'", first));
+  } else if (app.get_option_no_throw(first) == nullptr) {
+    throw CLI::OptionNotFound(fmt::format("flag '{}'", first));
+  } else {
+    return;
+  }
+  // Of "--flag=" it takes the next word for the value.
+  for (int i = 2; i < argc; ++i) {
+    const std::string_view word = argv[i];
+    if (!word.starts_with("--") || !word.ends_with('=')) continue;
+    const std::string name(word.substr(0, word.size() - 1));
+    if (takes_value(*app.get_subcommand(first), name)) {
+      throw CLI::ValidationError(name, "expected a value, found an empty one");
+    }
+  }
+}
+
 /// Help and version go to stdout, and a full disk under it is an error like any other.
 int print_information(const std::string& text) {
   return run("terrace", [&] { terrace::tools::write_stdout(text); });
@@ -66,6 +98,7 @@ int print_information(const std::string& text) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  terrace::tools::prepare_standard_streams();
   CLI::App app{"Terrace: batch-1 decoding of sparse Transformers on the CPU", "terrace"};
   app.require_subcommand(1);
   app.set_version_flag("--version", version_text);
@@ -83,16 +116,14 @@ int main(int argc, char** argv) {
   terrace::tools::add_moefy(app, action);
   terrace::tools::add_tokenize(app, action);
   terrace::tools::add_detokenize(app, action);
+  terrace::tools::refuse_empty_values(app);
 
   const auto command = [&app] {
     const auto chosen = app.get_subcommands();
     return chosen.empty() ? std::string("terrace") : "terrace " + chosen.front()->get_name();
   };
   try {
-    // CLI11 would only say that a subcommand is missing.
-    if (argc > 1 && argv[1][0] != '-' && !has_subcommand(app, argv[1])) {
-      throw CLI::OptionNotFound(fmt::format("subcommand '{}'", argv[1]));
-    }
+    check_words(app, argc, argv);
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {
     const auto chosen = app.get_subcommands();
@@ -104,5 +135,7 @@ int main(int argc, char** argv) {
     return report(command(), fmt::format("{} ({} --help lists the {})", error.what(), command(), what_helps),
                   kUsage);
   }
-  return run(command(), action);
+  const int status = run(command(), action);
+  if (terrace::tools::tokenizer_left_running()) std::_Exit(status);  // stdout is flushed after each text
+  return status;
 }

@@ -4,7 +4,6 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <cstdio>
 #include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -121,15 +120,15 @@ void run(const Options& options) {
     blocks = moefy_model(*model, runtime, options.out, moefy);
   }
   if (text.empty()) {
-    std::fputs("warning: without a text (-f) the weights alone decided, and more is lost\n", stderr);
+    warn("without a text (-f) the weights alone decided, and more is lost");
   }
   if (options.json) return write_stdout(report_json(moefy, blocks));
-  fmt::print(stderr,
-             "{} experts, {} per token. Measured on text that nothing was fitted to: what the chosen experts "
-             "keep of sum |a| |w2|, and the error of the layer's output; beside each the best choice of as "
-             "many.\n{}`terrace perplexity -m {} -f TEXT` tells what the model lost, `--width` uses more or "
-             "fewer units.\n",
-             moefy.n_experts, moefy.n_active, report_text(blocks), options.out);
+  write_stderr(fmt::format(
+      "{} experts, {} per token. Measured on text that nothing was fitted to: what the chosen experts "
+      "keep of sum |a| |w2|, and the error of the layer's output; beside each the best choice of as "
+      "many.\n{}`terrace perplexity -m {} -f TEXT` tells what the model lost, `--width` uses more or "
+      "fewer units.\n",
+      moefy.n_experts, moefy.n_active, report_text(blocks), options.out));
 }
 
 }  // namespace

@@ -4,6 +4,8 @@
 #include <functional>
 #include <stdexcept>
 
+#include "engine/error.h"
+
 namespace CLI {  // NOLINT(readability-identifier-naming): the library's
 class App;
 }
@@ -19,6 +21,17 @@ class UsageError : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
 };
+
+/// Runs fn. What the library says about a bad argument becomes a usage error of the flag that gave it.
+template <class F>
+auto blame(const std::string& flag, F&& fn) {
+  try {
+    return fn();
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kBadArgument) throw;
+    throw UsageError(flag + ": " + error.what());
+  }
+}
 
 // Each adds one subcommand to `app`. Parsing it stores its work in `action`.
 void add_generate(CLI::App& app, Action& action);

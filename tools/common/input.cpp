@@ -1,39 +1,75 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/common/input.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <poll.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
-#include <cstdio>
-#include <memory>
+#include <span>
 #include <system_error>
 
 #include "engine/error.h"
 #include "engine/quote.h"
+#include "tools/common/interrupt.h"
 
 namespace terrace::tools {
+namespace {
+
+/// How long a signal may wait that another thread got, or that came just before a wait.
+constexpr int kPollMilliseconds = 100;
+
+/// A file of its own, or standard input.
+class Source {
+ public:
+  explicit Source(const std::string& path)
+      : name_(path == "-" ? "standard input" : path), descriptor_(path == "-" ? STDIN_FILENO : -1) {
+    while (descriptor_ < 0) {
+      descriptor_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);  // of a named pipe this waits for a writer
+      if (descriptor_ < 0) retry_or_fail();
+    }
+  }
+  ~Source() {
+    if (descriptor_ != STDIN_FILENO) ::close(descriptor_);
+  }
+  Source(const Source&) = delete;
+  Source& operator=(const Source&) = delete;
+
+  /// Zero at the end.
+  std::size_t read(std::span<char> to) const {
+    while (true) {
+      pollfd waited{descriptor_, POLLIN, 0};
+      const int ready = ::poll(&waited, 1, kPollMilliseconds);
+      Interrupt::check();
+      if (ready == 0) continue;
+      const ssize_t n = ::read(descriptor_, to.data(), to.size());
+      if (n >= 0) return static_cast<std::size_t>(n);
+      retry_or_fail();
+    }
+  }
+
+ private:
+  void retry_or_fail() const {
+    const int error = errno;
+    Interrupt::check();
+    TERRACE_CHECK(error == EINTR, kIo,
+                  fmt::format("{}: cannot read: {}", name_, std::generic_category().message(error)));
+  }
+
+  std::string name_;
+  int descriptor_;
+};
+
+}  // namespace
 
 std::string read_file(const std::string& path) {
-  const bool is_stdin = path == "-";
-  const std::string name = is_stdin ? "standard input" : path;
-  const auto fail = [&] {
-    throw Error(ErrorCode::kIo,
-                fmt::format("{}: cannot read: {}", name, std::generic_category().message(errno)));
-  };
-
-  std::FILE* file = is_stdin ? stdin : std::fopen(path.c_str(), "rb");
-  if (file == nullptr) fail();
-  const auto close = [is_stdin](std::FILE* f) {
-    if (!is_stdin) std::fclose(f);
-  };
-  const std::unique_ptr<std::FILE, decltype(close)> owner(file, close);
-
+  const Source source(path);
   std::string text;
   char chunk[1 << 16];
-  while (const std::size_t n = std::fread(chunk, 1, sizeof chunk, file)) text.append(chunk, n);
-  if (std::ferror(file) != 0) fail();
+  while (const std::size_t n = source.read(chunk)) text.append(chunk, n);
   return text;
 }
 
@@ -53,6 +89,14 @@ std::vector<TokenId> parse_token_ids(std::string_view text, std::string_view whe
     begin = text.find_first_not_of(kSpace, end);
   }
   return ids;
+}
+
+void check_token_ids(std::span<const TokenId> ids, std::string_view where, std::uint32_t vocab_size) {
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    TERRACE_CHECK(ids[i] >= 0 && static_cast<std::uint32_t>(ids[i]) < vocab_size, kBadToken,
+                  fmt::format("{}: word {}: expected a token id from 0 to {}, found {}", where, i + 1,
+                              vocab_size - 1, ids[i]));
+  }
 }
 
 std::vector<TokenId> read_token_file(const std::string& path) {

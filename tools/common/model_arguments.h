@@ -39,7 +39,10 @@ struct ModelArguments {
   /// Checks the scales of a quantised file too, unless they take more than 64 MB.
   std::shared_ptr<const Model> load() const;
   Runtime::Options runtime() const;
+  /// What --width says, if it was given. Throws UsageError for widths that the model does not have.
+  void set_width(Session& session) const;
   /// `document_length`: of the encoder's input, where it is known and may be longer than the model's context.
+  /// Throws UsageError where -c or --width is more than the model has.
   Session open_session(std::shared_ptr<const Model> loaded, Runtime& runtime,
                        std::size_t document_length = 0) const;
 };
@@ -64,9 +67,9 @@ struct PromptArguments {
   void add(CLI::App& command);
   bool given() const { return text || text_file || token_file || vector_file; }
 
-  /// Text goes through the model's tokenizer. Throws Error{kIo, kBadFile, kUnsupported} and, when it is
-  /// empty, UsageError for -p and Error{kBadFile} for a file.
-  Prompt read(const Model& model) const;
+  /// Text goes through the model's tokenizer. Throws Error{kIo, kBadFile, kBadToken, kUnsupported,
+  /// kCancelled} and, when there is nothing in it, UsageError for -p and Error{kBadFile} for a file.
+  Prompt read(const std::shared_ptr<const Model>& model) const;
 };
 
 /// More threads than this are a typing error; the team accepts no more.

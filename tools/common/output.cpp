@@ -19,6 +19,10 @@ void write_stdout(std::string_view text) {
                 fmt::format("standard output: cannot write: {}", std::generic_category().message(errno)));
 }
 
+void write_stderr(std::string_view text) noexcept {
+  static_cast<void>(std::fwrite(text.data(), 1, text.size(), stderr));  // unbuffered
+}
+
 void write_file(const std::string& path, std::string_view text) {
   AtomicFile file(path, text.size());
   file.write_at(0, std::as_bytes(std::span(text)));

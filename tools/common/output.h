@@ -10,7 +10,10 @@ namespace terrace::tools {
 /// closed pipe).
 void write_stdout(std::string_view text);
 
-/// Replaces a file. Throws Error{kIo}; the older file then survives.
+/// Writes to stderr. Where that is closed or full there is nobody to tell, and nothing else changes for it.
+void write_stderr(std::string_view text) noexcept;
+
+/// Replaces a file. Throws Error{kIo}; an older file survives that.
 void write_file(const std::string& path, std::string_view text);
 
 }  // namespace terrace::tools

@@ -7,7 +7,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
+#include <utility>
+
+#include "tools/common/output.h"
 
 namespace terrace::tools {
 namespace {
@@ -28,6 +30,11 @@ std::string format_duration(double seconds) {
   return fmt::format("{}:{:02}", whole / 60, whole % 60);
 }
 
+void draw(std::string line) {
+  line.resize(std::min(line.size(), terminal_columns() - 1));  // a wrapped line could not be erased
+  write_stderr(kClearLine + line);
+}
+
 }  // namespace
 
 Progress::Progress(std::string label, std::uint64_t total, std::string unit)
@@ -39,7 +46,7 @@ Progress::Progress(std::string label, std::uint64_t total, std::string unit)
       visible_(isatty(STDERR_FILENO) == 1) {}
 
 Progress::~Progress() {
-  if (visible_) std::fputs(kClearLine, stderr);
+  if (visible_) write_stderr(kClearLine);
 }
 
 void Progress::update(std::uint64_t done) {
@@ -49,6 +56,7 @@ void Progress::update(std::uint64_t done) {
   drawn_ = now;
 
   const double seconds = std::chrono::duration<double>(now - start_).count();
+  if (total_ == kUnknown) return draw(fmt::format("{}, {}", label_, format_duration(seconds)));
   const double rate = seconds > 0 ? static_cast<double>(done) / seconds : 0;
   const double fraction =
       total_ > 0 ? std::min(1.0, static_cast<double>(done) / static_cast<double>(total_)) : 1;
@@ -58,9 +66,7 @@ void Progress::update(std::uint64_t done) {
   if (done > 0 && done < total_) {
     line += fmt::format(", {} left", format_duration(static_cast<double>(total_ - done) / rate));
   }
-  line.resize(std::min(line.size(), terminal_columns() - 1));  // a wrapped line could not be erased
-  fmt::print(stderr, "{}{}", kClearLine, line);
-  std::fflush(stderr);
+  draw(std::move(line));
 }
 
 }  // namespace terrace::tools

@@ -11,6 +11,9 @@ namespace terrace::tools {
 /// Silent when stderr is not a terminal.
 class Progress {
  public:
+  /// `total`, if it is known: else only the time that has passed is drawn.
+  static constexpr std::uint64_t kUnknown = ~std::uint64_t{0};
+
   /// `unit` is what is counted ("tokens", "MB").
   Progress(std::string label, std::uint64_t total, std::string unit);
   /// Clears the line.

@@ -17,7 +17,10 @@ struct DiskReads {
   }
 };
 
-/// Free bytes for files in `folder`. Throws Error{kIo} when it is not a folder.
+/// The most memory that this process has had, pages of files included.
+std::uint64_t peak_resident_bytes() noexcept;
+
+/// Free bytes for files in `folder`. Throws Error{kIo} when it is no folder.
 std::uint64_t free_disk_bytes(const std::string& folder);
 
 /// "12.3 GB", "456 MB".

@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <string>
+
 #include "engine/isa.h"
 #include "models/model.h"
 
 namespace terrace::tools {
 
-// What is allowed but slower than the user would expect: one line on stderr each, once per process. The
-// library itself prints nothing.
+/// One line on stderr, once per process however often it is said. The library itself prints nothing.
+void warn(const std::string& message);
+
+// What is allowed but surely slower than the user hopes.
 
 /// More threads than cores.
 void warn_about_threads(unsigned n_threads);
