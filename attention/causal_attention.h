@@ -24,12 +24,10 @@ namespace terrace {
 /// pages are merged in order, so the bits of a row depend on nothing but q, the cache and the row's own slot:
 /// not on T, threads, or the instruction set.
 ///
-/// Cost: every cached byte is read once per call (once per block
-/// of rows in a long prefill) for all query heads of its KV head; 2 * length * n_heads * (d_k + d_v) / 2
-/// multiply-adds per row.
+/// Cost: every cached byte is read once per call (once per block of rows in a long prefill) for all query
+/// heads of its KV head; length * n_heads * (d_k + d_v) multiply-adds per row.
 ///
-/// Source: Vaswani et al. 2017; Shazeer 2019 (multi-query); Ainslie et al. 2023
-/// (grouped-query).
+/// Source: Vaswani et al. 2017; Shazeer 2019 (multi-query); Ainslie et al. 2023 (grouped-query).
 class CausalAttention {
  public:
   CausalAttention() = default;
@@ -50,7 +48,7 @@ class CausalAttention {
 
   /// q and y must not overlap. Needs 1 <= q.n <= kv.length().
   void forward(const Exec& exec, const KvCache& kv, ConstRows q, Rows y) const;
-  /// kv.append(exec, k, v), then forward(): same bits, a phase less where it can.
+  /// kv.append(exec, k, v), then forward(): same bits, with one phase less where possible.
   void step(const Exec& exec, KvCache& kv, ConstRows q, ConstRows k, ConstRows v, Rows y) const;
 
   /// Workspace that forward takes for up to `max_rows` rows and `max_length` slots on `n_threads` threads.

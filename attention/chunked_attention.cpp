@@ -58,8 +58,9 @@ std::size_t chunked_scratch_floats(std::size_t d_k, std::size_t d_v) noexcept {
              (1 + (sizeof(const float*) + sizeof(PageSpan)) / sizeof(float) + state_floats(d_v));
 }
 
-void attend_entries(const AttentionKernels& kernels, const ChunkedHead& head, std::size_t first,
-                    std::size_t n, float* scratch_memory, float* states) noexcept {
+void attend_entries(const AttentionKernels& kernels, const ChunkedHead& head, const ChunkedHead::Block& block,
+                    float* scratch_memory, float* states) noexcept {
+  const auto [first, n] = block;
   const Scratch scratch(scratch_memory, head.d_k, head.d_v);
   const std::size_t n_chunks = head.n_entries / head.chunk_len;
   const std::size_t chunk = first / head.chunk_len;

@@ -12,12 +12,12 @@
 
 namespace terrace {
 
-/// FAVOR+ linear attention (reference section 6.10) on projected rows q, k, v, y [n, n_heads * d_head].
+/// FAVOR+ linear attention on projected rows q, k, v, y [n, n_heads * d_head].
 ///
 ///   relu features (default):  f(x) = relu(x) + 1e-3
 ///   softmax features W [m, d_head]:  a = W x,  b = |x|^2 / 2
-///     f_q = (exp(a - b - max_m a) + 1e-4) / sqrt(m),  f_k = (exp(a - b - max_{m, real keys} a) + 1e-4) /
-///     sqrt(m)
+///     f_q = (exp(a - b - max_m a) + 1e-4) / sqrt(m)
+///     f_k = (exp(a - b - max_{m, real keys} a) + 1e-4) / sqrt(m)
 ///   causal:         P += f_k v^T, z += f_k, y = (f_q P) / (f_q . z)
 ///   bidirectional:  the same with P and z summed over all keys
 ///
@@ -31,21 +31,20 @@ class FavorAttention {
   FavorAttention(const AttentionKernels& kernels, std::size_t n_heads, std::size_t d_head,
                  const float* features = nullptr, std::size_t n_features = 0);
 
-  /// Floats of recurrent state of the causal form (RecurrentLayout::add); all zero at the start.
+  /// Floats of recurrent state in the causal form (RecurrentLayout::add); all zero at the start.
   std::size_t state_floats() const noexcept { return n_heads_ * head_state_floats(); }
 
   /// Causal form; updates `state` [state_floats()]. Same bits for any split into calls. Throws
-  /// Error{kUnsupported} with softmax features. Cost: 2 * d_head multiply-adds and one read and write of 4 *
-  /// d_head bytes per channel and row.
+  /// Error{kUnsupported} with softmax features. Cost per channel and row: 2 * d_head multiply-adds, and
+  /// 4 * d_head bytes read and written once.
   void causal(const Exec& exec, const RecurrentSlot& state, ConstRows q, ConstRows k, ConstRows v,
               Rows y) const;
 
-  /// Bidirectional form over the first `n_real` keys; all rows of q are answered. `tick` is told of q.n rows
-  /// in all.
+  /// Bidirectional form over the first `n_real` keys, for all rows of q. `tick` is told of q.n rows in all.
   void full(const Exec& exec, ConstRows q, ConstRows k, ConstRows v, std::size_t n_real, Rows y,
             const RowTick& tick = {}) const;
 
-  /// Workspace that either form takes.
+  /// Workspace that either form needs.
   std::size_t workspace_bytes() const noexcept;
 
  private:

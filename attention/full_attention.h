@@ -19,8 +19,7 @@ namespace terrace {
 ///
 /// Padding is never appended: Trax replaces the scores of padding keys by -1e9, which gives them weight 0.
 /// The same kernels and summation order as CausalAttention. Cost: 2 * length * n_heads * d_head multiply-adds
-/// per row; memory beyond the cache is a fixed amount per thread. Source: Trax `Attention`, `AttentionQKV`;
-/// reference sections 6.3 and 6.4.
+/// per row; memory beyond the cache is a fixed amount per thread. Source: Trax `Attention`, `AttentionQKV`.
 class FullAttention {
  public:
   FullAttention() = default;

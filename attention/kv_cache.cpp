@@ -42,7 +42,9 @@ void KvCache::append(const Exec& exec, ConstRows k, ConstRows v) noexcept {
 
 void KvCache::grow(std::size_t n) noexcept {
   TERRACE_DCHECK(n <= max_length_ - length_);
+  const std::size_t before = n_pages_in_use();
   length_ += n;
+  for (std::size_t page = before; page < n_pages_in_use(); ++page) pages_.commit(page);
 }
 
 void KvCache::write_head(std::size_t head, ConstRows k, ConstRows v) noexcept {

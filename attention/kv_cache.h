@@ -42,9 +42,9 @@ class KvCache {
 
   /// Appends k.n rows: k [T, n_heads * d_k], v [T, n_heads * d_v]. Needs length() + T <= max_length().
   void append(const Exec& exec, ConstRows k, ConstRows v) noexcept;
-  /// The two halves of append(), for a phase that goes on with a head where its rows were written: grow() by
-  /// n slots first, then the rows of every head, on any threads. What was grown must be written before it is
-  /// read.
+  /// The two halves of append(), for a phase that continues with a head on the thread that wrote its rows:
+  /// grow() by n slots first, then write the rows of every head, on any threads. New slots must be written
+  /// before they are read.
   void grow(std::size_t n) noexcept;
   void write_head(std::size_t head, ConstRows k, ConstRows v) noexcept;
   /// Forgets all slots from `length` on (no effect when there are none). Throws Error{kOutOfMemory} when a
@@ -59,7 +59,7 @@ class KvCache {
   void load(ByteSource& source);
 
   std::size_t n_pages_in_use() const noexcept { return (length_ + kPageSlots - 1) / kPageSlots; }
-  /// All of a head in a page.
+  /// The part of a page that belongs to a head.
   const std::byte* part(std::size_t page, std::size_t head) const noexcept {
     return pages_.page(page) + head * head_bytes_;
   }
@@ -69,7 +69,7 @@ class KvCache {
   const std::byte* values(std::size_t page, std::size_t head) const noexcept {
     return part(page, head) + rows_.values_offset();
   }
-  /// Asks for what a pass over the slots in use reads of a head in a page.
+  /// Prefetches what a pass over the slots in use reads of a head in a page.
   void prefetch(std::size_t page, std::size_t head) const noexcept {
     rows_.prefetch(std::min(kPageSlots, length_ - page * kPageSlots), part(page, head));
   }
@@ -79,8 +79,8 @@ class KvCache {
   }
 
  private:
-  /// The group that `n_slots` slots of a page leave unfinished, if any: opens or closes it, for all heads
-  /// (KvRows::turn_group).
+  /// Opens or closes, for all heads, the group that `n_slots` slots of a page leave unfinished, if there is
+  /// one (KvRows::turn_group).
   void turn_last_group(std::size_t n_slots, bool open, std::byte* page) const noexcept;
 
   std::size_t n_heads_ = 0, d_k_ = 0, d_v_ = 0;

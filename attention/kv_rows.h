@@ -31,7 +31,7 @@ KvType parse_kv_type(std::string_view name);
 /// One KV head's rows of one page: where they lie (kernels/kv_page.h) and how they are written.
 class KvRows {
  public:
-  /// Longest quantised row: its steps are made on the stack.
+  /// Longest quantised row, whose steps are made on the stack.
   static constexpr std::size_t kMostChannels = 4096;
 
   KvRows() = default;
@@ -51,9 +51,9 @@ class KvRows {
   /// first_slot + t - begin of the part at `to`. The slots before are full: the group of first_slot is open.
   void write(ConstRows k, ConstRows v, std::size_t head, std::size_t begin, std::size_t end,
              std::size_t first_slot, std::byte* to) const noexcept;
-  /// Opens the full group of `slot`, or makes the open one lie like a full one.
+  /// Opens the full group of `slot`, or lays out the open one as a full one.
   void turn_group(std::size_t slot, bool open, std::byte* part) const noexcept;
-  /// Asks for the keys and values of the first `n_slots` slots.
+  /// Prefetches the keys and values of the first `n_slots` slots.
   void prefetch(std::size_t n_slots, const std::byte* part) const noexcept;
   /// Zeros in the slots from `first_slot` on, whose group is not open.
   void clear(std::size_t first_slot, std::byte* part) const noexcept;

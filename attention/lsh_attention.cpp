@@ -2,7 +2,6 @@
 #include "attention/lsh_attention.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <memory>
 #include <string>
@@ -10,13 +9,12 @@
 
 #include "attention/chunked_attention.h"
 #include "attention/lsh_select.h"
+#include "attention/score_scale.h"
 #include "attention/shared_qk.h"
 #include "engine/error.h"
 
 namespace terrace {
 namespace {
-
-constexpr std::size_t ceil_div(std::size_t a, std::size_t b) noexcept { return (a + b - 1) / b; }
 
 /// Memory of one head while it makes steps.
 struct StepScratch {
@@ -43,10 +41,6 @@ struct StepScratch {
         values(ws.take<const float*>(budget)),
         weights(ws.take<float>(budget)) {}
 };
-
-float inverse_root(std::size_t d) noexcept {
-  return static_cast<float>(1.0 / std::sqrt(static_cast<double>(d)));
-}
 
 }  // namespace
 
@@ -88,6 +82,7 @@ void LshAttention::step(const Exec& exec, LshState& state, ConstRows qk, ConstRo
   const ProfileZone zone(exec.profile, Zone::kAttention);
   TERRACE_DCHECK(hash_.has_value() && state.length() + qk.n <= state.max_length());
   const Workspace::Scope scope(exec.ws);
+  state.commit_next(qk.n);
   const std::size_t d_k = config_.d_k;
   const std::size_t d_v = config_.d_v;
   const std::size_t first = state.length();
@@ -98,7 +93,7 @@ void LshAttention::step(const Exec& exec, LshState& state, ConstRows qk, ConstRo
   for (std::size_t h = 0; h < config_.n_heads; ++h) {
     std::construct_at(scratch + h, exec.ws, d_k, config_.n_hashes, hash_->scratch_floats(), most);
   }
-  const float scale = inverse_root(d_k);
+  const float scale = score_scale(d_k);
   exec.team.run(static_cast<std::uint32_t>(config_.n_heads), [&](std::uint32_t h) {
     const StepScratch& mine = scratch[h];
     for (std::size_t t = 0; t < qk.n; ++t) {
@@ -134,6 +129,124 @@ std::vector<std::uint32_t> LshAttention::selected(const LshState& state, std::si
   return slots;
 }
 
+/// One call of full(): its heads take turns with the same memory.
+class LshAttention::WholeSequence {
+ public:
+  WholeSequence(const LshAttention& attention, const Exec& exec, const LshHash& hash, ConstRows qk,
+                ConstRows v, std::size_t n_real, bool causal)
+      : config_(attention.config_),
+        kernels_(*attention.kernels_),
+        exec_(exec),
+        hash_(hash),
+        qk_(qk),
+        v_(v),
+        stride_(state_floats(config_.d_v)),
+        key_factor_(exec.ws.take<float>(qk.n)),
+        ids_(exec.ws.take<std::uint32_t>(n_entries())),
+        order_(exec.ws.take<std::uint32_t>(n_entries())),
+        states_(exec.ws.take<float>(n_entries() * stride_)),
+        counts_(exec.ws.take<std::uint32_t>(std::size_t{hash.buckets().total()} + 2)) {
+    head_.d_k = config_.d_k;
+    head_.d_v = config_.d_v;
+    head_.key_factor = key_factor_;
+    head_.order = order_;
+    head_.n_entries = n_entries();
+    head_.chunk_len = config_.chunk_len;
+    head_.n_chunks_before = config_.n_chunks_before;
+    head_.n_chunks_after = config_.n_chunks_after;
+    head_.n_real = n_real;
+    head_.scale = score_scale(config_.d_k);
+    head_.causal = causal;
+    head_.share_qk = true;
+    n_lanes_ = std::min<std::size_t>(head_.n_blocks(), exec.team.size() == 1 ? 1 : 4 * exec.team.size());
+    lane_floats_ =
+        attend_floats() + kChunkedQueries * stride_ + padded_width(hash.scratch_floats() + config_.n_hashes);
+    lanes_ = exec.ws.take<float>(n_lanes_ * lane_floats_);
+  }
+
+  void take_head(std::size_t h) noexcept {
+    h_ = h;
+    head_.q = head_.k = {qk_.data + h * config_.d_k, qk_.stride};
+    head_.v = {v_.data + h * config_.d_v, v_.stride};
+  }
+
+  /// Makes the list of entries: by round, bucket, position.
+  void sort() const noexcept {
+    const std::size_t n = qk_.n;
+    const std::uint32_t padding = hash_.buckets().total();  // a bucket of its own
+    for_lanes([&](std::size_t lane, float* scratch) {
+      auto* const of_row = reinterpret_cast<std::uint32_t*>(scratch + hash_.scratch_floats());
+      for (std::size_t t = lane * n / n_lanes_; t < (lane + 1) * n / n_lanes_; ++t) {
+        key_factor_[t] = shared_key_factor(kernels_, head_.q.row(t), config_.d_k);
+        hash_.hash(h_, head_.q.row(t), of_row, scratch);
+        for (std::size_t round = 0; round < config_.n_hashes; ++round) {
+          ids_[round * n + t] = t < head_.n_real ? of_row[round] : padding;
+        }
+      }
+    });
+    for (std::size_t round = 0; round < config_.n_hashes; ++round) {
+      sort_by_bucket(ids_ + round * n, n, padding + 1, counts_, order_ + round * n);
+    }
+  }
+
+  /// Softmax states of every row in every round.
+  void attend() const noexcept {
+    for_lanes([&](std::size_t lane, float* scratch) {
+      float* const found = scratch + attend_floats();
+      for (std::size_t i = lane; i < head_.n_blocks(); i += n_lanes_) {
+        const ChunkedHead::Block block = head_.block(i);
+        attend_entries(kernels_, head_, block, scratch, found);
+        for (std::size_t e = 0; e < block.n; ++e) {
+          const std::size_t entry = block.first + e;
+          std::memcpy(state(entry / qk_.n, order_[entry]), found + e * stride_, stride_ * sizeof(float));
+        }
+      }
+    });
+  }
+
+  /// Weighting the rounds by softmax(logsumexp) is one softmax over the keys of all rounds: a merge of the
+  /// states.
+  void merge(Rows y) const noexcept {
+    exec_.for_range(qk_.n, 1, config_.n_hashes * stride_, [&](std::size_t begin, std::size_t end) {
+      for (std::size_t t = begin; t < end; ++t) {
+        for (std::size_t round = 1; round < config_.n_hashes; ++round) {
+          kernels_.merge(state(0, t), state(round, t), config_.d_v);
+        }
+        kernels_.finish(state(0, t), config_.d_v, y.row(t) + h_ * config_.d_v);
+      }
+    });
+  }
+
+ private:
+  std::size_t n_entries() const noexcept { return config_.n_hashes * qk_.n; }
+  std::size_t attend_floats() const noexcept { return chunked_scratch_floats(config_.d_k, config_.d_v); }
+  float* state(std::size_t round, std::size_t t) const noexcept {
+    return states_ + (round * qk_.n + t) * stride_;
+  }
+  /// Calls fn(lane, scratch) for every lane, in a phase.
+  template <class F>
+  void for_lanes(F fn) const noexcept {
+    exec_.team.run(static_cast<std::uint32_t>(n_lanes_),
+                   [&](std::uint32_t lane) { fn(std::size_t{lane}, lanes_ + lane * lane_floats_); });
+  }
+
+  const LshConfig& config_;
+  const AttentionKernels& kernels_;
+  const Exec& exec_;
+  const LshHash& hash_;
+  ConstRows qk_, v_;
+  std::size_t stride_;     // of a state
+  float* key_factor_;      // [row]
+  std::uint32_t* ids_;     // [round, row]: bucket
+  std::uint32_t* order_;   // [round, n]: rows
+  float* states_;          // [round, row]
+  std::uint32_t* counts_;  // of sort_by_bucket
+  ChunkedHead head_;
+  std::size_t h_ = 0;
+  std::size_t n_lanes_ = 0, lane_floats_ = 0;
+  float* lanes_ = nullptr;  // [n_lanes, lane_floats]
+};
+
 void LshAttention::full(const Exec& exec, ConstRows qk, ConstRows v, std::size_t n_real, bool causal, Rows y,
                         const RowTick& tick) const {
   const std::size_t n = qk.n;
@@ -144,82 +257,12 @@ void LshAttention::full(const Exec& exec, ConstRows qk, ConstRows v, std::size_t
                     ") must be a multiple of chunk_len (" + std::to_string(config_.chunk_len) + ")");
   const LshHash hash = hash_ ? *hash_ : make_hash(LshBuckets::from_length(n, config_.chunk_len));
   const Workspace::Scope scope(exec.ws);
-  const std::size_t d_k = config_.d_k;
-  const std::size_t stride = state_floats(config_.d_v);
-  auto* const key_factor = exec.ws.take<float>(n);
-  auto* const ids = exec.ws.take<std::uint32_t>(n_entries);
-  auto* const order = exec.ws.take<std::uint32_t>(n_entries);
-  auto* const states = exec.ws.take<float>(n_entries * stride);  // [round, row]
-  auto* const counts = exec.ws.take<std::uint32_t>(std::size_t{hash.buckets().total()} + 2);
-
-  ChunkedHead head;
-  head.d_k = d_k;
-  head.d_v = config_.d_v;
-  head.key_factor = key_factor;
-  head.order = order;
-  head.n_entries = n_entries;
-  head.chunk_len = config_.chunk_len;
-  head.n_chunks_before = config_.n_chunks_before;
-  head.n_chunks_after = config_.n_chunks_after;
-  head.n_real = n_real;
-  head.scale = inverse_root(d_k);
-  head.causal = causal;
-  head.share_qk = true;
-
-  const std::size_t blocks_per_chunk = ceil_div(config_.chunk_len, kChunkedQueries);
-  const std::size_t n_blocks = n_entries / config_.chunk_len * blocks_per_chunk;
-  const std::size_t n_lanes =
-      std::min<std::size_t>(n_blocks, exec.team.size() == 1 ? 1 : 4 * exec.team.size());
-  const std::size_t scratch_floats = chunked_scratch_floats(d_k, config_.d_v);
-  const std::size_t lane_floats =
-      scratch_floats + kChunkedQueries * stride + padded_width(hash.scratch_floats() + config_.n_hashes);
-  auto* const memory = exec.ws.take<float>(n_lanes * lane_floats);
-
+  WholeSequence whole(*this, exec, hash, qk, v, n_real, causal);
   for (std::size_t h = 0; h < config_.n_heads; ++h) {
-    head.q = head.k = {qk.data + h * d_k, qk.stride};
-    head.v = {v.data + h * config_.d_v, v.stride};
-
-    exec.team.run(static_cast<std::uint32_t>(n_lanes), [&](std::uint32_t lane) {
-      float* const scratch = memory + lane * lane_floats;
-      auto* const of_row = reinterpret_cast<std::uint32_t*>(scratch + hash.scratch_floats());
-      for (std::size_t t = lane * n / n_lanes; t < (lane + 1) * n / n_lanes; ++t) {
-        key_factor[t] = shared_key_factor(*kernels_, head.q.row(t), d_k);
-        hash.hash(h, head.q.row(t), of_row, scratch);
-        for (std::size_t round = 0; round < config_.n_hashes; ++round) {
-          ids[round * n + t] =
-              t < n_real ? of_row[round] : hash.buckets().total();  // padding: a bucket of its own
-        }
-      }
-    });
-    for (std::size_t round = 0; round < config_.n_hashes; ++round) {
-      sort_by_bucket(ids + round * n, n, hash.buckets().total() + 1, counts, order + round * n);
-    }
-    exec.team.run(static_cast<std::uint32_t>(n_lanes), [&](std::uint32_t lane) {
-      float* const scratch = memory + lane * lane_floats;
-      float* const found = scratch + scratch_floats;
-      for (std::size_t block = lane; block < n_blocks; block += n_lanes) {
-        const std::size_t in_chunk = block % blocks_per_chunk * kChunkedQueries;
-        const std::size_t first = block / blocks_per_chunk * config_.chunk_len + in_chunk;
-        const std::size_t n_queries = std::min(kChunkedQueries, config_.chunk_len - in_chunk);
-        attend_entries(*kernels_, head, first, n_queries, scratch, found);
-        for (std::size_t i = 0; i < n_queries; ++i) {
-          const std::size_t round = (first + i) / n;
-          std::memcpy(states + (round * n + order[first + i]) * stride, found + i * stride,
-                      stride * sizeof(float));
-        }
-      }
-    });
-    // Weighting the rounds by softmax(logsumexp) is one softmax over the keys of all rounds: a merge of the
-    // states.
-    exec.for_range(n, 1, config_.n_hashes * stride, [&](std::size_t begin, std::size_t end) {
-      for (std::size_t t = begin; t < end; ++t) {
-        float* const state = states + t * stride;
-        for (std::size_t round = 1; round < config_.n_hashes; ++round) {
-          kernels_->merge(state, states + (round * n + t) * stride, config_.d_v);
-        }
-        kernels_->finish(state, config_.d_v, y.row(t) + h * config_.d_v);
-      }
-    });
+    whole.take_head(h);
+    whole.sort();
+    whole.attend();
+    whole.merge(y);
     if (tick) tick((h + 1) * n / config_.n_heads - h * n / config_.n_heads);
   }
 }

@@ -4,7 +4,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
-#include <span>
 #include <vector>
 
 #include "attention/kernels/attention_kernels.h"
@@ -27,9 +26,9 @@ struct LshConfig {
   std::size_t drop_len = 256;                 ///< rows forgotten at once
 };
 
-/// LSH attention of Reformer as Trax defines it, on projected shared-QK rows (reference sections 6.8
-/// and 6.9). LSHSelfAttention, PureLSHSelfAttention and the LSH branch of MixedLSHSelfAttention differ only
-/// in the maps around it. qk [n, n_heads * d_k], v and y [n, n_heads * d_v].
+/// LSH attention of Reformer as Trax defines it (trax/layers/research/efficient_attention.py), on projected
+/// shared-QK rows. LSHSelfAttention, PureLSHSelfAttention and the LSH branch of MixedLSHSelfAttention differ
+/// only in the maps around it. qk [n, n_heads * d_k], v and y [n, n_heads * d_v].
 class LshAttention {
  public:
   LshAttention() = default;
@@ -55,9 +54,9 @@ class LshAttention {
   /// highest priority is taken: those that share a bucket with the query in any round, newest first, then the
   /// other slots, newest first; one softmax over them, the query's own slot only where it is alone. The empty
   /// slot after the query takes part in the selection (it always uses up a place unless the memory is full)
-  /// but has no weight, as in Trax. Cost: O(budget * n_hashes) per head and row, whatever the length. Where
-  /// the state attends to all, the exact attention that this approximates: every remembered slot but the
-  /// query's own, at the cost of as many. Same bits for any split into calls.
+  /// but has no weight, as in Trax. Cost: O(budget * n_hashes) per head and row, whatever the length. With
+  /// attends_all(), the exact attention that this approximates: every remembered slot but the query's own, at
+  /// a cost proportional to their number. Same bits for any split into calls.
   void step(const Exec& exec, LshState& state, ConstRows qk, ConstRows v, Rows y) const;
 
   /// A state for step. Throws Error{kBadConfig} without explicit n_buckets (Trax would derive the count from
@@ -77,6 +76,8 @@ class LshAttention {
   std::size_t workspace_bytes(std::size_t max_rows, unsigned n_threads) const noexcept;
 
  private:
+  class WholeSequence;
+
   LshHash make_hash(LshBuckets buckets) const;
 
   const AttentionKernels* kernels_ = nullptr;

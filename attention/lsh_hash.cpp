@@ -2,7 +2,6 @@
 #include "attention/lsh_hash.h"
 
 #include <algorithm>
-#include <cmath>
 #include <string>
 #include <utility>
 
@@ -10,6 +9,9 @@
 
 namespace terrace {
 namespace {
+
+/// More buckets than this are the product of two factors.
+constexpr std::size_t kMostInOneFactor = 128;
 
 /// First index of the largest element of [u ; -u].
 std::uint32_t argmax_with_negatives(const float* u, std::uint32_t half) noexcept {
@@ -41,8 +43,18 @@ std::size_t LshBuckets::n_rotations() const noexcept {
   return sum;
 }
 
+std::size_t LshBuckets::most_rotations(std::size_t max_length, std::size_t chunk_len) {
+  const auto rotations = [&](std::size_t n) {
+    return from_length(n / 2 * chunk_len, chunk_len).n_rotations();
+  };
+  // They grow with the number of buckets until a second factor comes in, and then until the first one doubles.
+  const std::size_t n_most = 2 * std::max<std::size_t>(1, max_length / chunk_len);
+  std::size_t most = std::max(rotations(n_most), rotations(std::min(n_most, kMostInOneFactor)));
+  for (std::size_t n = 4; n <= n_most; n *= 4) most = std::max(most, rotations(n));
+  return most;
+}
+
 LshBuckets LshBuckets::from_length(std::size_t length, std::size_t chunk_len) {
-  constexpr std::size_t kMostInOneFactor = 128;
   const std::size_t n = 2 * std::max<std::size_t>(1, length / chunk_len);
   if (n <= kMostInOneFactor) return {{static_cast<std::uint32_t>(n)}};
   std::size_t first = 1;  // the smallest power of two that is not below the square root

@@ -23,14 +23,18 @@ struct LshBuckets {
   /// The plan Trax derives when n_buckets is None: about 2 * length / chunk_len buckets, two factors above
   /// 128.
   static LshBuckets from_length(std::size_t length, std::size_t chunk_len);
+  /// The most rotation vectors that from_length() asks for at any length up to `max_length`.
+  static std::size_t most_rotations(std::size_t max_length, std::size_t chunk_len);
 };
 
-/// Cross-polytope hash of vectors of one head (reference section 6.8).
+/// Cross-polytope hash of vectors of one head.
 ///
-///   u = R x;  digit_i = argmax [u_i ; -u_i] over the piece of u that belongs to factor i (first maximum
-///   wins) bucket = sum_i digit_i * prod_{k < i} factor_k
+///   u = R x
+///   digit_i = argmax [u_i ; -u_i], u_i the piece of u that belongs to factor i (first maximum wins)
+///   bucket = sum_i digit_i * prod_{k < i} factor_k
 ///
-/// The scale of x does not matter. Source: Andoni et al. 2015; Kitaev et al. 2020 (Reformer).
+/// The scale of x does not matter. Source: Andoni et al. 2015; Kitaev et al. 2020 (Reformer); Trax
+/// `hash_vecs` (trax/layers/research/efficient_attention.py).
 /// Cost: n_hashes * n_rotations * d_k multiply-adds per vector.
 class LshHash {
  public:

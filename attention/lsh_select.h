@@ -22,8 +22,7 @@ inline constexpr std::size_t kSelectNumbersPerRound = 3;
 /// competes like a real one: it uses up a place ahead of every slot that does not match, and ahead of all
 /// where its bucket, the number 0 of unwritten memory, is the query's in round 0. Only a full memory has no
 /// such slot. `slots` holds 2 * budget + n_hashes * kSelectNumbersPerRound numbers; the result stands at its
-/// start. Cost: O(budget * n_hashes). Source: reference section 6.8, "Predict, one token"; elastic-math
-/// section 7.2.
+/// start. Cost: O(budget * n_hashes). Source: Trax `LSHSelfAttention` in predict mode.
 std::size_t select_slots(const LshState& state, std::size_t head, std::size_t t, std::size_t n_hashes,
                          const MemoryWindow& window, std::size_t budget, std::uint32_t* slots) noexcept;
 

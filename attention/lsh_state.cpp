@@ -20,9 +20,8 @@ constexpr std::size_t pages_for(std::size_t n_slots) noexcept {
 }  // namespace
 
 // The part of one head in one page:
-//   float rows[kPageSlots][padded d_k | padded d_v]        key and value side by side: both are read for a
-//   chosen slot
-//   u32   links[kPageSlots][trail[n_hashes][kTrail] | bucket[n_hashes], padded]     one or two cache lines
+//   float rows[kPageSlots][padded d_k | padded d_v]       key beside value: a chosen slot needs both
+//   u32   links[kPageSlots][trail[n_hashes][kTrail] | bucket[n_hashes], padded]   one or two cache lines
 
 LshState::LshState(std::size_t n_heads, std::size_t d_k, std::size_t d_v, std::size_t n_hashes,
                    std::uint32_t n_buckets, std::size_t max_length)
@@ -78,6 +77,10 @@ std::uint32_t& LshState::newest_of(std::size_t head, std::size_t round, std::uin
 
 std::uint32_t LshState::newest(std::size_t head, std::size_t round, std::uint32_t bucket) const noexcept {
   return newest_[(head * n_hashes_ + round) * n_buckets_ + bucket];
+}
+
+void LshState::commit_next(std::size_t n) const noexcept {
+  for (std::size_t page = pages_for(length_); page < pages_for(length_ + n); ++page) pages_.commit(page);
 }
 
 void LshState::write(std::size_t head, std::size_t slot, const float* key, const float* value,

@@ -20,8 +20,8 @@ class LshState {
  public:
   /// No slot: the end of a bucket list.
   static constexpr std::uint32_t kNone = 0xFFFFFFFF;
-  /// Earlier slots of a bucket that every slot names. They lie anywhere in memory, so that each step of a
-  /// walk waits for it: a walk takes that many slots in one step.
+  /// Earlier slots of its bucket that every slot names. Slots lie anywhere in memory, so each step of a walk
+  /// waits for memory: a walk advances by that many slots per step.
   static constexpr std::size_t kTrail = 8;
 
   LshState() = default;
@@ -54,11 +54,13 @@ class LshState {
   const std::uint32_t* trail(std::size_t head, std::size_t slot, std::size_t round) const noexcept;
   /// The newest slot of a bucket, or kNone.
   std::uint32_t newest(std::size_t head, std::size_t round, std::uint32_t bucket) const noexcept;
+  /// Has the system give memory to the next `n` slots. Before they are written; a hint.
+  void commit_next(std::size_t n) const noexcept;
   /// Places key, value and buckets of `head` at `slot` (the next free one) and links it into its lists.
   void write(std::size_t head, std::size_t slot, const float* key, const float* value,
              const std::uint32_t* buckets) noexcept;
   /// Whether queries attend to every remembered slot instead of those that their hashes choose. A setting:
-  /// forks have it too, saved states do not.
+  /// forks inherit it, saved states do not.
   bool attends_all() const noexcept { return attends_all_; }
   void attend_all() noexcept { attends_all_ = true; }
 

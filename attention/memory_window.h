@@ -8,9 +8,9 @@ namespace terrace {
 /// The rows that a decoder with bounded memory still remembers, as a function of how many it has seen.
 ///
 /// Trax keeps a buffer of `mem_len` rows; when it is full, the oldest `drop_len` rows leave before the next
-/// one enters. The first remembered row at the time row t is in the buffer is therefore the smallest multiple
-/// of drop_len that leaves at most mem_len rows. Nothing has to be stored or undone, so truncating a sequence
-/// is direct.
+/// one enters. The first row still remembered when row t is the newest is therefore the smallest multiple of
+/// drop_len that leaves at most mem_len rows. So truncating a sequence needs nothing stored and nothing
+/// undone.
 struct MemoryWindow {
   std::size_t mem_len = 0;   ///< 0: everything is remembered
   std::size_t drop_len = 1;  ///< 1 <= drop_len <= mem_len

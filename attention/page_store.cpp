@@ -12,7 +12,8 @@ namespace terrace {
 
 /// Room for every page of a store. Pages below `n_shared` may be read by several stores.
 struct PageStore::Reservation {
-  Reservation(std::size_t bytes, const std::string& what) : memory(bytes, what) {}
+  Reservation(std::size_t bytes, const std::string& what, std::size_t huge_from)
+      : memory(bytes, what, huge_from) {}
 
   VirtualBuffer memory;
   std::atomic<std::size_t> n_shared{0};
@@ -24,12 +25,19 @@ PageStore::PageStore(std::size_t page_bytes, std::size_t n_pages, std::string wh
                 "cannot reserve " + std::to_string(n_pages) + " pages of " + std::to_string(page_bytes) +
                     " bytes for " + what_);
   pages_.resize(n_pages);
-  segments_.push_back({0, reserve()});
+  segments_.push_back({0, reserve(0)});
   point_pages_from(0);
 }
 
-std::shared_ptr<PageStore::Reservation> PageStore::reserve() const {
-  return std::make_shared<Reservation>(page_bytes_ * pages_.size(), what_);
+std::shared_ptr<PageStore::Reservation> PageStore::reserve(std::size_t first) const {
+  // Many forks stay short, in every layer: they shall not cost a huge page each.
+  constexpr std::size_t kSmallBytes = std::size_t{2} << 20;
+  return std::make_shared<Reservation>(page_bytes_ * pages_.size(), what_, first * page_bytes_ + kSmallBytes);
+}
+
+void PageStore::commit(std::size_t i) const noexcept {
+  const VirtualBuffer& memory = segments_.back().reservation->memory;
+  memory.commit(static_cast<std::size_t>(pages_[i] - memory.data()), page_bytes_);
 }
 
 void PageStore::point_pages_from(std::size_t first) noexcept {
@@ -49,12 +57,18 @@ PageStore PageStore::fork(std::size_t n_shared, bool copy_next) const {
   for (const Segment& segment : segments_) {
     if (segment.first_page < n_shared) child.segments_.push_back(segment);
   }
-  child.segments_.push_back({n_shared, child.reserve()});
+  child.segments_.push_back({n_shared, child.reserve(n_shared)});
   child.point_pages_from(0);
-  if (copy_next) std::memcpy(child.pages_[n_shared], pages_[n_shared], page_bytes_);
+  if (copy_next) {
+    child.commit(n_shared);
+    std::memcpy(child.pages_[n_shared], pages_[n_shared], page_bytes_);
+  }
   for (const Segment& segment : segments_) {
+    // Forks may be made at the same time.
     std::atomic<std::size_t>& shared = segment.reservation->n_shared;
-    if (shared.load(std::memory_order_relaxed) < n_shared) shared.store(n_shared, std::memory_order_relaxed);
+    std::size_t before = shared.load(std::memory_order_relaxed);
+    while (before < n_shared && !shared.compare_exchange_weak(before, n_shared, std::memory_order_relaxed)) {
+    }
   }
   return child;
 }
@@ -78,7 +92,7 @@ void PageStore::truncate(std::size_t first, bool keep_first) {
     return;
   }
   // A fork may read page `first`: go on in memory of our own.
-  std::shared_ptr<Reservation> own = reserve();
+  std::shared_ptr<Reservation> own = reserve(first);
   if (keep_first) std::memcpy(own->memory.data() + first * page_bytes_, pages_[first], page_bytes_);
   segments_.resize(segments_[owner].first_page == first ? owner : owner + 1);
   segments_.push_back({first, std::move(own)});

@@ -2,10 +2,11 @@
 #include "attention/paged_attention.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <string>
 
+#include "attention/score_scale.h"
+#include "engine/ceil_div.h"
 #include "engine/error.h"
 
 namespace terrace {
@@ -24,7 +25,6 @@ constexpr std::size_t most_chunks(std::size_t n_threads) noexcept {
 /// last division.
 constexpr std::size_t kBlockWork = 8192;
 
-constexpr std::size_t ceil_div(std::size_t a, std::size_t b) noexcept { return (a + b - 1) / b; }
 auto attend_page_of(const AttentionKernels& kernels, KvType type) noexcept {
   switch (type) {
     case KvType::kF32:
@@ -84,7 +84,7 @@ PagedAttention::PagedAttention(const AttentionKernels& kernels, std::size_t n_he
                     ") must be a multiple of the number of K/V heads (" + std::to_string(n_kv_heads) + ")");
   TERRACE_CHECK(d_k > 0 && d_v > 0, kBadConfig, "attention: heads need at least one channel");
   group_ = n_heads / n_kv_heads;
-  scale_ = scale != 0 ? scale : static_cast<float>(1.0 / std::sqrt(static_cast<double>(d_k)));
+  scale_ = scale != 0 ? scale : score_scale(d_k);
 }
 
 std::size_t PagedAttention::block_tokens() const noexcept {

@@ -48,7 +48,7 @@ struct VisibleSlots {
 class PagedAttention {
  public:
   /// Pages of a segment. 1,024 slots of one head are 256 KiB of bf16 keys and values: enough for a chunk of
-  /// work, and the states that wait for the second phase stay 1/1000 of what was read.
+  /// work, while the states that wait for the second phase are only 1/1000 of what was read.
   static constexpr std::size_t kSegmentPages = 8;
   /// Query rows (times query heads of the KV head) that pass over a page while it is in the cache.
   static constexpr std::size_t kBlockRows = 64;
@@ -65,8 +65,8 @@ class PagedAttention {
 
   /// q [T, n_heads * d_k] -> y [T, n_heads * d_v]; every row sees at least one slot.
   void run(const Exec& exec, const KvCache& kv, const VisibleSlots& visible, ConstRows q, Rows y) const;
-  /// kv.append(exec, k, v), then run(): same bits. Where a KV head is one block its rows are written by the
-  /// thread that goes on to attend to them: a phase less, and their lines need not travel.
+  /// kv.append(exec, k, v), then run(): same bits. Where a KV head is one block, the thread that attends to
+  /// its rows also writes them: one phase less, and their lines need not travel.
   void append_and_run(const Exec& exec, KvCache& kv, ConstRows k, ConstRows v, const VisibleSlots& visible,
                       ConstRows q, Rows y) const;
 

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <numbers>
 
-#include "attention/threefry.h"
+#include "engine/threefry.h"
 
 namespace terrace {
 namespace {
@@ -67,10 +67,8 @@ void SinCosPosition::add(const Exec& exec, Rows x, std::size_t first) const noex
 }
 
 void FixedBasePosition::add(const Exec& exec, Rows x, std::size_t first) const noexcept {
-  constexpr std::size_t kBases[] = {11, 13, 14, 15};
-  constexpr std::size_t kDigits = 8;
   const std::size_t width = d_ / kDigits;
-  for_rows(exec, x, first, 4 * d_, [&](float* row, std::size_t position) {
+  for_rows(exec, x, first, kBases.size() * d_, [&](float* row, std::size_t position) {
     const float* weights = digits_;
     for (const std::size_t base : kBases) {
       std::size_t rest = position;
@@ -105,20 +103,8 @@ InfinitePosition::InfinitePosition(const Linear& map, std::size_t max_positions,
       max_positions_(max_positions),
       half_((map.d_in() + 1) / 2),
       frequency_(half_),
-      phase_(max_positions * half_) {
-  // The constants and the f32 arithmetic are Trax's: a random walk with steps word / (2^31 - 1) * sqrt(3 *
-  // drift).
-  constexpr std::uint64_t kSeed = 234234535;
-  const ThreefryKey key = threefry_split(threefry_key(kSeed), 2, 0);
-  const auto root_of_drift = static_cast<float>(std::sqrt(drift));
-  std::vector<float> walk(half_, 0.0F);
-  for (std::size_t p = 0; p < max_positions_; ++p) {
-    for (std::size_t j = 0; j < half_; ++j) {
-      const auto word = threefry_block(key, static_cast<std::uint32_t>(p * half_ + j), 0)[0];
-      walk[j] += static_cast<float>(word) / 2147483647.0F * static_cast<float>(std::numbers::sqrt3);
-      phase_[p * half_ + j] = walk[j] * root_of_drift;
-    }
-  }
+      root_of_drift_(static_cast<float>(std::sqrt(drift))),
+      walk_(max_positions, half_, "the phases of infinite positions") {
   const std::size_t d = map_.d_in();
   // Half a wave at the end of an odd d counts in half_, but not here: the exponent is Trax's.
   const std::size_t n_whole_waves = d / 2;
@@ -129,16 +115,34 @@ InfinitePosition::InfinitePosition(const Linear& map, std::size_t max_positions,
   }
 }
 
+void InfinitePosition::fill(float* walk, std::size_t begin, std::size_t end) const noexcept {
+  // The constants and the f32 arithmetic are Trax's: steps of word / (2^31 - 1) * sqrt(3), and sqrt(drift)
+  // after adding up.
+  constexpr std::uint64_t kSeed = 234234535;
+  const ThreefryKey key = threefry_split(threefry_key(kSeed), 2, 0);
+  for (std::size_t p = begin; p < end; ++p) {
+    for (std::size_t j = 0; j < half_; ++j) {
+      const auto word = threefry_block(key, static_cast<std::uint32_t>(p * half_ + j), 0)[0];
+      const float before = p == 0 ? 0.0F : walk[(p - 1) * half_ + j];
+      walk[p * half_ + j] =
+          before + static_cast<float>(word) / 2147483647.0F * static_cast<float>(std::numbers::sqrt3);
+    }
+  }
+}
+
 void InfinitePosition::add(Exec& exec, Rows x, std::size_t first) const {
   const Workspace::Scope scope(exec.ws);
   const std::size_t d = map_.d_in();
   Rows waves{exec.ws.take<float>(x.n * d), x.n, d, d};
+  const float* const walk =
+      walk_.first(std::min(first + x.n, max_positions_),
+                  [this](float* rows, std::size_t begin, std::size_t end) { fill(rows, begin, end); });
   for_rows(exec, waves, first, d * kSineWork, [&](float* row, std::size_t position) {
-    const float* phase = phase_.data() + std::min(position, max_positions_ - 1) * half_;
+    const float* const steps = walk + std::min(position, max_positions_ - 1) * half_;
     for (std::size_t c = 0; c < d; ++c) {
       const double cycles = static_cast<double>(c % 2) / 4 +
                             frequency_[c / 2] * static_cast<double>(position) +
-                            static_cast<double>(phase[c / 2]) / 4;
+                            static_cast<double>(steps[c / 2] * root_of_drift_) / 4;
       row[c] = static_cast<float>(std::cos(2 * std::numbers::pi * cycles));
     }
   });

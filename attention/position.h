@@ -1,22 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
 #include <cstddef>
-#include <cstdint>
+#include <utility>
 #include <variant>
 #include <vector>
 
+#include "attention/growing_table.h"
 #include "engine/exec.h"
 #include "engine/linear.h"
 #include "engine/tensor.h"
 
 namespace terrace {
 
-/// Absolute positional encodings of reference section 3. Every kind offers
+/// Absolute positional encodings of Trax (`PositionalEncoding` and research/position_encodings.py in
+/// trax/layers). Every kind offers
 ///   add(exec, x, first)     row t of x has position first + t
 /// and treats each row on its own, so that any split of a sequence gives the same bits. Tables are views: the
 /// model owns their bytes. A position past the end of a table takes its last row, as Trax's clamped slices do
-/// one step at a time.
+/// in steps of one token.
 
 /// x[t] += table[p]; table [max_len, d].
 class LearnedPosition {
@@ -58,6 +61,9 @@ class SinCosPosition {
 /// least significant; position 0 also adds start [d]. digits [4, 8, d/8]; d is a multiple of 8.
 class FixedBasePosition {
  public:
+  static constexpr std::array<std::size_t, 4> kBases{11, 13, 14, 15};
+  static constexpr std::size_t kDigits = 8;
+
   FixedBasePosition(const float* digits, const float* start, std::size_t d)
       : digits_(digits), start_(start), d_(d) {}
   void add(const Exec& exec, Rows x, std::size_t first) const noexcept;
@@ -85,7 +91,7 @@ class AxialPosition {
 };
 
 /// Cosine waves with a drifting phase, then a linear map [d, d]. Phases are a fixed pseudo-random walk over
-/// positions, kept for positions [0, max_positions). Source: Trax `InfinitePositionalEncoding(affine=False)`,
+/// positions, computed as far as positions are used. Source: Trax `InfinitePositionalEncoding(affine=False)`,
 /// eval mode.
 class InfinitePosition {
  public:
@@ -93,10 +99,13 @@ class InfinitePosition {
   void add(Exec& exec, Rows x, std::size_t first) const;
 
  private:
+  void fill(float* walk, std::size_t begin, std::size_t end) const noexcept;
+
   Linear map_;
   std::size_t max_positions_, half_;
   std::vector<double> frequency_;  // [half]
-  std::vector<float> phase_;       // [max_positions, half], cycles
+  float root_of_drift_;
+  GrowingTable walk_;  // [max_positions, half]; times root_of_drift: phases in cycles
 };
 
 /// Overwrites the last three channels with 1 / (1 + q), r / bin_length, q mod 2, where p = q * bin_length +

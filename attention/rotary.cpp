@@ -14,24 +14,25 @@ Rotary::Rotary(std::size_t d_head, std::size_t max_positions, double base, bool 
                 "rotary positions need an even head width, found " + std::to_string(d_head));
   TERRACE_CHECK(base > 0, kBadConfig,
                 "the base of rotary positions must be positive, found " + std::to_string(base));
-  const std::size_t half = d_head / 2;
-  table_.resize(max_positions * d_head);
+  for (std::size_t j = 0; j < d_head / 2; ++j)
+    frequency_.push_back(std::pow(base, -2.0 * static_cast<double>(j) / static_cast<double>(d_head)));
+  table_ = GrowingTable(max_positions, d_head, "the angles of rotary positions");
+}
+
+void Rotary::angles_of(std::size_t position, float* to) const noexcept {
+  const std::size_t half = d_head_ / 2;
   for (std::size_t j = 0; j < half; ++j) {
-    const double frequency = std::pow(base, -2.0 * static_cast<double>(j) / static_cast<double>(d_head));
-    for (std::size_t p = 0; p < max_positions; ++p) {
-      const double angle = static_cast<double>(p) * frequency;
-      table_[p * d_head + j] = static_cast<float>(std::cos(angle));
-      table_[p * d_head + half + j] = static_cast<float>(std::sin(angle));
-    }
+    const double angle = static_cast<double>(position) * frequency_[j];
+    to[j] = static_cast<float>(std::cos(angle));
+    to[half + j] = static_cast<float>(std::sin(angle));
   }
 }
 
 // NOLINTNEXTLINE(readability-non-const-parameter): written by reference
-void Rotary::rotate_row(float* x, std::size_t n_heads, std::size_t position) const noexcept {
-  TERRACE_DCHECK(position < max_positions_);
+void Rotary::rotate_row(float* x, std::size_t n_heads, const float* of_position) const noexcept {
   const std::size_t half = d_head_ / 2;
-  const float* cosine = table_.data() + position * d_head_;
-  const float* sine = cosine + half;
+  const float* const cosine = of_position;
+  const float* const sine = cosine + half;
   const std::size_t first = interleaved_ ? 2 : 1;      // distance of neighbouring pairs
   const std::size_t second = interleaved_ ? 1 : half;  // distance inside a pair
   for (std::size_t h = 0; h < n_heads; ++h, x += d_head_) {
@@ -45,10 +46,26 @@ void Rotary::rotate_row(float* x, std::size_t n_heads, std::size_t position) con
   }
 }
 
-void Rotary::apply(const Exec& exec, Rows x, RowPositions positions) const noexcept {
+void Rotary::apply(const Exec& exec, Rows x, RowPositions positions) const {
   TERRACE_DCHECK(x.width % d_head_ == 0);
+  if (x.n == 0) return;
+  const Workspace::Scope scope(exec.ws);
+  std::size_t n_in_table = x.n;  // positions ascend
+  while (n_in_table > 0 && positions[n_in_table - 1] >= max_positions_) --n_in_table;
+  const float* table = nullptr;
+  if (n_in_table > 0) {
+    table =
+        table_.first(positions[n_in_table - 1] + 1, [this](float* rows, std::size_t begin, std::size_t end) {
+          for (std::size_t p = begin; p < end; ++p) angles_of(p, rows + p * d_head_);
+        });
+  }
+  float* const beyond = exec.ws.take<float>((x.n - n_in_table) * d_head_);
   exec.for_range(x.n, 1, 2 * x.width, [&](std::size_t begin, std::size_t end) {
-    for (std::size_t t = begin; t < end; ++t) rotate_row(x.row(t), x.width / d_head_, positions[t]);
+    for (std::size_t t = begin; t < end; ++t) {
+      float* const own = t < n_in_table ? nullptr : beyond + (t - n_in_table) * d_head_;
+      if (own) angles_of(positions[t], own);
+      rotate_row(x.row(t), x.width / d_head_, own ? own : table + positions[t] * d_head_);
+    }
   });
 }
 

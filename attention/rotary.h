@@ -4,37 +4,40 @@
 #include <cstddef>
 #include <vector>
 
+#include "attention/growing_table.h"
 #include "attention/row_positions.h"
 #include "engine/exec.h"
 #include "engine/tensor.h"
 
 namespace terrace {
 
-/// Rotary position embedding: pairs of channels of each head are rotated by the angle p * base^(-2j /
-/// d_head).
+/// Rotary position embedding: pair j of the channels of each head is rotated by p * base^(-2j / d_head).
 ///   half-split:   pairs (j, j + d_head/2)       interleaved:  pairs (2j, 2j + 1)
-/// Cosines and sines of positions [0, max_positions) are computed once, in double. Needs 4 * d_head bytes per
-/// position. With one head as wide as the model, half-split, it is the encoding of Trax's
+/// Cosines and sines are computed in double when a position is first used. Needs 4 * d_head bytes per
+/// position. Half-split with one head as wide as the model, it is the encoding of Trax's
 /// PureLSHSelfAttention. Source: Su et al. 2021.
 class Rotary {
  public:
   Rotary() = default;
-  /// Throws Error{kBadConfig} unless d_head is even and base > 0.
+  /// Throws Error{kBadConfig} unless d_head is even and base > 0, Error{kOutOfMemory}.
   Rotary(std::size_t d_head, std::size_t max_positions, double base = 10000.0, bool interleaved = false);
 
   explicit operator bool() const noexcept { return d_head_ != 0; }
   std::size_t max_positions() const noexcept { return max_positions_; }
 
-  /// Rotates every head of every row in place: x [n, n_heads * d_head], row t at positions[t] <
-  /// max_positions.
-  void apply(const Exec& exec, Rows x, RowPositions positions) const noexcept;
+  /// Rotates every head of every row in place: x [n, n_heads * d_head], row t at positions[t]. Angles of
+  /// positions from max_positions on are computed again each time.
+  void apply(const Exec& exec, Rows x, RowPositions positions) const;
 
  private:
-  void rotate_row(float* x, std::size_t n_heads, std::size_t position) const noexcept;
+  /// Cosines, then sines of a position [d_head].
+  void angles_of(std::size_t position, float* to) const noexcept;
+  void rotate_row(float* x, std::size_t n_heads, const float* of_position) const noexcept;
 
   std::size_t d_head_ = 0, max_positions_ = 0;
   bool interleaved_ = false;
-  std::vector<float> table_;  // [max_positions][cos: d_head/2, sin: d_head/2]
+  std::vector<double> frequency_;  // [d_head/2]
+  GrowingTable table_;             // [max_positions][cos: d_head/2, sin: d_head/2]
 };
 
 }  // namespace terrace

@@ -2,12 +2,12 @@
 #include "attention/self_attention.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <numeric>
 #include <string>
 
 #include "attention/chunked_attention.h"
+#include "attention/score_scale.h"
 #include "attention/shared_qk.h"
 #include "engine/error.h"
 
@@ -17,7 +17,23 @@ namespace {
 /// Multiply-adds between two ticks: some tens of milliseconds on one core.
 constexpr std::size_t kWorkPerPass = std::size_t{1} << 28;
 
-constexpr std::size_t ceil_div(std::size_t a, std::size_t b) noexcept { return (a + b - 1) / b; }
+/// What all heads of a sequence of n rows have in common.
+ChunkedHead every_head(const SelfAttentionConfig& config, std::size_t n, std::size_t n_real, bool causal,
+                       const std::uint32_t* order) noexcept {
+  ChunkedHead head;
+  head.d_k = config.d_k;
+  head.d_v = config.d_v;
+  head.order = order;
+  head.n_entries = n;
+  head.chunk_len = config.chunk_len ? config.chunk_len : n;
+  head.n_chunks_before = config.n_chunks_before;
+  head.n_chunks_after = config.n_chunks_after;
+  head.n_real = n_real;
+  head.scale = score_scale(config.d_k);
+  head.causal = causal;
+  head.share_qk = config.share_qk;
+  return head;
+}
 
 }  // namespace
 
@@ -55,12 +71,10 @@ void SelfAttention::full(const Exec& exec, ConstRows q, ConstRows k, ConstRows v
     });
   }
 
-  const std::size_t chunk_len = config_.chunk_len ? config_.chunk_len : n;
-  const std::size_t blocks_per_chunk = ceil_div(chunk_len, kChunkedQueries);
-  const std::size_t blocks_per_head = n / chunk_len * blocks_per_chunk;
-  const std::size_t n_seen = chunk_len * (1 + config_.n_chunks_before + config_.n_chunks_after);
-  const std::size_t block_work = std::min(chunk_len, kChunkedQueries) * n_seen * (d_k + d_v);
-  const std::size_t n_tasks = config_.n_heads * blocks_per_head;
+  const ChunkedHead every = every_head(config_, n, n_real, causal, order);
+  const std::size_t n_seen = every.chunk_len * (1 + config_.n_chunks_before + config_.n_chunks_after);
+  const std::size_t block_work = every.block(0).n * n_seen * (d_k + d_v);
+  const std::size_t n_tasks = config_.n_heads * every.n_blocks();
   const std::size_t n_lanes =
       std::min<std::size_t>(n_tasks, exec.team.size() == 1 ? 1 : 4 * exec.team.size());
   const std::size_t tasks_per_pass = std::max(n_lanes, kWorkPerPass / std::max<std::size_t>(1, block_work));
@@ -69,31 +83,17 @@ void SelfAttention::full(const Exec& exec, ConstRows q, ConstRows k, ConstRows v
   auto* const memory = exec.ws.take<float>(n_lanes * (scratch_floats + states_floats));
 
   const auto attend_block = [&](std::size_t task, float* scratch) {
-    const std::size_t h = task / blocks_per_head;
-    const std::size_t block = task % blocks_per_head;
-    ChunkedHead head;
-    head.d_k = d_k;
-    head.d_v = d_v;
+    const std::size_t h = task / every.n_blocks();
+    const ChunkedHead::Block block = every.block(task % every.n_blocks());
+    ChunkedHead head = every;
     head.q = {q.data + h * d_k, q.stride};
     head.k = config_.share_qk ? head.q : ChunkedHead::RowsOfHead{k.data + h * d_k, k.stride};
     head.v = {v.data + h * d_v, v.stride};
     head.key_factor = key_factor ? key_factor + h * n : nullptr;
-    head.order = order;
-    head.n_entries = n;
-    head.chunk_len = chunk_len;
-    head.n_chunks_before = config_.n_chunks_before;
-    head.n_chunks_after = config_.n_chunks_after;
-    head.n_real = n_real;
-    head.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(d_k)));
-    head.causal = causal;
-    head.share_qk = config_.share_qk;
-    const std::size_t in_chunk = block % blocks_per_chunk * kChunkedQueries;
-    const std::size_t first = block / blocks_per_chunk * chunk_len + in_chunk;
-    const std::size_t n_queries = std::min(kChunkedQueries, chunk_len - in_chunk);
     float* const states = scratch + scratch_floats;
-    attend_entries(*kernels_, head, first, n_queries, scratch, states);
-    for (std::size_t i = 0; i < n_queries; ++i) {
-      kernels_->finish(states + i * state_floats(d_v), d_v, y.row(first + i) + h * d_v);
+    attend_entries(*kernels_, head, block, scratch, states);
+    for (std::size_t i = 0; i < block.n; ++i) {
+      kernels_->finish(states + i * state_floats(d_v), d_v, y.row(block.first + i) + h * d_v);
     }
   };
   for (std::size_t begin = 0; begin < n_tasks; begin += tasks_per_pass) {

@@ -18,18 +18,20 @@ struct SelfAttentionConfig {
   bool share_qk = false;
   std::size_t chunk_len = 0;  ///< 0: every position sees every position
   std::size_t n_chunks_before = 0, n_chunks_after = 0;
-  std::size_t mem_len =
-      0;  ///< rows remembered while decoding; 0: chunk_len * (1 + n_chunks_before), all if unchunked
+  /// Rows remembered while decoding; 0: chunk_len * (1 + n_chunks_before), all if unchunked.
+  std::size_t mem_len = 0;
   std::size_t drop_len = 0;  ///< rows forgotten at once; 0: chunk_len
 };
 
-/// The "efficient" SelfAttention of Trax on projected rows (reference section 6.7).
+/// The "efficient" `SelfAttention` of Trax (trax/layers/research/efficient_attention.py) on projected rows.
 ///
-///   score(i, j) = q_i . k_j / sqrt(d_k)         share_qk: k_j = q_j / sqrt(mean(q_j^2) + 1e-6), then /
-///   sqrt(d_k) minus 1e9 if causal and pos_j > pos_i;  minus 1e5 if share_qk and pos_j = pos_i;  minus 1e9 if
-///   j is padding y_i = softmax_j(score) v_j, per head
+///   score(i, j) = q_i . k_j / sqrt(d_k)         share_qk: k_j = q_j / sqrt(mean(q_j^2) + 1e-6) / sqrt(d_k)
+///     minus 1e9 if causal and pos_j > pos_i
+///     minus 1e5 if share_qk and pos_j = pos_i
+///     minus 1e9 if j is padding
+///   y_i = softmax_j(score) v_j, per head
 ///
-/// q, k [n, n_heads * d_k], v and y [n, n_heads * d_v]. With share_qk, k is not looked at (pass {}).
+/// q, k [n, n_heads * d_k], v and y [n, n_heads * d_v]. With share_qk, k is ignored (pass {}).
 class SelfAttention {
  public:
   SelfAttention() = default;

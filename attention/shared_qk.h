@@ -11,7 +11,7 @@
 namespace terrace {
 
 // Keys of shared-QK attention: the key of a position is its query brought to length sqrt(d_k); the score
-// divides by sqrt(d_k) once more. Source: Trax `length_normalized`, reference section 6.7.
+// divides by sqrt(d_k) once more. Source: Trax `length_normalized`.
 
 /// Penalty of a key in the future of the query, and of padding.
 inline constexpr float kHiddenPenalty = 1e9F;

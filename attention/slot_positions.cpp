@@ -2,7 +2,6 @@
 #include "attention/slot_positions.h"
 
 #include <algorithm>
-#include <functional>
 
 namespace terrace {
 

@@ -10,9 +10,9 @@
 
 namespace terrace {
 
-/// Which positions have a slot in the caches of a block that leaves tokens out (Mixture-of-Depths): the
-/// position of every slot, ascending. Caches number their slots 0, 1, 2, ...; this says where to cut them
-/// when the sequence is cut. Memory for `max_length` slots is reserved at construction.
+/// Which positions have a slot in the caches of a block that skips tokens (Mixture-of-Depths): the position
+/// of every slot, ascending. Caches number their slots 0, 1, 2, ...; this says where to cut them when the
+/// sequence is cut. Memory for `max_length` slots is reserved at construction.
 class SlotPositions {
  public:
   SlotPositions() = default;

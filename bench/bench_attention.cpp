@@ -5,6 +5,8 @@
 // context. Shapes of the preset lm1b-24L.
 //
 //   bench_attention [--threads=N] [--dtype=f32|bf16|q8|q4] [Google Benchmark's flags]
+#include <benchmark/benchmark.h>
+
 #include <chrono>
 #include <cmath>
 #include <memory>
@@ -12,8 +14,10 @@
 
 #include "attention/causal_attention.h"
 #include "attention/lsh_attention.h"
+#include "bench/check.h"
+#include "bench/comparison.h"
 #include "bench/random_weight.h"
-#include "bench/ratio.h"
+#include "bench/rotation.h"
 
 namespace terrace::bench {
 namespace {
@@ -22,9 +26,6 @@ constexpr std::size_t kHeads = 16;
 constexpr std::size_t kHead = 64;
 constexpr std::size_t kWidth = kHeads * kHead;
 constexpr std::size_t kContexts[] = {1024, 8192, 65536};
-/// All caches of one figure together hold this much: the last-level cache of a server holds some of it, so
-/// the bandwidth probe beside the figures may be passed.
-constexpr std::size_t kBytesInRotation = std::size_t{512} << 20;
 constexpr std::size_t kRowsPerAppend = 256;
 constexpr std::size_t kPrefillRows = 128;
 constexpr std::size_t kInputs = 16;
@@ -44,7 +45,7 @@ class Bench {
  public:
   explicit Bench(Runtime& runtime)
       : runtime_(runtime),
-        kernels_(attention_kernels(best_isa())),
+        kernels_(attention_kernels(isa_from_environment())),
         q_(random_floats((kInputs + kPrefillRows) * kWidth, 1)),
         k_(random_floats(kRowsPerAppend * kWidth, 2)),
         v_(random_floats(kRowsPerAppend * kWidth, 3)),
@@ -150,7 +151,7 @@ class Bench {
   }
 
   void pass_over_memory() {
-    if (other_memory_.empty()) other_memory_.resize(kBytesInRotation / sizeof(float), 1.0F);
+    if (other_memory_.empty()) other_memory_.resize(bytes_in_rotation() / sizeof(float), 1.0F);
     const std::size_t part = other_memory_.size() / runtime_.n_threads();
     runtime_.team().run(runtime_.n_threads(), [&](std::uint32_t i) {
       float sum = 0;
@@ -164,7 +165,8 @@ class Bench {
   /// Caches of n slots, as many as are in rotation: made when the figure is first wanted.
   void fill_caches(const CausalAttention& attention, KvType type, std::size_t n,
                    std::vector<KvCache>& caches) {
-    for (std::size_t bytes = 0; bytes < kBytesInRotation; bytes += n * caches.back().bytes_per_slot()) {
+    const std::size_t wanted = bytes_in_rotation();
+    for (std::size_t bytes = 0; bytes < wanted; bytes += n * caches.back().bytes_per_slot()) {
       caches.push_back(filled_cache(attention, type, n));
     }
   }
@@ -220,7 +222,8 @@ class Bench {
   /// States of n slots in buckets drawn as those of random rows would be; what the rows hold does not change
   /// the work.
   void fill_states(const LshAttention& attention, std::size_t n, std::vector<LshState>& states) {
-    for (std::size_t bytes = 0; bytes < kBytesInRotation; bytes += states.back().bytes()) {
+    const std::size_t wanted = bytes_in_rotation();
+    for (std::size_t bytes = 0; bytes < wanted; bytes += states.back().bytes()) {
       states.push_back(attention.make_state(n + kInputs));
       std::mt19937 random(5);
       for (std::size_t t = 0; t < n; ++t) {
@@ -245,19 +248,21 @@ class Bench {
   std::size_t next_ = 0;
 };
 
-}  // namespace
-}  // namespace terrace::bench
-
-int main(int argc, char** argv) {
-  using namespace terrace;
-  const bench::LayerBenchOptions options = bench::take_options(argc, argv);
-  Runtime runtime({.n_threads = options.n_threads});
-  bench::Bench bench(runtime);
-  for (const DType dtype : options.dtypes) {
+void run(CommandLine& line) {
+  Runtime runtime({.n_threads = line.take_threads()});
+  const std::vector<DType> dtypes = line.take_dtypes();
+  start_comparisons(line);
+  Bench bench(runtime);
+  for (const DType dtype : dtypes) {
     if (dtype == DType::kF32) bench.add(KvType::kF32);
     if (dtype == DType::kBf16) bench.add(KvType::kBf16);
     if (dtype == DType::kQ8) bench.add(KvType::kQ8);
     if (dtype == DType::kQ4) bench.add(KvType::kQ4);
   }
-  return bench::run_comparisons(argc, argv, runtime, bench.comparisons());
+  run_comparisons(runtime, bench.comparisons());
 }
+
+}  // namespace
+}  // namespace terrace::bench
+
+int main(int argc, char** argv) { return terrace::bench::run_program(argc, argv, terrace::bench::run); }

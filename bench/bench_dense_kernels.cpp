@@ -2,21 +2,23 @@
 // Kernels on one core with all data in its caches: multiply-adds per second, and their share of what the
 // core's multiply-add units can do in f32. Against the scalar specification and oneDNN.
 //
-//   bench_dense_kernels [Google Benchmark's flags]      TERRACE_ISA chooses the instruction set
+//   bench_dense_kernels [--dtype=NAME] [Google Benchmark's flags]    TERRACE_ISA chooses the instruction set
 #include <benchmark/benchmark.h>
 #include <fmt/core.h>
 
-#include <cmath>
-#include <cstdlib>
+#include <cstring>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "bench/check.h"
+#include "bench/command_line.h"
 #include "bench/fma_peak.h"
 #include "bench/onednn_dense.h"
+#include "bench/quiet_openmp.h"
 #include "bench/random_weight.h"
-#include "bench/ratio.h"
 #include "engine/exec.h"
 #include "engine/linear.h"
 
@@ -34,21 +36,14 @@ class Bench {
   void add_dot(DType dtype, std::size_t n_tokens) {
     auto problem = std::make_shared<Problem>(dtype, n_tokens);
     const std::string suffix = fmt::format("/{}/tokens:{}", dtype_name(dtype), n_tokens);
-    const std::vector<float> expected = problem->run(dense_kernels(Isa::kScalar));
-    require(same(problem->run(kernels_), expected), "dot" + suffix);
+    require(same(problem->run(kernels_), problem->run(dense_kernels(Isa::kScalar))), "dot" + suffix);
     const double work = static_cast<double>(kRows * kColumns * n_tokens);
     add("dot" + suffix, work, [=, this] { problem->dot(kernels_); });
     if (n_tokens <= 4) add("scalar_dot" + suffix, work, [=] { problem->dot(dense_kernels(Isa::kScalar)); });
 
     auto onednn = std::make_shared<OneDnnDense>(problem->w.view(), n_tokens);
     if (!onednn->supported()) return;
-    problem->copy_input(onednn->x());
-    onednn->run();
-    if (dtype == DType::kF32) {
-      for (std::size_t i = 0; i < expected.size(); ++i) {
-        require(std::abs(onednn->y()[i] - expected[i]) < 1e-4F, "onednn" + suffix);
-      }
-    }
+    check_onednn(problem->exec, *onednn, problem->w.view(), problem->input(), "onednn_dot" + suffix);
     add("onednn_dot" + suffix, work, [=] { onednn->run(); });
   }
 
@@ -90,7 +85,7 @@ class Bench {
   struct Problem {
     Problem(DType dtype, std::size_t n)
         : w(dtype, kRows, kColumns, 1), n_tokens(n), x(random_floats(n * kColumns, 2)), y(n * kRows) {
-      prepared.emplace(exec, dense_kernels(Isa::kScalar), dtype, ConstRows(x.data(), n, kColumns, kColumns));
+      prepared.emplace(exec, dense_kernels(Isa::kScalar), dtype, input());
       for (std::uint32_t r = 0; r < kRows; ++r) rows.push_back(r);
     }
     void dot(const DenseKernels& kernels) noexcept {
@@ -109,20 +104,7 @@ class Bench {
       axpy_once(kernels);
       return sum;
     }
-    void copy_input(void* to) const {
-      for (std::size_t i = 0; i < x.size(); ++i) {
-        switch (w.view().dtype) {
-          case DType::kF32:
-            static_cast<float*>(to)[i] = x[i];
-            break;
-          case DType::kBf16:
-            static_cast<std::uint16_t*>(to)[i] = f32_to_bf16(x[i]);
-            break;
-          default:
-            static_cast<std::int8_t*>(to)[i] = prepared->q8()[i / kColumns].q[i % kColumns];
-        }
-      }
-    }
+    ConstRows input() const { return {x.data(), n_tokens, kColumns, kColumns}; }
 
     RandomWeight w;
     std::size_t n_tokens;
@@ -159,22 +141,22 @@ class Bench {
   double peak_;
 };
 
-}  // namespace
-}  // namespace terrace::bench
-
-int main(int argc, char** argv) {
-  using namespace terrace;
-  ::setenv("OMP_NUM_THREADS", "1", 1);  // oneDNN too has one core
-  bench::quiet_openmp(argv);
-  bench::Bench bench(dense_kernels(isa_from_environment()));
-  for (const DType dtype : {DType::kF32, DType::kBf16, DType::kQ8, DType::kQ4}) {
+void run(CommandLine& line) {
+  const std::vector<DType> dtypes = line.take_dtypes();
+  quiet_openmp(line, 1);  // oneDNN too has one core
+  line.start_benchmark();
+  Bench bench(dense_kernels(isa_from_environment()));
+  for (const DType dtype : dtypes) {
     for (const std::size_t n_tokens : {1, 4, 16, 64}) bench.add_dot(dtype, n_tokens);
     bench.add_axpy(dtype);
   }
   bench.add_elementwise();
   fmt::print("isa {}, one core, peak {:.1f} G multiply-adds/s\n", isa_name(isa_from_environment()),
              bench.peak() * 1e-9);
-  benchmark::Initialize(&argc, argv);
   benchmark::RunSpecifiedBenchmarks();
-  return 0;
 }
+
+}  // namespace
+}  // namespace terrace::bench
+
+int main(int argc, char** argv) { return terrace::bench::run_program(argc, argv, terrace::bench::run); }

@@ -5,14 +5,18 @@
 // Attention, norms and activations are in neither.
 //
 //   bench_dense_prefill [--threads=N] [--dtype=NAME] [Google Benchmark's flags]
-#include <cmath>
+#include <benchmark/benchmark.h>
+#include <fmt/core.h>
+
 #include <memory>
 #include <span>
 #include <vector>
 
+#include "bench/check.h"
+#include "bench/comparison.h"
 #include "bench/onednn_dense.h"
+#include "bench/quiet_openmp.h"
 #include "bench/random_weight.h"
-#include "bench/ratio.h"
 #include "engine/linear.h"
 #include "models/presets.h"
 
@@ -29,18 +33,7 @@ class Map {
         onednn_(weight_.view(), n_tokens),
         x_(random_floats(n_tokens * d_in, 2)),
         y_(n_tokens * d_out) {
-    const Workspace::Scope scope(exec.ws);
-    const PreparedRows prepared(exec, kernels, dtype, input());
-    for (std::size_t i = 0; i < x_.size() && onednn_.supported(); ++i) {
-      if (dtype == DType::kQ8) {
-        static_cast<std::int8_t*>(onednn_.x())[i] = prepared.q8()[i / d_in].q[i % d_in];
-      } else if (dtype == DType::kBf16) {
-        static_cast<std::uint16_t*>(onednn_.x())[i] = f32_to_bf16(x_[i]);
-      } else {
-        static_cast<float*>(onednn_.x())[i] = x_[i];
-      }
-    }
-    check(exec, prepared, dtype);
+    check(exec, kernels, dtype);
   }
 
   bool has_onednn() const noexcept { return onednn_.supported(); }
@@ -52,24 +45,20 @@ class Map {
   ConstRows input() const { return {x_.data(), x_.size() / linear_.d_in(), linear_.d_in(), linear_.d_in()}; }
   Rows output() { return {y_.data(), y_.size() / linear_.d_out(), linear_.d_out(), linear_.d_out()}; }
 
-  /// Ours equals the specification on some rows of the map; oneDNN's integer product equals it but for the
-  /// scales it leaves out.
-  void check(Exec& exec, const PreparedRows& prepared, DType dtype) {
+  /// Ours equals the specification on some outputs, and oneDNN's agrees with it.
+  void check(Exec& exec, const DenseKernels& kernels, DType dtype) {
     constexpr std::size_t kChecked = 8;
     run(exec);
+    const Workspace::Scope scope(exec.ws);
+    const PreparedRows prepared(exec, kernels, dtype, input());
     std::vector<float> expected(prepared.size() * kChecked);
     dot_rows(dense_kernels(Isa::kScalar), weight_.view(), 0, kChecked, prepared, expected.data(), kChecked);
-    if (has_onednn()) onednn_.run();
     for (std::size_t t = 0; t < prepared.size(); ++t) {
       for (std::size_t r = 0; r < kChecked; ++r) {
-        const float y = expected[t * kChecked + r];
-        require(y_[t * linear_.d_out() + r] == y, "linear map");
-        if (!has_onednn() || dtype != DType::kQ8) continue;
-        const float scale =
-            *reinterpret_cast<const float*>(weight_.view().row_scale(r)) * prepared.q8()[t].scale;
-        require(onednn_.y()[t * linear_.d_out() + r] * scale == y, "oneDNN's product");
+        require(y_[t * linear_.d_out() + r] == expected[t * kChecked + r], "linear map");
       }
     }
+    if (has_onednn()) check_onednn(exec, onednn_, weight_.view(), input(), "oneDNN's linear map");
   }
 
   RandomWeight weight_;
@@ -119,8 +108,7 @@ void add(Runtime& runtime, Workspace& ws, const DenseKernels& kernels, DType dty
   const std::string suffix = fmt::format("/{}/{}/tokens:{}", preset, dtype_name(dtype), n_tokens);
   Comparison comparison{{"layer" + suffix}, {}};
   benchmark::RegisterBenchmark(comparison.subject.name.c_str(),
-                               [=, &runtime, &ws, &kernels](benchmark::State& state) {
-                                 (void)kernels;
+                               [=, &runtime, &ws](benchmark::State& state) {
                                  Exec exec{runtime.team(), ws};
                                  const ThreadTeam::Region region(runtime.team());
                                  for (auto _ : state) {
@@ -145,22 +133,24 @@ void add(Runtime& runtime, Workspace& ws, const DenseKernels& kernels, DType dty
   comparisons.push_back(comparison);
 }
 
-}  // namespace
-}  // namespace terrace::bench
-
-int main(int argc, char** argv) {
-  using namespace terrace;
-  bench::quiet_openmp(argv);
-  const bench::LayerBenchOptions options = bench::take_options(argc, argv);
-  Runtime runtime({.n_threads = options.n_threads});
+void run(CommandLine& line) {
+  Runtime runtime({.n_threads = line.take_threads()});
+  const std::vector<DType> dtypes = line.take_dtypes();
+  quiet_openmp(line, runtime.n_threads());
+  start_comparisons(line);
   Workspace ws(std::size_t{1} << 26);
-  std::vector<bench::Comparison> comparisons;
-  for (const DType dtype : options.dtypes) {
+  std::vector<Comparison> comparisons;
+  for (const DType dtype : dtypes) {
     for (const char* preset : {"lm1b-24L", "llama-0.8B"}) {
       for (const std::size_t n_tokens : {32, 256}) {
-        bench::add(runtime, ws, dense_kernels(isa_from_environment()), dtype, preset, n_tokens, comparisons);
+        add(runtime, ws, dense_kernels(isa_from_environment()), dtype, preset, n_tokens, comparisons);
       }
     }
   }
-  return bench::run_comparisons(argc, argv, runtime, comparisons);
+  run_comparisons(runtime, comparisons);
 }
+
+}  // namespace
+}  // namespace terrace::bench
+
+int main(int argc, char** argv) { return terrace::bench::run_program(argc, argv, terrace::bench::run); }

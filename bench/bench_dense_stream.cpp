@@ -1,22 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
 // Kernels of one-token decoding on weights that come from memory: gigabytes per second with all threads, and
-// their share of the read bandwidth measured among them. Matrices of --bytes (1 GiB unless given), read from
-// first to last byte; `gather` reads one random row in each run of 64 rows, as the gated feed-forward layer
-// does.
+// their share of the read bandwidth measured among them. Matrices larger than the caches, read from first to
+// last byte; `gather` reads one random row in each run of 64 rows, as the gated feed-forward layer does, and
+// in 64 calls every row once.
 //
 //   bench_dense_stream [--threads=N] [--dtype=NAME] [Google Benchmark's flags]
+#include <benchmark/benchmark.h>
+#include <fmt/core.h>
+
 #include <functional>
 #include <memory>
+#include <numeric>
 
+#include "bench/check.h"
+#include "bench/comparison.h"
 #include "bench/onednn_dense.h"
+#include "bench/quiet_openmp.h"
 #include "bench/random_weight.h"
-#include "bench/ratio.h"
+#include "bench/rotation.h"
 #include "engine/linear.h"
 
 namespace terrace::bench {
 namespace {
 
-constexpr std::size_t kBytes = std::size_t{1} << 30;
 constexpr std::size_t kBlock = 64;  // rows of which a gather reads one
 
 class Bench {
@@ -25,7 +31,8 @@ class Bench {
 
   void add(DType dtype, std::size_t columns) {
     const std::size_t row = row_bytes(dtype, columns) + row_scale_bytes(dtype, columns);
-    auto weights = std::make_shared<RandomWeight>(dtype, kBytes / row / kBlock * kBlock, columns, columns);
+    auto weights =
+        std::make_shared<RandomWeight>(dtype, bytes_in_rotation() / row / kBlock * kBlock, columns, columns);
     const WeightView w = weights->view();
     const std::string suffix = fmt::format("/{}/{}", dtype_name(dtype), columns);
     Comparison comparison;
@@ -80,10 +87,8 @@ class Bench {
     const Linear linear(kernels_, w, nullptr);
     linear.forward(exec, input, output);
     require(std::equal(expected.begin(), expected.end(), y->begin()), name);
-    time(name, [=](Exec& e) {
-      (void)x;
-      linear.forward(e, input, output);
-    });
+    // The views live as long as x and y do.
+    time(name, [x, y, linear, input, output](Exec& e) { linear.forward(e, input, output); });
     return {name, w.bytes()};
   }
 
@@ -99,18 +104,14 @@ class Bench {
 
   Contender add_gather(const WeightView& w, const std::string& name, GatherUse use) {
     const std::size_t n_blocks = w.rows / kBlock;
-    auto picks = std::make_shared<std::vector<std::uint32_t>>(kDraws * n_blocks);
-    FastRandom random(3);
-    for (std::size_t i = 0; i < picks->size(); ++i) {
-      (*picks)[i] = static_cast<std::uint32_t>(i % n_blocks * kBlock + random.bits() % kBlock);
-    }
+    const auto picks = std::make_shared<const std::vector<std::uint32_t>>(draws(n_blocks));
     auto x = std::make_shared<std::vector<float>>(random_floats(w.cols, 1));
     auto y = std::make_shared<std::vector<float>>(std::max(w.rows, w.cols * kMaxChunks));
     auto draw = std::make_shared<std::size_t>(0);
     time(name, [=, this](Exec& exec) {
       const Workspace::Scope scope(ws_);
       const PreparedRows prepared(exec, kernels_, w.dtype, ConstRows(x->data(), 1, w.cols, w.cols));
-      const std::uint32_t* const pick = picks->data() + (*draw)++ % kDraws * n_blocks;
+      const std::uint32_t* const pick = picks->data() + (*draw)++ % kBlock * n_blocks;
       for_chunks(exec, n_blocks, [&](std::size_t chunk, std::size_t begin, std::size_t end) {
         if (use == GatherUse::kAxpy) {
           accumulate(w, y->data() + chunk * w.cols, end - begin,
@@ -138,6 +139,8 @@ class Bench {
       fmt::print("{}: not offered by oneDNN on this CPU\n", name);
       return;
     }
+    Exec exec{runtime_.team(), ws_};
+    check_onednn(exec, *onednn, w, {random_floats(w.cols, 1).data(), 1, w.cols, w.cols}, name);
     benchmark::RegisterBenchmark(name.c_str(),
                                  [onednn](benchmark::State& state) {
                                    for (auto _ : state) onednn->run();
@@ -147,8 +150,20 @@ class Bench {
     comparison.rivals.push_back({name, w.rows * row_bytes(w.dtype, w.cols)});
   }
 
-  static constexpr std::size_t kDraws = 8;
   static constexpr std::size_t kMaxChunks = 64;
+
+  /// [kBlock, n_blocks] rows: of every block all its rows in an order of its own.
+  static std::vector<std::uint32_t> draws(std::size_t n_blocks) {
+    std::vector<std::uint32_t> picks(kBlock * n_blocks);
+    FastRandom random(3);
+    for (std::size_t b = 0; b < n_blocks; ++b) {
+      std::uint32_t order[kBlock];
+      std::iota(order, order + kBlock, static_cast<std::uint32_t>(b * kBlock));
+      for (std::size_t i = kBlock; i-- > 1;) std::swap(order[i], order[random.bits() % (i + 1)]);
+      for (std::size_t i = 0; i < kBlock; ++i) picks[i * n_blocks + b] = order[i];
+    }
+    return picks;
+  }
 
   static void prefetch(const WeightView& w, std::size_t row) noexcept {
     const std::byte* const data = w.row(row);
@@ -185,17 +200,19 @@ class Bench {
   std::vector<Comparison> comparisons_;
 };
 
+void run(CommandLine& line) {
+  Runtime runtime({.n_threads = line.take_threads()});
+  const std::vector<DType> dtypes = line.take_dtypes();
+  quiet_openmp(line, runtime.n_threads());
+  start_comparisons(line);
+  Bench bench(runtime, dense_kernels(isa_from_environment()));
+  for (const DType dtype : dtypes) {
+    for (const std::size_t columns : {1024, 4096}) bench.add(dtype, columns);
+  }
+  run_comparisons(runtime, bench.comparisons());
+}
+
 }  // namespace
 }  // namespace terrace::bench
 
-int main(int argc, char** argv) {
-  using namespace terrace;
-  bench::quiet_openmp(argv);
-  const bench::LayerBenchOptions options = bench::take_options(argc, argv);
-  Runtime runtime({.n_threads = options.n_threads});
-  bench::Bench bench(runtime, dense_kernels(isa_from_environment()));
-  for (const DType dtype : options.dtypes) {
-    for (const std::size_t columns : {1024, 4096}) bench.add(dtype, columns);
-  }
-  return bench::run_comparisons(argc, argv, runtime, bench.comparisons());
-}
+int main(int argc, char** argv) { return terrace::bench::run_program(argc, argv, terrace::bench::run); }

@@ -4,11 +4,17 @@
 // from memory. Shapes of the presets lm1b-24L (d 1024, 16 modules) and lm-17B (d 9216, 64 modules).
 //
 //   bench_sparse_qkv [--threads=N] [--dtype=f32|bf16|q8|q4] [Google Benchmark's flags]
+#include <benchmark/benchmark.h>
+#include <fmt/core.h>
+
 #include <memory>
 
+#include "bench/check.h"
+#include "bench/comparison.h"
 #include "bench/onednn_dense.h"
+#include "bench/quiet_openmp.h"
 #include "bench/random_weight.h"
-#include "bench/ratio.h"
+#include "bench/rotation.h"
 #include "engine/linear.h"
 #include "sparse/sparse_qkv.h"
 
@@ -16,8 +22,6 @@ namespace terrace::bench {
 namespace {
 
 constexpr std::size_t kSteps = 3;
-/// All layers together are several times what the last-level cache holds.
-constexpr std::size_t kBytesInRotation = std::size_t{128} << 20;
 constexpr std::size_t kInputs = 16;
 
 struct Shape {
@@ -101,8 +105,9 @@ class Bench {
     };
     auto stack = std::make_shared<Stack>();
     stack->xs = inputs(s.d);
+    const std::size_t wanted = bytes_in_rotation();
     std::size_t bytes = 0;
-    while (bytes < kBytesInRotation) {
+    while (bytes < wanted) {
       stack->weights.push_back(std::make_unique<SparseLayer>(dtype, s, 100 * stack->weights.size() + 1));
       stack->layers.push_back(stack->weights.back()->layer(kernels_, stack->layout));
       bytes += stack->layers.back().bytes_per_token();
@@ -135,8 +140,9 @@ class Bench {
   /// Layers of one map [3d, d]; kept for the oneDNN rival of the same shape and dtype.
   Contender add_dense(DType dtype, const Shape& s, const std::string& name) {
     dense_ = std::make_shared<std::vector<std::unique_ptr<RandomWeight>>>();
+    const std::size_t wanted = bytes_in_rotation();
     std::size_t bytes = 0;
-    while (bytes < kBytesInRotation) {
+    while (bytes < wanted) {
       dense_->push_back(std::make_unique<RandomWeight>(dtype, 3 * s.d, s.d, dense_->size() + 1));
       bytes += dense_->back()->view().bytes();
     }
@@ -166,15 +172,9 @@ class Bench {
       return;
     }
     const WeightView w = dense_->front()->view();
-    if (w.dtype == DType::kF32) {
-      const auto x = random_floats(s.d, 5);
-      std::copy(x.begin(), x.end(), static_cast<float*>(products->front().x()));
-      products->front().run();
-      std::vector<float> y(w.rows);
-      Exec exec{runtime_.team(), ws_};
-      Linear(kernels_, w, nullptr).forward(exec, {x.data(), 1, s.d, s.d}, {y.data(), 1, w.rows, w.rows});
-      require(difference(y, {products->front().y(), products->front().y() + w.rows}) < 1e-4, name);
-    }
+    Exec exec{runtime_.team(), ws_};
+    const std::vector<float> x = random_floats(s.d, 5);
+    check_onednn(exec, products->front(), w, {x.data(), 1, s.d, s.d}, name);
     benchmark::RegisterBenchmark(name.c_str(),
                                  [this, products](benchmark::State& state) {
                                    for (auto _ : state) (*products)[next_++ % products->size()].run();
@@ -192,19 +192,21 @@ class Bench {
   std::size_t next_ = 0;
 };
 
-}  // namespace
-}  // namespace terrace::bench
-
-int main(int argc, char** argv) {
-  using namespace terrace;
-  bench::quiet_openmp(argv);
-  const bench::LayerBenchOptions options = bench::take_options(argc, argv);
-  Runtime runtime({.n_threads = options.n_threads});
-  bench::Bench bench(runtime, dense_kernels(isa_from_environment()));
-  for (const DType dtype : options.dtypes) {
+void run(CommandLine& line) {
+  Runtime runtime({.n_threads = line.take_threads()});
+  const std::vector<DType> dtypes = line.take_dtypes();
+  quiet_openmp(line, runtime.n_threads());
+  start_comparisons(line);
+  Bench bench(runtime, dense_kernels(isa_from_environment()));
+  for (const DType dtype : dtypes) {
     bench.add(dtype, {1024, 16});
     // Rows of 9 * 144 taps are no q4 rows, and the f32 matrix is 1 GB.
     if (dtype == DType::kBf16 || dtype == DType::kQ8) bench.add(dtype, {9216, 64});
   }
-  return bench::run_comparisons(argc, argv, runtime, bench.comparisons());
+  run_comparisons(runtime, bench.comparisons());
 }
+
+}  // namespace
+}  // namespace terrace::bench
+
+int main(int argc, char** argv) { return terrace::bench::run_program(argc, argv, terrace::bench::run); }

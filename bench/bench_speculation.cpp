@@ -1,25 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0
 // What speculation can gain, and what it does gain.
 //
-// pass/...: Session::verify of T tokens beside one token decoded, for a preset's sparse model and its dense
-// twin with random weights. The fewer times as long a pass of T takes, the fewer guesses need be right.
+// pass/...: Session::verify of T tokens beside one token decoded, both after the same context, for a preset's
+// sparse model and its dense twin with random weights. The fewer times as long a pass of T takes, the fewer
+// guesses need be right.
 // text/...: a trained model continues documents, sampled as `terrace generate` does by default or greedily,
 // alone and with each draft; the same texts every time. Counters: tokens per pass of the full width, share of
 // the guesses that were right.
 //
-//   bench_speculation [--threads=N] [--dtype=NAME] [--preset=NAME] [--model=FILE] [--document=FILE] [Google
-//                     Benchmark's flags]
+//   bench_speculation [--threads=N] [--dtype=NAME] [--preset=NAME] [--model=FILE] [--document=FILE]
+//                     [Google Benchmark's flags]
+#include <benchmark/benchmark.h>
+#include <fmt/core.h>
 #include <unistd.h>
 
-#include <array>
+#include <algorithm>
+#include <chrono>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <iterator>
 #include <memory>
 #include <optional>
 #include <string>
 
-#include "bench/ratio.h"
+#include "bench/check.h"
+#include "bench/command_line.h"
+#include "bench/comparison.h"
+#include "engine/error.h"
 #include "models/draw_next.h"
 #include "models/init.h"
 #include "models/presets.h"
@@ -33,31 +41,38 @@ constexpr std::size_t kDocument = 1024;   // tokens before a text, at most
 constexpr std::size_t kTextTokens = 128;  // of a text
 constexpr std::size_t kTexts = 8;         // with a seed each
 
-/// Takes `--name=value` out of the command line.
-std::string take_value(int& argc, char** argv, const std::string& name, std::string value) {
-  const std::string flag = "--" + name + "=";
-  for (int i = 1; i < argc; ++i) {
-    const std::string argument = argv[i];
-    if (argument.rfind(flag, 0) != 0) continue;
-    value = argument.substr(flag.size());
-    std::copy(argv + i + 1, argv + argc + 1, argv + i);
-    --argc;
-    break;
+/// Made when it is first asked for.
+template <class T>
+class Lazy {
+ public:
+  explicit Lazy(std::function<T()> make) : make_(std::move(make)) {}
+  T& get() {
+    if (!value_) value_.emplace(make_());
+    return *value_;
   }
-  return value;
-}
 
-std::shared_ptr<const Model> random_model(const std::string& preset, bool dense, DType dtype) {
+ private:
+  std::function<T()> make_;
+  std::optional<T> value_;
+};
+
+std::shared_ptr<const Model> random_model(const ModelConfig& config, DType dtype) {
   std::string path = std::filesystem::temp_directory_path() / "bench_speculation.XXXXXX";
   const int descriptor = ::mkstemp(path.data());
-  require(descriptor >= 0, "cannot make " + path);
+  TERRACE_CHECK(descriptor >= 0, kIo, "cannot make '" + path + "'");
   ::close(descriptor);
   InitOptions options;
   options.dtype = dtype;
-  init_model(preset_config(preset, dense), path, options);
+  init_model(config, path, options);
   auto model = Model::load(path);
   std::filesystem::remove(path);
   return model;
+}
+
+std::string content_of(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  TERRACE_CHECK(file.good(), kIo, "cannot read '" + path + "'");
+  return {std::istreambuf_iterator<char>(file), {}};
 }
 
 SamplerConfig greedy() {
@@ -71,40 +86,39 @@ class Bench {
   explicit Bench(Runtime& runtime) : runtime_(runtime) {}
 
   void add_passes(const std::string& preset, bool dense, DType dtype) {
-    const auto model = random_model(preset, dense, dtype);
-    const auto session = std::make_shared<Session>(model, runtime_, Session::Options{.max_context = 1024});
-    session->prefill(tokens(*model, 0, kContext));
+    const auto session =
+        std::make_shared<Lazy<Session>>([this, config = preset_config(preset, dense), dtype] {
+          Session made(random_model(config, dtype), runtime_, Session::Options{.max_context = 1024});
+          made.prefill(tokens(made.model(), 0, kContext));
+          return made;
+        });
     const std::string prefix =
         fmt::format("pass/{}/{}/{}", preset, dense ? "dense" : "sparse", dtype_name(dtype));
     Comparison comparison;
     comparison.subject.name = prefix + "/decode";
-    add(comparison.subject.name, [this, session](benchmark::State& state) {
-      const auto region = session->hold();
-      for (auto _ : state) {
-        if (session->position() > 2 * kContext) session->rewind(kContext);
-        session->decode(tokens(session->model(), next_++, 1)[0]);
-      }
-      session->rewind(kContext);
-    });
+    add_pass(comparison.subject.name, session, 1,
+             [](Session& s, std::span<const TokenId> ids) { s.decode(ids[0]); });
     for (const std::size_t n : {2, 4, 8, 16}) {
       comparison.rivals.push_back({fmt::format("{}/tokens:{}", prefix, n)});
-      add(comparison.rivals.back().name, [this, session, n](benchmark::State& state) {
-        const auto region = session->hold();
-        for (auto _ : state) {
-          session->verify(tokens(session->model(), n * next_++, n),
-                          [](std::size_t, std::span<const float>) {});
-          session->rewind(kContext);
-        }
+      add_pass(comparison.rivals.back().name, session, n, [](Session& s, std::span<const TokenId> ids) {
+        s.verify(ids, [](std::size_t, std::span<const float>) {});
       });
     }
     comparisons_.push_back(std::move(comparison));
   }
 
   void add_texts(const std::shared_ptr<const Model>& model, const std::string& document) {
-    const auto read = std::make_shared<Session>(model, runtime_);
-    std::vector<TokenId> ids = model->tokenizer().encode(document);
-    ids.resize(std::min({ids.size(), kDocument, read->max_context() - kTextTokens}));
-    read->prefill(ids);
+    const auto read = std::make_shared<Lazy<Session>>([this, model, document] {
+      Session made(model, runtime_);
+      TERRACE_CHECK(made.max_context() > kTextTokens, kBadArgument,
+                    fmt::format("--model: texts of {} tokens need a longer context than {}", kTextTokens,
+                                made.max_context()));
+      std::vector<TokenId> ids = model->tokenizer().encode(content_of(document));
+      TERRACE_CHECK(!ids.empty(), kBadArgument, fmt::format("--document: '{}' has no tokens", document));
+      ids.resize(std::min({ids.size(), kDocument, made.max_context() - kTextTokens}));
+      made.prefill(ids);
+      return made;
+    });
     for (const bool sampled : {false, true}) {
       const std::string prefix = sampled ? "text/sampled" : "text/greedy";
       Comparison comparison;
@@ -134,6 +148,26 @@ class Bench {
         ->Unit(benchmark::kMicrosecond);
   }
 
+  /// `pass` of n tokens after kContext others; going back there is not timed.
+  template <class Pass>
+  void add_pass(const std::string& name, const std::shared_ptr<Lazy<Session>>& lazy, std::size_t n,
+                Pass pass) {
+    const auto run = [this, lazy, n, pass](benchmark::State& state) {
+      Session& session = lazy->get();
+      const auto region = session.hold();
+      session.mark();
+      for (auto _ : state) {
+        const std::vector<TokenId> ids = tokens(session.model(), n * next_++, n);
+        const auto start = std::chrono::steady_clock::now();
+        pass(session, ids);
+        const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+        session.rewind(kContext);
+        state.SetIterationTime(seconds.count());
+      }
+    };
+    benchmark::RegisterBenchmark(name.c_str(), run)->UseManualTime()->Unit(benchmark::kMicrosecond);
+  }
+
   /// Random ids: every token picks other rows.
   static std::vector<TokenId> tokens(const Model& model, std::size_t first, std::size_t n) {
     std::vector<TokenId> ids(n);
@@ -159,23 +193,31 @@ class Bench {
     return ids;
   }
 
+  /// Its text is checked against plain decoding before it is timed for the first time.
   template <class MakeDraft>
-  void add_text(const std::string& name, const std::shared_ptr<Session>& read, bool sampled,
+  void add_text(const std::string& name, const std::shared_ptr<Lazy<Session>>& lazy, bool sampled,
                 MakeDraft make_draft) {
     const auto config_of = [sampled](std::size_t seed) {
       SamplerConfig config = sampled ? SamplerConfig{} : greedy();
       config.seed = seed;
       return config;
     };
-    SpeculationStats stats;
-    Session plain = read->fork(), drafted = read->fork();
-    const auto alone = [](Session&, const Sampler&) { return std::unique_ptr<Draft>(); };
-    require(text(drafted, config_of(0), make_draft, stats) == text(plain, config_of(0), alone, stats), name);
-    add(name, [this, read, config_of, make_draft](benchmark::State& state) {
+    const auto check = [name, lazy, config_of, make_draft] {
+      SpeculationStats stats;
+      Session plain = lazy->get().fork(), drafted = lazy->get().fork();
+      const auto alone = [](Session&, const Sampler&) { return std::unique_ptr<Draft>(); };
+      require(text(drafted, config_of(0), make_draft, stats) == text(plain, config_of(0), alone, stats),
+              name);
+      return true;
+    };
+    add(name, [this, lazy, config_of, make_draft,
+               checked = std::make_shared<Lazy<bool>>(check)](benchmark::State& state) {
+      checked->get();
+      const Session& read = lazy->get();
       SpeculationStats of_text, all;
       for (auto _ : state) {
         state.PauseTiming();
-        Session session = read->fork();
+        Session session = read.fork();
         const auto region = session.hold();
         state.ResumeTiming();
         benchmark::DoNotOptimize(text(session, config_of(next_++ % kTexts), make_draft, of_text));
@@ -198,27 +240,29 @@ class Bench {
   std::size_t next_ = 0;
 };
 
-std::string content_of(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  require(file.good(), "cannot read " + path);
-  return {std::istreambuf_iterator<char>(file), {}};
+void run(CommandLine& line) {
+  const std::string preset = line.take("preset", "NAME").value_or("lm1b-24L");
+  const std::string default_model = "models/default/default.terrace";
+  const std::optional<std::string> model = line.take("model", "FILE");
+  const std::string document = line.take("document", "FILE").value_or("examples/document.txt");
+  Runtime runtime({.n_threads = line.take_threads()});
+  const std::vector<DType> dtypes = line.take_dtypes();
+  start_comparisons(line);
+  Bench bench(runtime);
+  for (const DType dtype : dtypes) {
+    bench.add_passes(preset, false, dtype);
+    bench.add_passes(preset, true, dtype);
+  }
+  if (model || std::filesystem::exists(default_model)) {
+    bench.add_texts(Model::load(model.value_or(default_model)), document);
+  } else {
+    fmt::print(stderr, "text/... left out: there is no '{}' here; --model=FILE names another\n",
+               default_model);
+  }
+  run_comparisons(runtime, bench.comparisons());
 }
 
 }  // namespace
 }  // namespace terrace::bench
 
-int main(int argc, char** argv) {
-  using namespace terrace;
-  const std::string preset = bench::take_value(argc, argv, "preset", "lm1b-24L");
-  const std::string model = bench::take_value(argc, argv, "model", "models/default/default.terrace");
-  const std::string document = bench::take_value(argc, argv, "document", "examples/document.txt");
-  const bench::LayerBenchOptions options = bench::take_options(argc, argv);
-  Runtime runtime({.n_threads = options.n_threads});
-  bench::Bench bench(runtime);
-  for (const DType dtype : options.dtypes) {
-    bench.add_passes(preset, false, dtype);
-    bench.add_passes(preset, true, dtype);
-  }
-  bench.add_texts(Model::load(model), bench::content_of(document));
-  return bench::run_comparisons(argc, argv, runtime, bench.comparisons());
-}
+int main(int argc, char** argv) { return terrace::bench::run_program(argc, argv, terrace::bench::run); }

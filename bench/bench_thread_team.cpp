@@ -11,7 +11,7 @@
 #include <chrono>
 #include <string>
 
-#include "bench/ratio.h"
+#include "bench/command_line.h"
 #include "engine/runtime.h"
 
 namespace terrace::bench {
@@ -66,18 +66,17 @@ void add_all(Runtime& runtime, tbb::task_arena& arena, std::size_t cycles) {
   });
 }
 
+void run(CommandLine& line) {
+  Runtime runtime({.n_threads = line.take_threads()});
+  line.start_benchmark();
+  tbb::task_arena arena(static_cast<int>(runtime.n_threads()));
+  for (const std::size_t cycles : {0, 1000, 10000}) add_all(runtime, arena, cycles);
+  fmt::print("{} threads, {} chunks per phase\n", runtime.n_threads(),
+             kChunksPerThread * runtime.n_threads());
+  benchmark::RunSpecifiedBenchmarks();
+}
+
 }  // namespace
 }  // namespace terrace::bench
 
-int main(int argc, char** argv) {
-  using namespace terrace;
-  const bench::LayerBenchOptions options = bench::take_options(argc, argv);
-  Runtime runtime({.n_threads = options.n_threads});
-  tbb::task_arena arena(static_cast<int>(runtime.n_threads()));
-  for (const std::size_t cycles : {0, 1000, 10000}) bench::add_all(runtime, arena, cycles);
-  fmt::print("{} threads, {} chunks per phase\n", runtime.n_threads(),
-             bench::kChunksPerThread * runtime.n_threads());
-  benchmark::Initialize(&argc, argv);
-  benchmark::RunSpecifiedBenchmarks();
-  return 0;
-}
+int main(int argc, char** argv) { return terrace::bench::run_program(argc, argv, terrace::bench::run); }

@@ -1,10 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <oneapi/dnnl/dnnl.hpp>
 #include <optional>
+#include <string>
+#include <vector>
 
+#include "bench/check.h"
+#include "engine/dtype.h"
+#include "engine/isa.h"
+#include "engine/linear.h"
+#include "engine/prepared_rows.h"
 #include "engine/tensor.h"
 
 namespace terrace::bench {
@@ -15,7 +24,8 @@ class OneDnnDense {
  public:
   /// Copies f32, bf16 or q8 weights (their scales left out: what remains is the integer product).
   /// Check `supported()` before use: some dtypes need a newer CPU or a newer oneDNN.
-  explicit OneDnnDense(const WeightView& w, std::size_t n_tokens = 1) : d_in_(w.cols), d_out_(w.rows) {
+  explicit OneDnnDense(const WeightView& w, std::size_t n_tokens = 1)
+      : dtype_(w.dtype), d_in_(w.cols), d_out_(w.rows) {
     using Tag = dnnl::memory::format_tag;
     const auto type = element_type(w.dtype);
     if (type == dnnl::memory::data_type::undef) return;
@@ -44,8 +54,21 @@ class OneDnnDense {
   bool supported() const noexcept { return product_.has_value(); }
   std::size_t d_in() const noexcept { return d_in_; }
   std::size_t d_out() const noexcept { return d_out_; }
-  /// Input of the next run, row after row: f32, bf16 or int8 elements, as the weights are.
-  void* x() noexcept { return source_.get_data_handle(); }
+  /// The input of later runs, rounded as the weights are; `x` has n_tokens rows, prepared for their dtype.
+  void set_input(const PreparedRows& x) noexcept {
+    void* const source = source_.get_data_handle();
+    for (std::size_t t = 0; t < x.size(); ++t) {
+      const std::size_t at = t * d_in_;
+      if (dtype_ == DType::kQ8) {
+        std::copy_n(x.q8()[t].q, d_in_, static_cast<std::int8_t*>(source) + at);
+      } else if (dtype_ == DType::kBf16) {
+        std::transform(x.f32()[t], x.f32()[t] + d_in_, static_cast<std::uint16_t*>(source) + at, f32_to_bf16);
+      } else {
+        std::copy_n(x.f32()[t], d_in_, static_cast<float*>(source) + at);
+      }
+    }
+  }
+  /// [n_tokens, d_out]
   const float* y() const noexcept { return static_cast<const float*>(target_.get_data_handle()); }
 
   void run() {
@@ -69,6 +92,7 @@ class OneDnnDense {
     return dnnl::memory::data_type::undef;
   }
 
+  DType dtype_;
   std::size_t d_in_;
   std::size_t d_out_;
   dnnl::engine engine_{dnnl::engine::kind::cpu, 0};
@@ -78,5 +102,35 @@ class OneDnnDense {
   dnnl::memory target_;
   std::optional<dnnl::inner_product_forward> product_;
 };
+
+/// Compares the first outputs of every row with the specification, for the weights that `product` was made
+/// from and the rows `x`, as many as it takes, which stay its input. Both get what is exact in their dtype,
+/// so that only the order of the sums differs, and of q8 nothing but the scales.
+inline void check_onednn(Exec& exec, OneDnnDense& product, const WeightView& w, ConstRows x,
+                         const std::string& name) {
+  const DenseKernels& scalar = dense_kernels(Isa::kScalar);
+  const std::size_t n_checked = std::min<std::size_t>(w.rows, 64);
+  std::vector<float> input;
+  for (std::size_t t = 0; t < x.n; ++t) input.insert(input.end(), x.row(t), x.row(t) + w.cols);
+  if (w.dtype == DType::kBf16) {
+    for (float& v : input) v = bf16_to_f32(f32_to_bf16(v));
+  }
+  const Workspace::Scope scope(exec.ws);
+  const PreparedRows prepared(exec, scalar, w.dtype, ConstRows(input.data(), x.n, w.cols, w.cols));
+  std::vector<float> expected(x.n * n_checked), found(expected.size());
+  dot_rows(scalar, w, 0, n_checked, prepared, expected.data(), n_checked);
+  product.set_input(prepared);
+  product.run();
+  for (std::size_t t = 0; t < x.n; ++t) {
+    for (std::size_t r = 0; r < n_checked; ++r) {
+      float scale = 1.0F;
+      if (w.dtype == DType::kQ8) {
+        scale = *reinterpret_cast<const float*>(w.row_scale(r)) * prepared.q8()[t].scale;
+      }
+      found[t * n_checked + r] = product.y()[t * w.rows + r] * scale;
+    }
+  }
+  require(difference(found, expected) < (w.dtype == DType::kQ8 ? 1e-6 : 1e-4), name);
+}
 
 }  // namespace terrace::bench

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -42,7 +43,7 @@ class RandomWeight {
         scale_(rows * row_scale_bytes(dtype, cols) + 1, "benchmark scales"),
         view_{data_.data(), scale_.data(), rows, cols, cols, dtype} {
     FastRandom random(seed);
-    const float size = 1.7F / static_cast<float>(__builtin_sqrtf(static_cast<float>(cols)));
+    const float size = 1.7F / std::sqrt(static_cast<float>(cols));
     switch (dtype) {
       case DType::kF32:
         for (float& w : data_.as<float>()) w = size * random.uniform();

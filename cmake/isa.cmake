@@ -18,10 +18,10 @@ else()
 endif()
 
 # terrace_add_isa_kernels(target family [folder]): adds <folder>/kernels/<family>_<isa>.cpp (the current folder by
-# default), for each instruction set of the target processor for which the file exists, compiled with that set's flags
-# and nothing else.
-# Sanitizers and debug builds keep -O2 here: unoptimised vector code is too slow to test with, and at -O0 it leaves weak
-# symbols that the linker could merge across instruction sets.
+# default), for each instruction set of the target processor for which the file exists, compiled with that set's flags.
+# Every build type, release too, compiles kernels with -O2, which comes after its own level and overrides it:
+# unoptimised vector code is too slow to test with, and at -O0 it leaves weak symbols that the linker could merge across
+# instruction sets.
 function(terrace_add_isa_kernels target family)
   set(folder ${CMAKE_CURRENT_SOURCE_DIR})
   if(ARGC GREATER 2)

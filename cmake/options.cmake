@@ -17,7 +17,7 @@ if(TERRACE_WERROR)
     # These depend on what the optimiser inlined, and GCC 12 reports correct standard-library code with them.
     target_compile_options(terrace_options INTERFACE -Wno-error=restrict -Wno-error=stringop-overflow
                                                      -Wno-error=maybe-uninitialized -Wno-error=array-bounds)
-  elseif(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+  elseif(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
     # A loop that is marked for unrolling and could not be, with sanitizers, is slower and not wrong.
     target_compile_options(terrace_options INTERFACE -Wno-error=pass-failed)
   endif()

@@ -8,7 +8,7 @@
 
 namespace terrace {
 
-/// Nonlinearity of a feed-forward layer.
+/// The nonlinearity of a feed-forward layer.
 enum class Activation : std::uint8_t {
   kRelu,      ///< max(x, 0); NaN passes through
   kGelu,      ///< x/2 (1 + erf(x / sqrt 2))

@@ -9,16 +9,16 @@
 namespace terrace {
 
 /// A file that appears under its name only when it is complete. Bytes go to a temporary file beside the
-/// target; `commit` brings them to the disk and renames, so that whoever opens the target sees the whole old
-/// file or the whole new one, also after a crash. Without commit the temporary file is removed. The new file
-/// has the mode of the one that it replaces.
+/// target; `commit` flushes them to the disk and renames it, so that whoever opens the target sees the whole
+/// old file or the whole new one, even after a crash. Without commit the temporary file is removed.
+/// The new file has the mode of the one that it replaces.
 ///
 /// All errors are Error{kIo} with the target's name, what was tried and the system's reason.
 class AtomicFile {
  public:
   /// Creates the temporary file with `bytes` bytes of zeros and reserves their space where the file system
-  /// can, so that a full disk is found now and not after an hour. A target that is a symbolic link is
-  /// followed. Refuses a target that exists and is no regular file.
+  /// can, so that a full disk is noticed now and not after an hour. A target that is a symbolic link is
+  /// followed. Refuses a target that exists and is not a regular file.
   AtomicFile(const std::string& path, std::uint64_t bytes);
   AtomicFile(const AtomicFile&) = delete;
   AtomicFile& operator=(const AtomicFile&) = delete;

@@ -8,7 +8,7 @@
 
 namespace terrace {
 
-/// How fast a team can read memory: the limit against which decoding speed is held.
+/// How fast a team can read memory: the limit that decoding speed is compared with.
 ///
 /// The probe reads a buffer much larger than any cache, from first to last byte, with all threads of the team
 /// and nothing but loads, in the same chunks that a large matrix is cut into. On a shared machine the limit

@@ -28,13 +28,6 @@ template <std::unsigned_integral T>
   return static_cast<T>(a + b);
 }
 
-/// a - b, or nullopt where it would be negative.
-template <std::unsigned_integral T>
-[[nodiscard]] constexpr std::optional<T> try_sub(T a, T b) noexcept {
-  if (a < b) return std::nullopt;
-  return static_cast<T>(a - b);
-}
-
 /// a * b, or nullopt where T cannot hold it.
 template <std::unsigned_integral T>
 [[nodiscard]] constexpr std::optional<T> try_mul(T a, T b) noexcept {
@@ -57,8 +50,7 @@ template <std::integral To, std::integral From>
 }
 
 /// The product of all factors (1 for none), or nullopt where the product of the non-zero ones does not fit: a
-/// zero among them must not hide that the others cannot be multiplied, since somebody may multiply just
-/// those.
+/// zero among them must not hide that the others overflow, since somebody may multiply just those.
 [[nodiscard]] constexpr std::optional<std::uint64_t> try_product(
     std::span<const std::uint64_t> factors) noexcept {
   std::optional<std::uint64_t> product = 1;
@@ -84,14 +76,6 @@ template <std::unsigned_integral T>
 [[nodiscard]] constexpr T checked_add(T a, T b, std::string_view what) {
   const auto result = try_add(a, b);
   if (!result) detail::throw_out_of_range(what, std::to_string(a) + " + " + std::to_string(b));
-  return *result;
-}
-
-/// As try_sub; throws Error{kBadFile}.
-template <std::unsigned_integral T>
-[[nodiscard]] constexpr T checked_sub(T a, T b, std::string_view what) {
-  const auto result = try_sub(a, b);
-  if (!result) detail::throw_out_of_range(what, std::to_string(a) + " - " + std::to_string(b));
   return *result;
 }
 
@@ -123,8 +107,8 @@ template <std::integral To, std::integral From>
 }
 
 /// As try_product; throws Error{kBadFile}.
-[[nodiscard]] constexpr std::uint64_t checked_product(std::span<const std::uint64_t> factors,
-                                                      std::string_view what) {
+[[nodiscard]] inline std::uint64_t checked_product(std::span<const std::uint64_t> factors,
+                                                   std::string_view what) {
   const auto result = try_product(factors);
   if (!result) {
     std::string formula;

@@ -13,8 +13,8 @@ struct XXH3_state_s;
 
 namespace terrace {
 
-/// XXH3 with 64 bits and seed 0, fed in pieces: how the pieces are cut does not change the digest. Finds
-/// damage, not malice: anyone can make a file with the checksum they want.
+/// 64-bit XXH3 with seed 0, fed in pieces: how the pieces are cut does not change the digest. Detects damage,
+/// not malice: anyone can make a file with the checksum they want.
 class Checksum {
  public:
   /// Throws Error{kOutOfMemory}.

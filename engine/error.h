@@ -3,7 +3,6 @@
 
 #include <stdexcept>
 #include <string>
-#include <utility>
 
 namespace terrace {
 
@@ -14,11 +13,11 @@ enum class ErrorCode {
   kBadConfig,    ///< a configuration that describes no model
   kBadToken,     ///< a token id outside the vocabulary
   kContextFull,  ///< no position left in the context
-  kOutOfMemory,  ///< memory could not be had
+  kOutOfMemory,  ///< memory could not be obtained
   kUnsupported,  ///< well-formed, but not offered by this build or this CPU
   kIo,           ///< reading or writing failed (disk full, permission, ...)
   kCancelled,    ///< the caller asked to stop
-  kInternal      ///< a broken promise of the library itself
+  kInternal      ///< the library broke a promise of its own
 };
 
 /// The one exception type of the library. The message says what, where, what was expected and what was found.
@@ -40,7 +39,7 @@ class Error : public std::runtime_error {
     if (!(condition)) throw ::terrace::Error(::terrace::ErrorCode::code, (message)); \
   } while (false)
 
-/// Checks what only a bug of ours can break; debug builds only, so that it may stand inside a token.
+/// Checks what only a bug of ours can break; debug builds only, so it may be used inside a token.
 #ifdef NDEBUG
 #define TERRACE_DCHECK(condition) static_cast<void>(0)
 #else

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "engine/ceil_div.h"
 #include "engine/largest.h"
 #include "engine/memory.h"
 #include "engine/profile.h"
@@ -18,47 +19,47 @@ namespace terrace {
 struct Exec {
   ThreadTeam& team;
   Workspace& ws;
-  Profile* profile = nullptr;       ///< told what time is spent on, if there is one
-  RowObserver* observer = nullptr;  ///< shown rows, if there is one
+  Profile* profile = nullptr;       ///< is told what time is spent on; may be null
+  RowObserver* observer = nullptr;  ///< is shown rows; may be null
 
   /// Below this many bytes of weights (or multiply-adds of activations) a phase stays on the leader: a
   /// fork-join costs about 0.9 us, which is 14 KiB of memory traffic on one core, and then its outputs have
-  /// to come back from the other core. Of 16, 40 and 64 KiB, 40 was the best, or no worse, for the default
-  /// model, lm-default, c4-medium and lm1b-24L.
+  /// to come back from the other core. Of 16, 40 and 64 KiB, 40 was the best, or no worse than the best, for
+  /// the default model, lm-default, c4-medium and lm1b-24L.
   static constexpr std::size_t kMinWorkPerChunk = std::size_t{40} * 1024;
-  /// The same for a phase whose data the next one reads on all cores: lines that another core wrote travel at
-  /// about the speed of memory, so less than some 10 us of work is done sooner by one (c4-medium q8: 3 to 5 %
-  /// of a token).
+  /// The same for a phase whose output the next one reads on all cores: lines that another core wrote travel
+  /// at about the speed of memory, so one core alone is faster at less than some 10 us of work (c4-medium q8:
+  /// 3 to 5 % of a token).
   static constexpr std::size_t kMinWorkPerShare = std::size_t{128} * 1024;
 
   /// Splits [0, n) into contiguous ranges of at least `grain` items, a multiple of `align` (the last one may
-  /// be shorter), and runs fn(begin, end) on each. Results must not depend on the split. `work_per_item` in
-  /// bytes read or multiply-adds, whichever is larger.
+  /// be shorter), and runs fn(begin, end) on each. Results must not depend on the split. `work_per_item` is
+  /// in bytes read or multiply-adds, whichever is larger.
   template <class F>
   void for_range(std::size_t n, std::size_t align, std::size_t work_per_item, F&& fn) const noexcept {
     const std::size_t grain =
         std::max<std::size_t>(1, kMinWorkPerChunk / std::max<std::size_t>(1, work_per_item));
-    std::size_t per_chunk = std::max(grain, (n + most_chunks() - 1) / most_chunks());
-    per_chunk = (per_chunk + align - 1) / align * align;
-    const auto n_chunks = static_cast<std::uint32_t>((n + per_chunk - 1) / per_chunk);
+    std::size_t per_chunk = std::max(grain, ceil_div(n, most_chunks()));
+    per_chunk = ceil_div(per_chunk, align) * align;
+    const auto n_chunks = static_cast<std::uint32_t>(ceil_div(n, per_chunk));
     team.run(n_chunks, [&](std::uint32_t chunk) {
       const std::size_t begin = chunk * per_chunk;
       fn(begin, std::min(n, begin + per_chunk));
     });
   }
 
-  /// Chunks of about equal work for n items, where a phase cuts them itself.
+  /// How many chunks of about equal work n items are worth, for a phase that cuts them itself.
   std::uint32_t chunks_of(std::size_t n, std::size_t work_per_item) const noexcept {
     return bounded_chunks(n, work_per_item, most_chunks(), kMinWorkPerChunk);
   }
-  /// The same when every thread takes one chunk, the leader the first: for short phases that follow each
-  /// other on the same data, which then stays in the cache of the core that has it, and for what a thread
-  /// does once for all its items. Nobody overtakes a thread that loses its core.
+  /// The same where every thread takes one chunk, the leader the first: for short phases that follow each
+  /// other on the same data, which then stays in the cache of its core, and for work that a thread does once
+  /// for all its items. The price: nobody overtakes a thread that loses its core.
   std::uint32_t one_chunk_each(std::size_t n, std::size_t work_per_item) const noexcept {
     return bounded_chunks(n, work_per_item, team.size(), kMinWorkPerShare);
   }
 
-  /// The largest of what `n` blocks produce: take(block, largest) shows those of one block to `largest`.
+  /// The largest value that `n` blocks produce: take(block, largest) shows those of one block to `largest`.
   template <class Take>
   Largest largest_of_blocks(std::size_t n, std::size_t work_per_block, Take take) const {
     const std::uint32_t n_chunks = chunks_of(n, work_per_block);

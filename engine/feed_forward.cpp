@@ -3,8 +3,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-
 #include "engine/error.h"
 
 namespace terrace {
@@ -43,11 +41,9 @@ void FeedForward::forward(Exec& exec, ConstRows x, Rows y, std::size_t width) co
 
   // Chunks start at whole vectors, so an element meets the same code of an elementwise kernel in every split.
   constexpr std::size_t kAlign = 64;
-  const auto row_work = [&](const Linear& map) {
-    return std::max(map.weight().bytes() / width, x.n * x.width / 8);
-  };
+  const std::size_t work = dot_work(up.weight(), prepared);
   if (!gate_) {
-    exec.for_range(width, kAlign, row_work(up), [&](std::size_t begin, std::size_t end) {
+    exec.for_range(width, kAlign, work, [&](std::size_t begin, std::size_t end) {
       up.forward_range(prepared, begin, end, h);
       for (std::size_t t = 0; t < x.n; ++t) apply(up.kernels(), activation_, h.row(t) + begin, end - begin);
     });
@@ -57,7 +53,8 @@ void FeedForward::forward(Exec& exec, ConstRows x, Rows y, std::size_t width) co
                                            ? prepared
                                            : PreparedRows(exec, gate.kernels(), gate.weight().dtype, x);
     const Rows g{exec.ws.take<float>(x.n * width), x.n, width, width};
-    exec.for_range(width, kAlign, row_work(up) + row_work(gate), [&](std::size_t begin, std::size_t end) {
+    const std::size_t both = work + dot_work(gate.weight(), prepared_gate);
+    exec.for_range(width, kAlign, both, [&](std::size_t begin, std::size_t end) {
       up.forward_range(prepared, begin, end, h);
       gate.forward_range(prepared_gate, begin, end, g);
       for (std::size_t t = 0; t < x.n; ++t) {

@@ -10,8 +10,7 @@
 namespace terrace {
 
 /// While alive, this thread flushes denormal inputs and results to zero; the destructor restores the caller's
-/// mode. One stray denormal made kernels many times slower (docs/performance.md), so leader and workers all
-/// hold one.
+/// mode. Denormals make kernels many times slower (docs/performance.md), so leader and workers all hold one.
 class FlushDenormals {
  public:
   FlushDenormals() noexcept : saved_(read()) { write(saved_ | kBits); }

@@ -32,7 +32,7 @@ std::vector<Isa> available_isas();
 Isa best_isa() noexcept;
 
 /// Whether this CPU keeps several streams of memory going by itself, so that software prefetch of sequential
-/// reads costs more than it brings: AMD's do. Changes the speed of kernels, never their results.
+/// reads costs more than it gains, as on AMD's. Changes the speed of kernels, never their results.
 bool hardware_prefetches_streams() noexcept;
 
 /// Parses a name. Throws Error{kBadArgument} for an unknown name and Error{kUnsupported} for one this CPU or

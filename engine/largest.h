@@ -10,15 +10,15 @@
 
 namespace terrace {
 
-/// The largest of some numbers and where it is; of equal ones the first. NaN and -inf are never taken.
+/// The largest of some numbers and its index; the first on ties. NaN and -inf are never taken.
 struct Largest {
   static constexpr std::uint32_t kNowhere = std::numeric_limits<std::uint32_t>::max();
 
   float value = -std::numeric_limits<float>::infinity();
   std::uint32_t index = kNowhere;
 
-  /// Numbers z[0 .. n), the first of which has index `first`. Cost: most runs of 64 are passed over by their
-  /// maximum.
+  /// Takes the numbers z[0 .. n), the first of which has index `first`. Cost: most runs of 64 are skipped
+  /// because of their maximum.
   void take(const float* z, std::size_t n, std::size_t first) noexcept {
     constexpr std::size_t kRun = 64;
     for (std::size_t i = 0; i < n; i += kRun) {
@@ -46,8 +46,8 @@ struct Largest {
   }
 };
 
-/// The k (1..n) largest of z[0..n) to `largest`, in the order of their indices: the first ones on ties, a NaN
-/// last. `scratch` holds n.
+/// Writes the indices of the k (1..n) largest values of z[0..n) to `largest`, ascending: the first ones on
+/// ties, a NaN last. `scratch` holds n.
 inline void take_largest(const float* z, std::size_t n, std::size_t k, std::uint32_t* scratch,
                          std::uint32_t* largest) noexcept {
   const auto value = [z](std::uint32_t i) {

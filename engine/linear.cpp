@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "engine/ceil_div.h"
 #include "engine/dtype.h"
 #include "engine/error.h"
 
@@ -213,9 +214,8 @@ void Linear::forward(Exec& exec, ConstRows x, Rows y) const {
 }
 
 void Linear::forward(Exec& exec, const PreparedRows& x, Rows y) const {
-  const std::size_t row = row_bytes(w_.dtype, w_.cols) + row_scale_bytes(w_.dtype, w_.cols);
   // Ranges of whole cache lines of y: two threads never write the same line.
-  exec.for_range(w_.rows, kCacheLine / sizeof(float), std::max(row, w_.cols * x.size()),
+  exec.for_range(w_.rows, kCacheLine / sizeof(float), dot_work(w_, x),
                  [&](std::size_t begin, std::size_t end) { forward_range(x, begin, end, y); });
 }
 
@@ -224,16 +224,16 @@ Largest Linear::largest(Exec& exec, ConstRows x) const {
   TERRACE_DCHECK(x.n == 1);
   const Workspace::Scope scope(exec.ws);
   const PreparedRows prepared(exec, *kernels_, w_.dtype, x);
-  const std::size_t n_blocks = (w_.rows + kRows - 1) / kRows;
-  const std::size_t row = row_bytes(w_.dtype, w_.cols) + row_scale_bytes(w_.dtype, w_.cols);
-  return exec.largest_of_blocks(n_blocks, kRows * row, [&](std::size_t block, Largest& largest) {
-    alignas(kCacheLine) float y[kRows];
-    const std::size_t begin = block * kRows;
-    const std::size_t n = std::min(kRows, w_.rows - begin);
-    dot_rows(*kernels_, w_.slice_rows(begin, n), 0, n, prepared, y, n);
-    if (bias_) kernels_->add(y, bias_ + begin, n);
-    largest.take(y, n, begin);
-  });
+  const std::size_t n_blocks = ceil_div(w_.rows, kRows);
+  return exec.largest_of_blocks(n_blocks, kRows * dot_work(w_, prepared),
+                                [&](std::size_t block, Largest& largest) {
+                                  alignas(kCacheLine) float y[kRows];
+                                  const std::size_t begin = block * kRows;
+                                  const std::size_t n = std::min(kRows, w_.rows - begin);
+                                  dot_rows(*kernels_, w_.slice_rows(begin, n), 0, n, prepared, y, n);
+                                  if (bias_) kernels_->add(y, bias_ + begin, n);
+                                  largest.take(y, n, begin);
+                                });
 }
 
 void Linear::forward_range(const PreparedRows& x, std::size_t begin, std::size_t end, Rows y) const noexcept {

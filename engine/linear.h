@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 #include "engine/exec.h"
 #include "engine/kernels/dense_kernels.h"

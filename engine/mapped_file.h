@@ -17,7 +17,7 @@ namespace terrace {
 /// shortens the file while it is mapped, touching a page past the new end raises SIGBUS, and no check made
 /// here can rule that out. So a model file is replaced by renaming a new file over it (WeightWriter does),
 /// which leaves the old one intact for whoever has it mapped, and is never rewritten in place.
-/// `check_not_shortened` finds a file that has already been cut; long readers such as `verify` call it
+/// `check_not_shortened` detects a file that has already been cut; long readers such as `verify` call it
 /// between tensors.
 class MappedFile {
  public:
@@ -36,12 +36,12 @@ class MappedFile {
   std::span<const std::byte> bytes() const noexcept { return {data_, size_}; }
   const std::string& path() const noexcept { return path_; }
 
-  /// Starts reading bytes [offset, offset + size) in the background; parts outside the file are left out. A
+  /// Starts reading bytes [offset, offset + size) in the background; parts outside the file are ignored. A
   /// hint.
   void will_need(std::uint64_t offset, std::uint64_t size) const noexcept;
 
   /// Says that bytes [offset, offset + size) will be touched here and there: a touched page is then read
-  /// alone, without the megabytes around it that the system would read on the chance of use. A hint.
+  /// alone, without the megabytes around it that the system would read ahead. A hint.
   void expect_scattered(std::uint64_t offset, std::uint64_t size) const noexcept;
 
   /// Gives up the resident pages that lie wholly inside [offset, offset + size); they come back when touched.

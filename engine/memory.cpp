@@ -2,7 +2,9 @@
 #include "engine/memory.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <system_error>
 
@@ -13,7 +15,7 @@ namespace {
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
 }
 
-VirtualBuffer::VirtualBuffer(std::size_t bytes, const std::string& what) {
+VirtualBuffer::VirtualBuffer(std::size_t bytes, const std::string& what, std::size_t huge_from) {
   if (bytes == 0) return;
   void* p =
       ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -24,7 +26,18 @@ VirtualBuffer::VirtualBuffer(std::size_t bytes, const std::string& what) {
   bytes_ = bytes;
 #ifdef MADV_HUGEPAGE
   // Fewer TLB misses on gathers (10-17 % measured); advice only, so a refusal does not matter.
-  if (bytes >= kHugePage) ::madvise(p, bytes, MADV_HUGEPAGE);
+  const std::size_t first = std::min(bytes, (huge_from + kHugePage - 1) / kHugePage * kHugePage);
+  if (first > 0) ::madvise(p, first, MADV_NOHUGEPAGE);  // where the system gives them unasked
+  if (bytes - first >= kHugePage) ::madvise(data_ + first, bytes - first, MADV_HUGEPAGE);
+#endif
+}
+
+void VirtualBuffer::commit([[maybe_unused]] std::size_t begin,
+                           [[maybe_unused]] std::size_t n) const noexcept {
+#ifdef MADV_POPULATE_WRITE
+  static const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+  const std::size_t first = begin / page * page;
+  ::madvise(data_ + first, std::min(bytes_, begin + n) - first, MADV_POPULATE_WRITE);
 #endif
 }
 

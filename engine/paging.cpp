@@ -10,19 +10,21 @@
 #include <string>
 #include <string_view>
 
+#include "engine/control_group.h"
+
 namespace terrace {
 namespace {
 
 constexpr std::uint64_t kUnlimited = std::numeric_limits<std::uint64_t>::max();
 
 /// The number that a file begins with; kUnlimited when there is none ("max", or no such file).
-std::uint64_t read_number(const char* path) {
+std::uint64_t read_number(const std::string& path) {
   std::uint64_t value = 0;
   return std::ifstream(path) >> value ? value : kUnlimited;
 }
 
 /// The number after `key` at the start of a line of a file; `otherwise` where there is none.
-std::uint64_t read_entry(const char* path, std::string_view key, std::uint64_t otherwise) {
+std::uint64_t read_entry(const std::string& path, std::string_view key, std::uint64_t otherwise) {
   std::ifstream file(path);
   std::uint64_t value = 0;
   for (std::string word; file >> word;) {
@@ -34,16 +36,16 @@ std::uint64_t read_entry(const char* path, std::string_view key, std::uint64_t o
 
 std::uint64_t system_memory_bytes() {
   constexpr std::uint64_t kKibi = 1024;
-  const std::uint64_t kibibytes = read_entry("/proc/meminfo", "MemAvailable:", kUnlimited / kKibi);
-  return kKibi * kibibytes;
+  const std::uint64_t kibibytes = read_entry("/proc/meminfo", "MemAvailable:", kUnlimited);
+  return kibibytes > kUnlimited / kKibi ? kUnlimited : kKibi * kibibytes;
 }
 
-/// What the control group (v2) leaves. Its count includes page cache, most of which can be given up.
-std::uint64_t group_memory_bytes() {
-  const std::uint64_t limit = read_number("/sys/fs/cgroup/memory.max");
+/// What a control group leaves. Its count includes page cache, most of which can be given up.
+std::uint64_t group_memory_bytes(const std::string& folder) {
+  const std::uint64_t limit = read_number(folder + "/memory.max");
   if (limit == kUnlimited) return kUnlimited;
-  const std::uint64_t used = read_number("/sys/fs/cgroup/memory.current");
-  const char* const statistics = "/sys/fs/cgroup/memory.stat";
+  const std::uint64_t used = read_number(folder + "/memory.current");
+  const std::string statistics = folder + "/memory.stat";
   const std::uint64_t cache =
       read_entry(statistics, "inactive_file", 0) + read_entry(statistics, "active_file", 0);
   return limit - std::min(limit, used - std::min(used, cache));
@@ -51,7 +53,12 @@ std::uint64_t group_memory_bytes() {
 
 }  // namespace
 
-std::uint64_t available_memory_bytes() { return std::min(system_memory_bytes(), group_memory_bytes()); }
+std::uint64_t available_memory_bytes() {
+  std::uint64_t bytes = system_memory_bytes();
+  for (const std::string& folder : control_group_folders())
+    bytes = std::min(bytes, group_memory_bytes(folder));
+  return bytes;
+}
 
 void page_in(const void* data, std::size_t bytes) noexcept {
   static const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));

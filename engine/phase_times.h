@@ -7,16 +7,16 @@
 
 namespace terrace {
 
-/// What a thread team spends on coming together, while it keeps one (ThreadTeam::set_phase_times).
+/// What a thread team loses to synchronisation, measured while it holds one (ThreadTeam::set_phase_times).
 ///
 /// A phase lasts from its publication to the end of its last chunk. A thread is busy in it from its first
-/// chunk to its last; the rest is lost: noticing the phase, waiting for the others' last chunks, not coming
+/// chunk to its last; the rest is lost: noticing the phase, waiting for the others' last chunks, not arriving
 /// at all. So
 ///
 ///   lost thread-seconds = n_threads * wall_seconds - busy_seconds
 ///
-/// Cost: three clock readings a phase for the leader, two for a worker; one test of a pointer for a team
-/// without one.
+/// Cost: three clock readings per phase for the leader, two for a worker; one test of a pointer for a team
+/// without.
 class PhaseTimes {
  public:
   using Clock = std::chrono::steady_clock;

@@ -12,8 +12,8 @@
 
 namespace terrace {
 
-/// Asks for the cache lines of n bytes, for reading, and returns at once. Into the L2 cache: a first-level
-/// cache can wait for few lines at a time.
+/// Prefetches the cache lines of n bytes, for reading, into the L2 cache: a first-level cache can wait for
+/// few lines at a time.
 inline void prefetch_bytes(const void* data, std::size_t n) noexcept {
   constexpr int kRead = 0;
   constexpr int kIntoL2 = 2;
@@ -21,12 +21,12 @@ inline void prefetch_bytes(const void* data, std::size_t n) noexcept {
   for (std::size_t i = 0; i < n; i += kCacheLine) __builtin_prefetch(p + i, kRead, kIntoL2);
 }
 
-/// Small weights that phases to come read, for a phase that is bound by arithmetic to ask for meanwhile. Seen
-/// as one run of bytes: a thread asks for the share that it will read, a little at a time, because a core
-/// waits for few lines at once.
+/// Small weights of coming phases, for a phase that is bound by arithmetic to prefetch meanwhile. Seen as one
+/// run of bytes: a thread prefetches the share that it will read, a little at a time, because a core waits
+/// for few lines at once.
 class UpcomingWeights {
  public:
-  /// More than this together does not stay in an L2 cache beside everything else: none is asked for.
+  /// More than this in all does not stay in an L2 cache beside everything else: nothing is prefetched.
   static constexpr std::size_t kMostBytes = std::size_t{1} << 19;
   static constexpr std::size_t kMostWeights = 4;
 
@@ -36,7 +36,7 @@ class UpcomingWeights {
     bytes_ += weights_[n_ - 1].size;
   }
 
-  /// Asks for the i-th of n parts of the run.
+  /// Prefetches the i-th of n parts of the run.
   void prefetch_part(std::size_t i, std::size_t n) const noexcept {
     if (bytes_ > kMostBytes) return;
     const std::size_t begin = bytes_ * i / n, end = bytes_ * (i + 1) / n;

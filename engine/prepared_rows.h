@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -24,19 +25,20 @@ constexpr Packs packs_for(const DenseKernels& kernels, DType dtype) noexcept {
   if (dtype == DType::kQ8 && kernels.pack_q8) return Packs::kQ8;
   return dtype == DType::kQ4 && kernels.pack_q4 ? Packs::kQ4 : Packs::kNone;
 }
-/// Packs for a layer with short weight rows, which gains by tiles, where there are any, with one token too.
+/// Packs for a layer with short weight rows, which gains by tiles, where there are any, even with one token.
 constexpr Packs tile_packs_for(const DenseKernels& kernels, DType dtype) noexcept {
   return dtype == DType::kBf16 && kernels.pack_split ? Packs::kSplit : packs_for(kernels, dtype);
 }
-/// Packs for a layer that multiplies n_modules rows of every token with the same weights. Whole packs: rows
-/// of some of the tokens are whole packs, too.
+/// Packs for a layer that multiplies n_modules rows of every token by the same weights. Whole packs only, so
+/// that the rows of some of the tokens are whole packs too.
 constexpr Packs module_packs_for(const DenseKernels& kernels, DType dtype, std::size_t n_modules) noexcept {
   return n_modules % kSplitRows == 0 ? tile_packs_for(kernels, dtype) : packs_for(kernels, dtype);
 }
 
-/// About how many multiply-adds of sixteen activation rows a core does in the time of reading a byte from
-/// memory (Emerald Rapids, bench_sparse_qkv), as far as it helps to cut a phase: weights of bf16 take two
-/// cores' time to read rather than to multiply (lm1b-24L, q, k and v on both: a token is 6 to 8 % faster).
+/// About how many multiply-adds of sixteen activation rows a core does in the time it takes to read a byte
+/// from memory (Emerald Rapids, bench_sparse_qkv), for cutting phases: with bf16 weights, two cores spend
+/// their time on reading rather than on multiplying (lm1b-24L, q, k and v on both: a token is 6 to 8 %
+/// faster).
 constexpr std::size_t multiply_adds_per_byte(Packs packs) noexcept {
   switch (packs) {
     case Packs::kNone:
@@ -51,6 +53,12 @@ constexpr std::size_t multiply_adds_per_byte(Packs packs) noexcept {
   return 1;
 }
 
+/// Work of a weight row of `d` columns with `n` activation rows, as Exec counts it: the bytes of the row, or
+/// as many as are read in the time of its multiply-adds.
+constexpr std::size_t dot_work(DType dtype, std::size_t d, std::size_t n, Packs packs) noexcept {
+  return std::max(row_bytes(dtype, d) + row_scale_bytes(dtype, d), n * d / multiply_adds_per_byte(packs));
+}
+
 /// Activation rows as the dot kernels of one weight dtype want them: pointers to f32 rows, or quantised rows;
 /// many of them also packed. Made once and used by every linear map that reads the same input (q, k and v of
 /// one norm, say).
@@ -59,7 +67,7 @@ class PreparedRows {
   /// Fewer rows than this at the end, or altogether, are not packed for q8 and q4: half of a pack's lanes
   /// would be idle.
   static constexpr std::size_t kMinPacked = 8;
-  /// Longest row of put_product(): it is made on the stack before it is quantised.
+  /// Longest row of put_product(), which makes it on the stack before quantising it.
   static constexpr std::size_t kMostProduct = 1024;
 
   /// Quantises `x` into the workspace if `dtype` is q8 or q4, and packs the rows; keeps pointers into `x`
@@ -83,12 +91,12 @@ class PreparedRows {
   void pack(Exec& exec, const DenseKernels& kernels, Packs packs);
   /// Bytes of their packs; 0 if they are not to be packed.
   std::size_t packs_bytes(Packs packs) const noexcept;
-  /// A copy that the calling thread packs into packs_bytes() bytes of its own. Of a few rows that costs less
-  /// than a phase, after which the lines of the packs would travel to the other threads.
+  /// A copy that the calling thread packs into packs_bytes() bytes of its own. For a few rows that costs less
+  /// than a phase, after which the lines of the packs would have to travel to the other threads.
   PreparedRows packed_into(const DenseKernels& kernels, Packs packs, std::byte* to) const noexcept;
 
-  /// Rows [begin, begin + n). They stay packed if begin is the first row of a pack, and n whole packs or all
-  /// rows up to the end. Rows packed as Packs::kSplit may be cut nowhere else.
+  /// Rows [begin, begin + n). They stay packed if begin is the first row of a pack and they are whole packs
+  /// or all rows up to the end. Rows packed as Packs::kSplit may be cut nowhere else.
   PreparedRows slice(std::size_t begin, std::size_t n) const noexcept;
   /// Rows indices[0], indices[1], ... of these, which need not be packed; the result is not.
   PreparedRows gathered(Exec& exec, std::span<const std::uint32_t> indices) const;
@@ -99,7 +107,7 @@ class PreparedRows {
   const float* const* f32() const noexcept { return f32_; }
   const QuantizedRow* q8() const noexcept { return quantized_; }
 
-  /// The first so many rows are packed; 0 if none are.
+  /// How many rows are packed: the first ones.
   std::size_t n_packed() const noexcept { return n_packed_; }
   /// How they are packed, if they are.
   Packs packed_as() const noexcept { return n_packed_ > 0 ? packed_as_ : Packs::kNone; }
@@ -125,6 +133,10 @@ class PreparedRows {
   std::size_t width_ = 0;
   std::size_t n_packed_ = 0;
 };
+
+inline std::size_t dot_work(const WeightView& w, const PreparedRows& x) noexcept {
+  return dot_work(w.dtype, w.cols, x.size(), x.packed_as());
+}
 
 /// Whether two dtypes want the same preparation (f32 and bf16 do; q8 and q4 do).
 constexpr bool same_preparation(DType a, DType b) noexcept { return is_quantized(a) == is_quantized(b); }

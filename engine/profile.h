@@ -20,7 +20,7 @@ enum class Zone : std::uint8_t {
   kLogits,
   kOther,  ///< residual additions, state keeping, the caller
 };
-inline constexpr std::size_t kZones = 8;
+inline constexpr std::size_t kZones = static_cast<std::size_t>(Zone::kOther) + 1;
 
 constexpr const char* zone_name(Zone zone) noexcept {
   constexpr std::array<const char*, kZones> kNames{"embedding",    "norms", "projections", "attention",
@@ -29,8 +29,8 @@ constexpr const char* zone_name(Zone zone) noexcept {
 }
 
 /// Wall-clock time of the leader by zone. Zones nest, and time counts for the innermost one, so the parts add
-/// up to the whole. Two clock readings per zone (about 50 ns) while a session has a profile, one test of a
-/// pointer while not.
+/// up to the whole. Cost: two clock readings per zone (about 50 ns) while a session has a profile, one test
+/// of a pointer otherwise.
 class Profile {
  public:
   /// Starts anew, in Zone::kOther.
@@ -57,7 +57,7 @@ class Profile {
   Clock::time_point since_ = Clock::now();
 };
 
-/// Time while it lives counts for one zone. `profile` may be null.
+/// While alive, time counts for one zone. `profile` may be null.
 class ProfileZone {
  public:
   ProfileZone(Profile* profile, Zone zone) noexcept

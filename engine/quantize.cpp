@@ -16,7 +16,6 @@ namespace {
 constexpr float kQ8Largest = 127.0F;
 constexpr float kQ4Lowest = -8.0F;
 constexpr float kQ4Highest = 7.0F;
-constexpr std::uint8_t kQ4Zero = 8;                               // a nibble stands for itself minus this
 constexpr float kLeastScale = std::numeric_limits<float>::min();  // the least number that is not denormal
 
 // Where the value of largest magnitude may land, in steps: -8 uses the one step that the negative side has

@@ -6,7 +6,7 @@
 
 namespace terrace {
 
-/// `text` in single quotes, fit for an error message whatever it holds: bytes outside printable ASCII become
+/// `text` in single quotes, safe for an error message whatever it holds: bytes outside printable ASCII become
 /// \xNN and anything past 80 bytes is cut and marked with "...".
 inline std::string quote_text(std::string_view text) {
   constexpr std::size_t kLongest = 80;

@@ -31,8 +31,8 @@ class RecurrentLayout {
   std::size_t size_ = 0;
 };
 
-/// A layer's floats of the recurrent block, during a pass over rows. A pass that may be taken back in part
-/// (Session::verify) has the layer also leave them as they were after each row but the last.
+/// A layer's floats of the recurrent block, during a pass over rows. In a pass that may be taken back in part
+/// (Session::verify) the layer also leaves a copy of them as they were after each row but the last.
 class RecurrentSlot {
  public:
   /// Nothing is left behind.
@@ -42,9 +42,9 @@ class RecurrentSlot {
 
   std::span<float> now() const noexcept { return now_; }
   bool leaves_rows() const noexcept { return after_ != nullptr; }
-  /// What they were after row t, to be filled in; only if leaves_rows().
+  /// Where their state after row t goes, to be filled in; only if leaves_rows().
   float* after(std::size_t t) const noexcept { return after_ + t * stride_; }
-  /// Fills that in with what they are now.
+  /// Fills it in with their present state.
   void leave(std::size_t t) const noexcept {
     if (after_ != nullptr) std::copy(now_.begin(), now_.end(), after(t));
   }
@@ -58,7 +58,7 @@ class RecurrentSlot {
   std::size_t stride_ = 0;
 };
 
-/// The recurrent block of a session during a pass, which layers find their slots in.
+/// The recurrent block of a session during a pass, in which layers find their slots.
 class RecurrentBlock {
  public:
   RecurrentBlock(float* now) noexcept : now_(now) {}  // NOLINT(google-explicit-constructor)

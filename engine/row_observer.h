@@ -5,8 +5,8 @@
 
 namespace terrace {
 
-/// Sees rows on their way through a model: what a calibration learns from. Called by the thread that runs the
-/// model, between phases.
+/// Sees rows on their way through a model, for calibration. Called by the thread that runs the model, between
+/// phases.
 class RowObserver {
  public:
   virtual ~RowObserver() = default;

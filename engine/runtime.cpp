@@ -8,6 +8,8 @@
 #include <string>
 #include <thread>
 
+#include "engine/control_group.h"
+
 #ifdef __linux__
 #include <sched.h>
 #endif
@@ -33,13 +35,17 @@ unsigned cores_in_affinity_mask() {
   return static_cast<unsigned>(cores.size());
 }
 
-/// CPUs' worth of time that the control group allows (cgroup v2, "quota period" in microseconds), rounded up.
+/// CPUs' worth of time that the control groups allow ("quota period" in microseconds), rounded up.
 unsigned cores_in_quota(unsigned otherwise) {
-  std::ifstream file("/sys/fs/cgroup/cpu.max");
-  double quota = 0;
-  double period = 0;
-  if (!(file >> quota >> period) || quota <= 0 || period <= 0) return otherwise;  // "max": no limit
-  return static_cast<unsigned>(std::ceil(quota / period));
+  unsigned cores = otherwise;
+  for (const std::string& folder : control_group_folders()) {
+    std::ifstream file(folder + "/cpu.max");
+    double quota = 0;
+    double period = 0;
+    if (!(file >> quota >> period) || quota <= 0 || period <= 0) continue;  // "max": no limit
+    cores = std::min(cores, static_cast<unsigned>(std::ceil(quota / period)));
+  }
+  return cores;
 }
 
 #else

@@ -6,8 +6,8 @@
 
 namespace terrace {
 
-/// Where work runs: the thread team and the instruction set. Passed in, never global. One session at a time
-/// may use a Runtime; programs with several sessions in flight make one each.
+/// Where work runs: the thread team. Passed in, never global. Only one session at a time may use a Runtime;
+/// programs with several sessions in flight make one for each.
 class Runtime {
  public:
   struct Options {

@@ -18,7 +18,7 @@ namespace terrace {
 
 static_assert(std::endian::native == std::endian::little, "state and model files are little-endian");
 
-/// Takes bytes in order. Throws Error{kIo} when they cannot be kept.
+/// Takes bytes in order. Throws Error{kIo} when they cannot be stored.
 class ByteSink {
  public:
   virtual ~ByteSink() = default;

@@ -35,8 +35,8 @@ class SruCell {
 };
 
 /// SRU path beside a feed-forward layer: out(SRU_k(... SRU_1(in(norm x)))), added to what the other path
-/// gave. Source: reference 5.5 (`ff_use_sru`); reads the same block input as the feed-forward layer, with its
-/// own norm.
+/// gave. It reads the same block input as the feed-forward layer, with a norm of its own. Source: Trax,
+/// `ff_use_sru` in trax/models/research/configurable_transformer.py.
 class SruBranch {
  public:
   /// Reserves one cell state per SRU in `layout`. Throws Error{kBadArgument} if the widths disagree.

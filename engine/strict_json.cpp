@@ -12,13 +12,23 @@
 namespace terrace {
 namespace {
 
-[[noreturn]] void reject_at(std::string_view what, std::size_t byte) {
-  throw Error(ErrorCode::kBadFile, std::string(what) + ": not valid JSON at byte " + std::to_string(byte));
-}
+/// What is wrong with a text, and how that is told.
+struct Rejection {
+  std::string_view what;
+  ErrorCode code;
+
+  [[noreturn]] void reject(const std::string& problem) const {
+    throw Error(code, std::string(what) + ": " + problem);
+  }
+  [[noreturn]] void reject_at(std::size_t byte) const {
+    reject("not valid JSON at byte " + std::to_string(byte));
+  }
+};
 
 }  // namespace
 
-nlohmann::json parse_strict_json(std::string_view text, std::string_view what) {
+nlohmann::json parse_strict_json(std::string_view text, std::string_view what, ErrorCode code) {
+  const Rejection rejection{what, code};
   using Event = nlohmann::json::parse_event_t;
   std::vector<std::set<std::string>> keys;  // of the objects that are open, outermost first
 
@@ -26,15 +36,14 @@ nlohmann::json parse_strict_json(std::string_view text, std::string_view what) {
     switch (event) {
       case Event::object_start:
       case Event::array_start:
-        TERRACE_CHECK(
-            depth < kJsonMaxDepth, kBadFile,
-            std::string(what) + ": JSON is nested deeper than " + std::to_string(kJsonMaxDepth) + " levels");
+        if (depth >= kJsonMaxDepth)
+          rejection.reject("JSON is nested deeper than " + std::to_string(kJsonMaxDepth) + " levels");
         if (event == Event::object_start) keys.emplace_back();
         break;
       case Event::key: {
         const auto& key = parsed.get_ref<const std::string&>();
-        TERRACE_CHECK(keys.back().insert(key).second, kBadFile,
-                      std::string(what) + ": key " + quote_text(key) + " appears twice in one JSON object");
+        if (!keys.back().insert(key).second)
+          rejection.reject("key " + quote_text(key) + " appears twice in one JSON object");
         break;
       }
       case Event::object_end:
@@ -47,14 +56,14 @@ nlohmann::json parse_strict_json(std::string_view text, std::string_view what) {
   };
 
   // The parser takes a zero byte for the end of the text and would let anything hide behind it.
-  if (const std::size_t zero = text.find('\0'); zero != std::string_view::npos) reject_at(what, zero + 1);
+  if (const std::size_t zero = text.find('\0'); zero != std::string_view::npos) rejection.reject_at(zero + 1);
   try {
     return nlohmann::json::parse(text.begin(), text.end(), watch);
   } catch (const nlohmann::json::parse_error& error) {
     // The library's own text quotes the offending token, which may be as long as the file.
-    reject_at(what, error.byte);
+    rejection.reject_at(error.byte);
   } catch (const nlohmann::json::exception&) {
-    throw Error(ErrorCode::kBadFile, std::string(what) + ": not valid JSON (a number is out of range)");
+    rejection.reject("not valid JSON (a number is out of range)");
   }
 }
 

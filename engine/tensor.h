@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 
 namespace terrace {
 
@@ -15,7 +16,8 @@ enum class DType : std::uint8_t {
 };
 
 inline constexpr std::size_t kQ4Group = 32;    ///< columns that share one q4 scale
-inline constexpr std::size_t kQ4Columns = 64;  ///< q4 rows are a multiple of this long
+inline constexpr int kQ4Zero = 8;              ///< what a nibble holds for 0
+inline constexpr std::size_t kQ4Columns = 64;  ///< the length of a q4 row is a multiple of this
 
 /// Reduction order of q4 dot products (dense_scalar.cpp): group g is added to sum g mod kQ4Sums; the sums are
 /// added up every kQ4Span columns.
@@ -25,6 +27,8 @@ inline constexpr std::size_t kQ4Span = 1024;
 /// Width of all fixed-order reductions, whatever the registers of the CPU hold: one AVX-512 register, two
 /// AVX2 ones, four NEON ones.
 inline constexpr std::size_t kLanes = 16;
+
+inline constexpr DType kDTypes[] = {DType::kF32, DType::kBf16, DType::kQ8, DType::kQ4};
 
 /// Lower-case name as it appears on the command line ("f32", "bf16", "q8", "q4").
 constexpr const char* dtype_name(DType dtype) noexcept {
@@ -41,7 +45,10 @@ constexpr const char* dtype_name(DType dtype) noexcept {
   return "?";
 }
 
-/// Whether weights of `dtype` meet quantised activations.
+/// The dtype of that name. Throws Error{kBadArgument}.
+DType parse_dtype(std::string_view name);
+
+/// Whether weights of `dtype` are multiplied by quantised activations.
 constexpr bool is_quantized(DType dtype) noexcept { return dtype == DType::kQ8 || dtype == DType::kQ4; }
 
 /// Bytes that `n` columns of one row take, scales not counted.
@@ -65,8 +72,8 @@ constexpr std::size_t row_scale_bytes(DType dtype, std::size_t n) noexcept {
 }
 
 /// A read-only weight matrix of any dtype: `rows` rows of `cols` elements, rows back to back. Does not own.
-/// `cols` is the length of a row in use; `row_stride` the length of a stored row (elements), so that a
-/// nested width can look at a prefix of every row.
+/// `cols` is the length of a row in use, `row_stride` that of a stored row (elements), so that a nested width
+/// can look at a prefix of every row.
 struct WeightView {
   const void* data = nullptr;
   const void* scale = nullptr;  ///< q8: float[rows]; q4: bf16[rows][row_stride / 32]; else null

@@ -111,21 +111,33 @@ ThreadTeam::ThreadTeam(unsigned n_threads) : n_threads_(n_threads) {
 ThreadTeam::~ThreadTeam() = default;
 
 ThreadTeam::Region::Region(ThreadTeam& team) : team_(team) {
-  if (team_.depth_++ > 0 || !team_.impl_) return;
-  team_.ticket_.store(std::uint64_t{++team_.epoch_} << 32, std::memory_order_relaxed);
-  publish_to_workers(&team_);
-  team_.impl_->arena.execute([&] {
-    for (int i = 1; i < team_.impl_->concurrency; ++i) team_.impl_->group.run([&team] { team.serve(); });
-  });
-  team_.open_ = true;
+  if (team_.depth_ == 0 && team_.impl_) team_.start();
+  ++team_.depth_;
 }
 
 ThreadTeam::Region::~Region() {
-  if (--team_.depth_ > 0 || !team_.impl_) return;
-  team_.open_ = false;
-  team_.ticket_.store(std::uint64_t{++team_.epoch_} << 32 | kStop, std::memory_order_release);
-  team_.impl_->arena.execute([&] { team_.impl_->group.wait(); });
-  receive_from_others(&team_);
+  if (--team_.depth_ == 0 && team_.impl_) team_.stop();
+}
+
+void ThreadTeam::start() {
+  ticket_.store(std::uint64_t{++epoch_} << 32, std::memory_order_relaxed);
+  publish_to_workers(this);
+  try {
+    impl_->arena.execute([this] {
+      for (int i = 1; i < impl_->concurrency; ++i) impl_->group.run([this] { serve(); });
+    });
+  } catch (...) {  // no memory for a task
+    stop();        // those that have begun
+    throw;
+  }
+  open_ = true;
+}
+
+void ThreadTeam::stop() {
+  open_ = false;
+  ticket_.store(std::uint64_t{++epoch_} << 32 | kStop, std::memory_order_release);
+  impl_->arena.execute([this] { impl_->group.wait(); });
+  receive_from_others(this);
 }
 
 void ThreadTeam::set_phase_times(PhaseTimes* times) noexcept {
@@ -151,7 +163,11 @@ void ThreadTeam::publish_and_wait(Call call, const void* context, std::uint32_t 
   stopwatch.chunks_done();
   if (one_each) {
     for (unsigned spins = 0; spins < kSpinsBeforeClaim && !finished(); ++spins) cpu_pause();
-    if (!finished()) of_workers -= work(epoch_);  // a worker may not have come
+    if (!finished()) {  // a worker may not have come
+      Stopwatch of_claimed(times_);
+      of_workers -= work(epoch_);
+      of_claimed.chunks_done();
+    }
   }
   Backoff backoff;
   while (!finished()) backoff.pause();

@@ -17,8 +17,8 @@ namespace terrace {
 /// While a Region is open, up to n_threads - 1 TBB workers poll one cache line. A phase publishes there what
 /// to call and a word {epoch, number of chunks, next chunk}; the leader takes the first chunk, then all claim
 /// chunks by compare-exchange and workers count the finished ones. The leader waits for chunks, never for
-/// threads: progress needs no worker at all, so a worker that never arrives, or that a neighbour has
-/// descheduled between chunks, costs time but not the result.
+/// threads: progress needs no worker at all, so a worker that never arrives, or that is descheduled between
+/// chunks, costs time but not the result.
 ///
 /// Chunks own their outputs, so results do not depend on who ran them.
 /// Cost: about 0.9 us per phase with warm workers, 2 threads (docs/performance.md, "Threads").
@@ -33,7 +33,7 @@ class ThreadTeam {
   unsigned size() const noexcept { return n_threads_; }
 
   /// From now on counts and times phases in `times`; null stops that. Only while no region is open; `times`
-  /// must outlive the team or be taken away. Phases that the leader runs alone are not counted.
+  /// must outlive the team or be unset. Phases that the leader runs alone are not counted.
   void set_phase_times(PhaseTimes* times) noexcept;
 
   /// Holds the workers. Opening an already open team nests: only the outermost Region starts and ends the TBB
@@ -71,6 +71,8 @@ class ThreadTeam {
 
   using Call = void (*)(const void* context, std::uint32_t chunk) noexcept;
 
+  void start();
+  void stop();
   void publish_and_wait(Call call, const void* context, std::uint32_t n_chunks) noexcept;
   std::uint32_t work(std::uint32_t epoch) noexcept;
   void serve() noexcept;

@@ -84,17 +84,13 @@ class Scan {
   BadElements denormal_;
 };
 
-bool is_quantised(const TensorInfo& tensor) {
-  const auto dtype = weight_dtype(tensor);
-  return dtype == DType::kQ8 || dtype == DType::kQ4;
-}
-
 /// Whether a tensor holds the scales of a quantised weight; norms have a `.scale` too.
 Role role_of(const WeightFile& file, const TensorInfo& tensor) {
   const std::string_view name = tensor.name;
   if (!name.ends_with(kScaleSuffix)) return Role::kValues;
   const TensorInfo* weight = file.find(name.substr(0, name.size() - kScaleSuffix.size()));
-  return weight != nullptr && is_quantised(*weight) ? Role::kScale : Role::kValues;
+  const auto dtype = weight ? weight_dtype(*weight) : std::nullopt;
+  return dtype && is_quantized(*dtype) ? Role::kScale : Role::kValues;
 }
 
 /// What is wrong with a tensor whose bytes have this checksum; nothing where the file does not say.
@@ -172,7 +168,8 @@ void check_scales(const WeightFile& file, std::uint64_t limit_bytes) {
   std::vector<const TensorInfo*> scales;
   std::uint64_t bytes = 0;
   for (const TensorInfo& tensor : file.tensors()) {
-    if (!is_quantised(tensor)) continue;
+    const auto dtype = weight_dtype(tensor);
+    if (!dtype || !is_quantized(*dtype)) continue;
     scales.push_back(&file.get(tensor.name + std::string(kScaleSuffix)));
     bytes += scales.back()->bytes;
   }

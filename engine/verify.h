@@ -31,8 +31,8 @@ struct VerifyReport {
 
 /// Reads a model file from end to end and reports, tensor by tensor: a missing or wrong checksum; values that
 /// are NaN or infinite (f32, bf16, scales of either); scales that are denormal numbers; int8 weights of -128,
-/// which the format does not have; paddings that are not zero. The plan of the file has been checked when it
-/// was opened.
+/// which the format excludes; paddings that are not zero. The plan of the file was checked when the file was
+/// opened.
 ///
 /// Cost: one pass over the file at the speed of the disk; memory does not grow with the file. Throws
 /// Error{kCancelled} when `progress` says so, Error{kBadFile} when the file has been cut short since it was

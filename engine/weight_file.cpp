@@ -82,7 +82,7 @@ WeightView WeightFile::weight(std::string_view name) const {
   view.rows = 1;
   // Cannot wrap: the plan has checked the product of the whole shape.
   for (std::size_t axis = 0; axis + 1 < shape.size(); ++axis) view.rows *= shape[axis];
-  if (*dtype == DType::kQ8 || *dtype == DType::kQ4) {
+  if (is_quantized(*dtype)) {
     view.scale = data(get(std::string(name) + std::string(kScaleSuffix))).data();
   }
   return view;

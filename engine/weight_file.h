@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <span>
@@ -17,9 +18,9 @@ namespace terrace {
 
 /// A model file (docs/model-file.md), mapped and checked; read-only and immutable, so threads may share it.
 ///
-/// Opening reads the header only and checks every rule of the format (WeightPlan) before anything is
-/// believed, so an object of this class never hands out a view past the end of the file. It does not read the
-/// weights: see verify.h.
+/// Opening reads only the header and checks every rule of the format (WeightPlan) before it trusts anything,
+/// so an object of this class never hands out a view past the end of the file. It does not read the weights:
+/// see verify.h.
 ///
 /// Memory is proportional to the header's length. All errors are Error{kBadFile} beginning with the file's
 /// name, except where MappedFile::open says otherwise.

@@ -34,8 +34,8 @@ constexpr std::string_view kMetadataKey = "__metadata__";
 
 /// Follows the header's grammar event by event, so that no document is built and the first wrong token ends
 /// it:
-///   { "__metadata__": { key: string ... }, name: { "dtype": string, "shape": [n ...], "data_offsets": [n, n]
-///   } ... }
+///   { "__metadata__": { key: string ... },
+///     name: { "dtype": string, "shape": [n ...], "data_offsets": [n, n] } ... }
 class HeaderHandler final : public nlohmann::json_sax<nlohmann::json> {
  public:
   WeightHeader take() && { return std::move(header_); }

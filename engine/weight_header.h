@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -63,9 +64,8 @@ bool is_tensor_name(std::string_view name) noexcept;
 
 /// Parses the JSON text of a safetensors header. Enforces: starts with '{', valid UTF-8, every tensor has
 /// exactly dtype, shape and data_offsets, known dtypes, non-negative integers, at most kMaxTensorRank
-/// dimensions,
-/// `__metadata__` maps strings to strings, no key twice, nothing nested deeper than that. Memory stays
-/// proportional to the text, whatever the numbers in it say, and the parser does not recurse. Throws
+/// dimensions, `__metadata__` maps strings to strings, no key twice, nothing nested deeper than that. Memory
+/// stays proportional to the text, whatever the numbers in it say, and the parser does not recurse. Throws
 /// Error{kBadFile}.
 WeightHeader parse_weight_header(std::string_view text);
 

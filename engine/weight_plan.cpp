@@ -57,20 +57,14 @@ void check_padding(const HeaderEntry& entry) {
 /// weight itself cannot be quantised weights.
 std::optional<std::pair<StoredType, std::vector<std::uint64_t>>> expected_scale(const TensorInfo& tensor) {
   const auto dtype = weight_dtype(tensor);
-  if (dtype != DType::kQ8 && dtype != DType::kQ4) return std::nullopt;
+  if (!dtype || !is_quantized(*dtype)) return std::nullopt;
   if (tensor.shape.empty()) fail(where(tensor.name) + ": a quantised weight needs at least one axis");
-  std::vector<std::uint64_t> shape = tensor.shape;
-  if (dtype == DType::kQ8) {
-    shape.pop_back();
-    return std::pair(StoredType::kF32, shape);
-  }
   constexpr std::uint64_t kRowStep = kQ4Columns / 2;  // bytes
-  if (shape.back() % kRowStep != 0) {
-    fail(where(tensor.name) + ": a q4 row has " + std::to_string(shape.back()) +
+  if (dtype == DType::kQ4 && tensor.shape.back() % kRowStep != 0) {
+    fail(where(tensor.name) + ": a q4 row has " + std::to_string(tensor.shape.back()) +
          " bytes, expected a multiple of " + std::to_string(kRowStep));
   }
-  shape.back() /= kQ4Group / 2;
-  return std::pair(StoredType::kBf16, shape);
+  return scales_of(*dtype, tensor.shape);
 }
 
 }  // namespace
@@ -211,9 +205,19 @@ std::optional<DType> weight_dtype(const TensorInfo& tensor) noexcept {
   }
 }
 
+std::pair<StoredType, std::vector<std::uint64_t>> scales_of(DType dtype, std::vector<std::uint64_t> stored) {
+  if (dtype == DType::kQ8) {
+    stored.pop_back();
+    return {StoredType::kF32, std::move(stored)};
+  }
+  stored.back() /= kQ4Group / 2;
+  return {StoredType::kBf16, std::move(stored)};
+}
+
 std::vector<std::uint64_t> weight_shape(const TensorInfo& tensor) {
   std::vector<std::uint64_t> shape = tensor.shape;
-  if (weight_dtype(tensor) == DType::kQ4) shape.back() *= 2;
+  if (weight_dtype(tensor) == DType::kQ4)
+    shape.back() = checked_mul(shape.back(), std::uint64_t{2}, "width of tensor '" + tensor.name + "'");
   return shape;
 }
 

@@ -2,11 +2,13 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "engine/tensor.h"
@@ -38,11 +40,13 @@ inline constexpr std::string_view kTokenizerData = "tokenizer.data";
 std::optional<DType> weight_dtype(const TensorInfo& tensor) noexcept;
 /// Shape in elements: the stored shape with a q4 row counted in columns.
 std::vector<std::uint64_t> weight_shape(const TensorInfo& tensor);
+/// Type and shape of the scales of q8 or q4 weights of that stored shape, which has at least one axis.
+std::pair<StoredType, std::vector<std::uint64_t>> scales_of(DType dtype, std::vector<std::uint64_t> stored);
 
 /// Where everything in a model file lies, checked against all rules of docs/model-file.md: offsets without
-/// hole or overlap up to the last byte, shape x type = bytes in exact arithmetic, alignment, paddings, a
-/// scale of the right shape for every quantised weight, format version, checksums well-formed. Reader and
-/// writer share it, so a file that was written can be read.
+/// gap or overlap up to the last byte, shape x type = bytes in exact arithmetic, alignment, paddings, a scale
+/// of the right shape for every quantised weight, format version, well-formed checksums. Reader and writer
+/// share it, so a file that was written can be read.
 class WeightPlan {
  public:
   /// Checks `header` for a file of `file_bytes` bytes whose data begin at byte `data_begin`. Allocates in

@@ -48,18 +48,14 @@ std::vector<TensorSpec> weight_specs(const std::string& name, DType dtype, std::
   if (dtype == DType::kF32) return {{name, StoredType::kF32, std::move(shape)}};
   if (dtype == DType::kBf16) return {{name, StoredType::kBf16, std::move(shape)}};
   TERRACE_CHECK(!shape.empty(), kBadArgument, "'" + name + "': a scalar cannot be quantised");
-  std::vector<std::uint64_t> scale = shape;
-  const std::string scale_name = name + std::string(kScaleSuffix);
-  if (dtype == DType::kQ8) {
-    scale.pop_back();
-    return {{name, StoredType::kI8, std::move(shape)}, {scale_name, StoredType::kF32, std::move(scale)}};
-  }
-  TERRACE_CHECK(shape.back() % kQ4Columns == 0, kBadArgument,
+  const bool is_q4 = dtype == DType::kQ4;
+  TERRACE_CHECK(!is_q4 || shape.back() % kQ4Columns == 0, kBadArgument,
                 "'" + name + "': rows of " + std::to_string(shape.back()) +
                     " cannot be q4, expected a multiple of " + std::to_string(kQ4Columns));
-  shape.back() /= 2;
-  scale.back() /= kQ4Group;
-  return {{name, StoredType::kU8, std::move(shape)}, {scale_name, StoredType::kBf16, std::move(scale)}};
+  if (is_q4) shape.back() /= 2;
+  auto [scale_type, scale] = scales_of(dtype, shape);
+  return {{name, is_q4 ? StoredType::kU8 : StoredType::kI8, std::move(shape)},
+          {name + std::string(kScaleSuffix), scale_type, std::move(scale)}};
 }
 
 WeightWriter::WeightWriter(const std::string& path, const std::vector<TensorSpec>& tensors,

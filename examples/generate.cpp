@@ -3,7 +3,6 @@
 //   example_generate MODEL PROMPT [N_TOKENS]
 #include <cstdlib>
 #include <iostream>
-#include <span>
 #include <string>
 #include <vector>
 

@@ -2,7 +2,6 @@
 // One prompt, several ways on: fork shares what was read, rewind takes tokens back, save and load keep a
 // session on disk. Each step checks that it equals the long way.
 //   example_two_sessions MODEL PROMPT STATE_FILE
-#include <algorithm>
 #include <iostream>
 #include <string>
 #include <vector>

@@ -20,7 +20,7 @@ class AttentionLayer {
   AttentionLayer(const LayerBuilder& build, const std::string& name, const AttentionConfig& config,
                  std::size_t d_model, bool causal);
 
-  /// Whether a row sees the rows before it only.
+  /// Whether a row sees only itself and the rows before it.
   bool causal() const noexcept { return causal_; }
 
   /// The next rows of a causal sequence: y = attention(x), with x already normalised.

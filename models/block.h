@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "models/attention_layer.h"
@@ -32,12 +34,12 @@ struct Streams {
 /// One block of a stack:
 ///   plain       x += A(norm x);  [x += C(norm x)];  x += F(x)               (C: cross attention)
 ///   parallel    h = norm x;  x += A(h) + F(h)
-///   reversible  n_attention times { x1 += A(norm x2); swap };  x1 += F(x2);  swap (an encoder's last swap is
-///   optional)
+///   reversible  n_attention times { x1 += A(norm x2); swap };  x1 += F(x2);  swap
+///               (an encoder's last swap is optional)
 ///   routed      x += r (B(x) - x) for the tokens that a DepthRouter sends through it, where B is the plain
-///   or parallel form; the others keep x and are absent from the block's caches and time taps
-/// F has its norm inside. Sources: reference sections 8 and 9; Wang & Komatsuzaki 2021 for the parallel form;
-/// Raposo et al. 2024 for the routed one.
+///               or parallel form; the others keep x and are absent from the block's caches and time taps
+/// F has its norm inside. Sources: trax/models/research/configurable_transformer.py and terraformer.py;
+/// Wang & Komatsuzaki 2021 for the parallel form; Raposo et al. 2024 for the routed one.
 class Block {
  public:
   Block(const LayerBuilder& build, const std::string& name, const StackConfig& config, std::uint32_t index,
@@ -62,7 +64,7 @@ class Block {
   }
   /// Index of the tokens that run the block (StackState::route), or kEveryToken.
   std::size_t route() const noexcept { return route_; }
-  /// Shape of that cache; nullptr without cross attention.
+  /// The cross attention, which knows the shape of its cache; nullptr if there is none.
   const CrossAttentionLayer* cross() const noexcept { return cross_ ? &*cross_ : nullptr; }
 
  private:

@@ -6,7 +6,7 @@
 namespace terrace {
 
 /// One token per byte: id = byte + offset. Ids below the offset (padding, end of text) stand for no text.
-/// encode and decode are exact inverses for any bytes; the stream writes U+FFFD for bytes that are no UTF-8.
+/// encode and decode are exact inverses for any bytes; the stream writes U+FFFD for bytes that are not UTF-8.
 class ByteTokenizer final : public Tokenizer {
  public:
   /// Throws Error{kBadFile} unless 0 <= offset and all ids fit into TokenId.

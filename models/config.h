@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -34,7 +33,7 @@ struct PositionConfig {
   std::vector<std::uint32_t> dims;   ///< axial
 };
 
-/// A linear map that may be a sparse replacement of a dense one (terraformer reference, section 4).
+/// A linear map that may be a sparse replacement of a dense one (trax/layers/research/sparsity.py).
 struct ProjectionConfig {
   enum class Kind { kDense, kMult, kMultModular, kConv, kLocal, kLowRank };
   Kind kind = Kind::kDense;
@@ -59,7 +58,7 @@ struct AttentionConfig {
   std::uint32_t d_head = 0;      ///< at d_model, see attention_of(); 0 = d_model / n_heads of the block
   std::uint32_t d_value = 0;     ///< 0 = d_head; self, lsh
   bool use_dconv = false;
-  bool causal = false;  ///< in an encoder: a row sees the rows before it only; a decoder is always causal
+  bool causal = false;  ///< in an encoder: a row sees no later rows; a decoder is always causal
   std::optional<RotaryConfig> rotary;
   // multiplicative_conv (and n_modules for the sparse format of pure_lsh)
   std::uint32_t n_modules = 0;
@@ -75,7 +74,7 @@ struct AttentionConfig {
   std::uint32_t drop_len = 0;
   std::uint32_t n_hashes = 1;
   std::vector<std::uint32_t> n_buckets;  ///< empty = derived from the length (Trax None)
-  bool n_buckets_is_list = false;        ///< [n] and n hash alike, but files keep what they said
+  bool n_buckets_is_list = false;        ///< [n] and n hash alike, but a file keeps the form it had
   std::uint32_t n_weights = 3;           ///< pure_lsh, mixed_lsh
   bool sparse_format = false;            ///< pure_lsh weights_format
   std::uint32_t std_length = 0;          ///< mixed_lsh; 0 = always LSH
@@ -102,7 +101,7 @@ struct FeedForwardConfig {
   std::uint32_t d_lowrank = 0;
   bool multiply_by_controller = false;
   std::uint32_t n_experts = 0;
-  std::uint32_t n_active = 0;  ///< experts: how many of them a token uses unless a session says otherwise
+  std::uint32_t n_active = 0;  ///< experts: how many a token uses unless a session says otherwise
   SruConfig sru;
   std::vector<std::uint32_t> widths;  ///< trained nested widths, ascending, last = d_ff; empty = only d_ff
 };
@@ -113,7 +112,7 @@ constexpr std::uint32_t default_width(const FeedForwardConfig& f, std::uint32_t 
   return f.kind == FeedForwardConfig::Kind::kExperts ? d_ff / f.n_experts * f.n_active : d_ff;
 }
 
-/// Mixture-of-Depths: which blocks only a part of the tokens runs.
+/// Mixture-of-Depths: which blocks only some of the tokens run.
 struct DepthsConfig {
   std::uint32_t every = 2;             ///< blocks every - 1, 2 * every - 1, ... are routed
   float capacity = 0.125F;             ///< share of the tokens that ran them in training
@@ -164,7 +163,7 @@ struct ModelConfig {
   TokensConfig tokens;
 };
 
-/// Whether only a part of the tokens runs block `index` of a stack.
+/// Whether only some of the tokens run block `index` of a stack.
 bool is_routed(const StackConfig& stack, std::uint32_t index) noexcept;
 
 /// One step along the depth of a stack. Only reversible families have other steps than blocks.
@@ -180,19 +179,24 @@ struct StackStep {
   std::uint32_t d_ff;     ///< kBlock
 };
 
-/// The steps of the decoder (or of the encoder) in order; terraformer reference, section 8. A forgetting
-/// layer follows every `forget_every` steps while more than forget_every + 1 remain; a concatenation counts
-/// as a step.
+/// The steps of the decoder (or of the encoder) in order, as in trax/models/research/terraformer.py. A
+/// forgetting layer follows every `forget_every` steps while more than forget_every + 1 remain; a
+/// concatenation counts as a step.
 std::vector<StackStep> stack_steps(const ModelConfig& config, const StackConfig& stack);
 
 /// Width of a stack's embedding: d_model, or half of it with `half_before_layer`.
 std::uint32_t embedding_width(const ModelConfig& config) noexcept;
 
+/// What fills a sequence up to the length that chunked layers need: tokens.pad, or any id where there is none.
+constexpr std::int32_t padding_id(const ModelConfig& config) noexcept {
+  return config.tokens.pad >= 0 ? config.tokens.pad : 0;
+}
+
 /// Width that the final norm and the output layer see.
 std::uint32_t final_width(const ModelConfig& config);
 
 /// The attention configuration of block `i`, which is `d_model` wide: the list is cycled, and head sizes that
-/// are given follow the width of the block (half_before_layer, double_after_layer).
+/// are given scale with the width of the block (half_before_layer, double_after_layer).
 AttentionConfig attention_of(const ModelConfig& config, const StackConfig& stack, std::uint32_t i,
                              std::uint32_t d_model);
 

@@ -3,16 +3,17 @@
 
 #include "attention/kernels/attention_kernels.h"
 #include "models/rows.h"
+#include "models/trax_sizes.h"
 
 namespace terrace {
 
 CrossAttentionLayer::CrossAttentionLayer(const LayerBuilder& build, const std::string& name,
                                          const CrossAttentionConfig& config, std::size_t d) {
-  constexpr std::size_t kKernel = 3;  // modules and steps that Trax's sparse q and out see
   const auto sparse = [&](std::optional<SparseAttentionOutput>& layer, const std::string& part,
                           std::size_t modules) {
     layer.emplace(build.factored(part, d, d, modules),
-                  build.conv(part + "_conv", d, d, modules, kKernel, kKernel), build.state.recurrent);
+                  build.conv(part + "_conv", d, d, modules, kModulesSeenByQk, kStepsSeen),
+                  build.state.recurrent);
   };
   if (config.q_modules) {
     sparse(sparse_q_, name + ".q", config.q_modules);

@@ -12,8 +12,7 @@
 namespace terrace {
 
 /// Attention from decoder rows to the encoder's output: dense k and v, computed once per document; q and out
-/// dense, or multiplicative + convolutional, or (out) absent. Source: reference section 6.4, Trax
-/// `AttentionQKV`.
+/// dense, or multiplicative + convolutional, or (out) absent. Source: Trax `AttentionQKV`.
 class CrossAttentionLayer {
  public:
   CrossAttentionLayer(const LayerBuilder& build, const std::string& name, const CrossAttentionConfig& config,

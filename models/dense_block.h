@@ -11,11 +11,11 @@
 
 namespace terrace {
 
-/// A dense feed-forward layer with relu, in f32 and seen unit by unit: what an expert is made of.
+/// A dense feed-forward layer with relu, in f32 and unit by unit: what experts are made of.
 class DenseBlock {
  public:
-  /// `name` is "decoder.blocks.<i>.ff". Throws Error{kUnsupported} for a gate with a bias, Error{kBadFile}
-  /// for values that are not finite.
+  /// `name` is "decoder.blocks.<i>.ff". Throws Error{kUnsupported} for a gate with bias, Error{kBadFile} for
+  /// values that are not finite.
   DenseBlock(const WeightFile& file, const DenseKernels& kernels, const std::string& name, bool gated);
 
   std::size_t d_model() const noexcept { return d_model_; }
@@ -29,7 +29,7 @@ class DenseBlock {
   /// |w2 column| of each unit.
   const std::vector<float>& w2_length() const noexcept { return w2_length_; }
 
-  /// a [x.n, d_ff]: what the units pass on, before w2.
+  /// a [x.n, d_ff]: activations of the units, before w2.
   void activate(Exec& exec, ConstRows x, Rows a) const;
   /// y [a.n, d_model] = w2 a, without the bias.
   void add_up(Exec& exec, ConstRows a, Rows y) const;

@@ -17,7 +17,7 @@ namespace terrace {
 
 /// Attention of kind `dot_product`: any projection for q, k, v and out around the dot-product core;
 /// multi-head, grouped-query or multi-query; optional depthwise convolutions and rotary positions. Source:
-/// reference sections 6.2, 6.3, 6.5.
+/// Trax `CausalAttention`, `Attention` and the causal variants in trax/layers/research/sparsity.py.
 class DotProductLayer {
  public:
   /// `causal` false builds the bidirectional form of an encoder, which keeps no state.

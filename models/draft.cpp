@@ -24,14 +24,20 @@ std::size_t NestedDraft::propose(Session& session, TokenId token, std::span<Toke
   std::copy(session.widths().begin(), session.widths().end(), full_.begin());
   session.mark();
   session.set_width(widths_, allow_untrained_);
+  const auto put_back = [&] {
+    session.set_width(full_, true);
+    session.rewind(position);
+  };
   std::size_t n = 0;
   try {
     n = guess(session, token, guesses);
   } catch (const Error&) {
     // Nothing can be drawn from the narrow model's logits (NaN); the full width may well have an answer.
+  } catch (...) {
+    put_back();
+    throw;
   }
-  session.set_width(full_, true);
-  session.rewind(position);
+  put_back();
   return n;
 }
 

@@ -14,15 +14,14 @@ namespace terrace {
 ///   seconds          = n * draft + verify(n + 1)
 ///
 /// The number with the most tokens per second wins; 0, plain decoding, if drafting does not pay. Then a short
-/// draft is tried again, later and later, because texts change. Which number it is changes no token, only
-/// when they come. Source: Leviathan et al. 2023, sec. 3.3, with a measured cost per pass (elastic
-/// reference, 6.3).
+/// draft is tried again, at growing intervals, because texts change. The number changes no token, only when
+/// tokens come. Source: Leviathan et al. 2023, sec. 3.3, with a measured cost per pass.
 class DraftLength {
  public:
   explicit DraftLength(std::size_t most) noexcept : most_(most) {}
 
   std::size_t next() const noexcept;
-  /// A round: so many guesses, of which the first n_right were right.
+  /// A round of n_guesses guesses, of which the first n_right were right.
   void record(std::size_t n_guesses, std::size_t n_right, double draft_seconds,
               double verify_seconds) noexcept;
   /// A token without draft.
@@ -31,17 +30,17 @@ class DraftLength {
  private:
   /// Tokens without draft before the first one: the first token of a text comes with cold caches.
   static constexpr std::size_t kAlone = 3;
-  /// The first draft, and the one that is tried again.
+  /// Length of the first draft, and of one that is tried again.
   static constexpr std::size_t kShort = 2;
-  /// Tokens without draft before one is tried again, at first and in the end.
+  /// Tokens without draft before one is tried again, at first and at most.
   static constexpr std::size_t kFirstWait = 16;
   static constexpr std::size_t kLongestWait = 256;
 
-  /// Rounds with a draft before a token alone is timed again, at first and in the end.
+  /// Rounds with a draft before a token alone is timed again, at first and at most.
   static constexpr std::size_t kFirstRounds = 2;
   static constexpr std::size_t kMostRounds = 32;
 
-  /// Seconds that something takes when nobody disturbs: the least so far, which is forgotten slowly.
+  /// Seconds that something takes undisturbed: the least so far, which is slowly forgotten.
   class Duration {
    public:
     void add(double seconds) noexcept {

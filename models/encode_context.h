@@ -10,9 +10,9 @@
 
 namespace terrace {
 
-/// What layers run on when they see a whole sequence at once (an encoder, or a causal model in its evaluation
-/// form). Work is cut into blocks of rows, so that memory beyond the residual streams and one layer's keys
-/// and values stays bounded.
+/// What layers run on when they see a whole sequence at once (in an encoder, or in a causal model's
+/// evaluation form). Work is cut into blocks of rows, so that memory beyond the residual streams and one
+/// layer's keys and values stays bounded.
 struct EncodeContext {
   static constexpr std::size_t kRowsPerBlock = 256;
 

@@ -3,8 +3,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-
 #include "engine/error.h"
 
 namespace terrace {
@@ -28,7 +26,7 @@ Document::Document(const ModelConfig& config, const EncoderInput& input, std::si
   if (width_) {
     rows_.resize(n_padded * width_, 0.0F);
   } else {
-    ids_.resize(n_padded, config.tokens.pad);
+    ids_.resize(n_padded, padding_id(config));
   }
 }
 

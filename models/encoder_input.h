@@ -12,22 +12,22 @@
 
 namespace terrace {
 
-/// What goes into an encoder: token ids, or rows that are embedded already, of its `d_input`.
+/// What goes into an encoder: token ids, or rows of width `d_input` that are already embedded.
 using EncoderInput = std::variant<std::span<const TokenId>, ConstRows>;
 
 /// Tokens or rows in it.
 std::size_t length_of(const EncoderInput& input) noexcept;
 
-/// A checked encoder input, with the padding at its end that layers need which cut a sequence into chunks.
+/// A checked encoder input, with the padding at its end that chunked layers need.
 class Document {
  public:
-  /// What becomes of padding ids at the end of the input. Only where layers cut the sequence into chunks do
-  /// they make a difference.
+  /// What becomes of padding ids at the end of the input. They make a difference only where layers cut the
+  /// sequence into chunks.
   enum class Padding { kDrop, kKeep };
 
   /// Copies `input` and pads it to a multiple of `multiple` rows. Throws Error{kBadToken} for ids outside the
-  /// vocabulary and for padding that real tokens follow, Error{kBadArgument} for an empty document or one of
-  /// the other kind.
+  /// vocabulary and for padding before real tokens, Error{kBadArgument} for an empty document or one of the
+  /// other kind.
   Document(const ModelConfig& config, const EncoderInput& input, std::size_t multiple, Padding padding);
 
   std::size_t n_real() const noexcept { return n_real_; }  ///< rows before the padding

@@ -4,11 +4,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstring>
 #include <optional>
 
 #include "engine/error.h"
 #include "models/network.h"
+#include "models/position_builder.h"
 #include "models/session.h"
 
 namespace terrace {
@@ -30,6 +30,11 @@ void check_ids(std::span<const TokenId> ids, std::uint32_t vocabulary) {
     TERRACE_CHECK(ids[i] >= 0 && static_cast<std::uint32_t>(ids[i]) < vocabulary, kBadToken,
                   fmt::format("token {} of the input is {}; ids are 0 to {}", i, ids[i], vocabulary - 1));
   }
+}
+
+void check_length(const char* what, std::size_t n, std::size_t limit) {
+  TERRACE_CHECK(n <= limit, kContextFull,
+                fmt::format("{} has {} tokens, but the model's positions end at {}", what, n, limit));
 }
 
 /// Keys and values of cross attention, per block.
@@ -70,7 +75,7 @@ void evaluate_whole(const Model& model, Runtime& runtime, std::span<const TokenI
   Streams streams{narrow(first), reversible ? narrow(second) : Rows{}};
 
   std::vector<TokenId> padded(ids.begin(), ids.end());
-  padded.resize(n_decoder, config.tokens.pad);
+  padded.resize(n_decoder, padding_id(config));
   const RowTick no_tick;
   std::optional<Network::Encoded> encoded;
   if (document) encoded = net.encode(exec, document->padded(), document->n_real(), no_tick);
@@ -119,6 +124,8 @@ void evaluate(const Model& model, Runtime& runtime, std::span<const TokenId> ids
                 model.has_encoder() ? "this model needs the encoder's input" : "this model has no encoder");
   check_ids(ids, config.vocab_size);
   if (ids.empty()) return;
+  check_length("the text", ids.size(), position_limit(config, config.decoder));
+  if (document) check_length("the document", length_of(*document), position_limit(config, *config.encoder));
   if (!steps_equal_evaluation(model)) {
     std::optional<Document> padded;
     if (document) {

@@ -3,7 +3,6 @@
 
 #include <functional>
 #include <span>
-#include <vector>
 
 #include "attention/kv_rows.h"
 #include "engine/runtime.h"
@@ -16,12 +15,11 @@ namespace terrace {
 /// one pass.
 ///
 /// For every layer but LSH and chunked self-attention this is what Session::prefill computes, bit for bit.
-/// Those two are defined differently over a whole sequence (sort and chunk) and token by token (elastic
-/// reference, section 7.3), and this function gives the former; the sequence is padded with zeros to the
-/// length their chunks need. `document` is the encoder's input (null without encoder); padding ids at its end
-/// count where layers cut the sequence into chunks, as in Trax. `sink` is called once per row. `kv_type`: how
-/// keys and values are kept where the whole-sequence form keeps them, as a session does. Memory: O(n)
-/// rows of d_model. Throws as Session does.
+/// Trax defines those two differently over a whole sequence (sort and chunk) and token by token, and this
+/// function gives the former; the sequence is padded with zeros to the length their chunks need. `document`
+/// is the encoder's input (null without encoder); padding ids at its end count where layers cut the sequence
+/// into chunks, as in Trax. `sink` is called once per row. `kv_type`: how keys and values are kept where the
+/// whole-sequence form keeps them, as a session does. Memory: O(n) rows of d_model. Throws as Session does.
 void evaluate(const Model& model, Runtime& runtime, std::span<const TokenId> ids,
               const EncoderInput* document,
               const std::function<void(std::size_t row, std::span<const float> logits)>& sink,

@@ -3,8 +3,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <numeric>
-#include <span>
 
 #include "engine/largest.h"
 #include "models/balanced_clusters.h"

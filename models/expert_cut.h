@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "models/dense_block.h"
@@ -24,7 +25,7 @@ struct ExpertCut {
 ExpertCut cut_by_weights(Exec& exec, const DenseKernels& kernels, const DenseBlock& block,
                          const MoefyOptions& options);
 
-/// From the rows that the layer sees (at least kLeastMoefyText). `done` is called with the rows that were
+/// From the rows that the layer sees (at least kLeastMoefyText). `done` is called with the number of rows
 /// worked on since the last call, twice x.n in all, and may throw.
 ExpertCut cut_by_activations(Exec& exec, const DenseKernels& kernels, const DenseBlock& block, ConstRows x,
                              const MoefyOptions& options, const std::function<void(std::size_t)>& done);

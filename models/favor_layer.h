@@ -11,7 +11,7 @@
 namespace terrace {
 
 /// Attention of kind `favor`: linear attention with running sums when causal, over all rows in an encoder.
-/// Source: reference section 6.10.
+/// Source: Trax `Favor`, `CausalFavor`.
 class FavorLayer {
  public:
   FavorLayer(const LayerBuilder& build, const std::string& name, const AttentionConfig& config,

@@ -29,15 +29,15 @@ class FeedForwardLayer {
   /// The smallest step between widths: a controller block, 64 units of a dense layer, or an expert where
   /// their number is free; d_ff where none is possible.
   std::size_t width_step() const noexcept;
-  /// Whether every possible width is as good as trained.
+  /// Whether every possible width counts as trained.
   bool any_width() const noexcept { return any_width_; }
   /// Whether forward() accepts this width: d_ff, or a smaller multiple of width_step().
   bool takes_width(std::size_t width) const noexcept {
     return width == d_ff_ || (width > 0 && width < d_ff_ && width % width_step() == 0);
   }
 
-  /// y = layer(x), using the first `width` units, or as many experts as have `width` units. `recurrent` is
-  /// the session's block.
+  /// y = layer(x) with the first `width` units, or with as many experts as have `width` units in all.
+  /// `recurrent` is the session's block.
   void forward(Exec& exec, ConstRows x, const RecurrentBlock& recurrent, std::size_t width, Rows y) const;
 
  private:

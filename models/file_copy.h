@@ -11,14 +11,14 @@
 #include "engine/weight_file.h"
 #include "engine/weight_writer.h"
 
-// What programs share that make a model file from another one.
+// Shared by the functions that make one model file from another.
 
 namespace terrace {
 
-/// Bytes of input taken in one go: enough to wake the threads for, and progress stays smooth.
+/// Bytes of input processed at a time: enough to be worth waking threads, and progress stays smooth.
 inline constexpr std::size_t kPieceBytes = std::size_t{8} << 20;
 
-/// The metadata of `in` but for what the writer makes itself.
+/// The metadata of `in` except for what the writer makes itself.
 inline std::map<std::string, std::string> copied_metadata(const WeightFile& in) {
   std::map<std::string, std::string> metadata;
   for (const auto& [key, value] : in.metadata()) {

@@ -17,7 +17,7 @@ struct InitOptions {
   WeightDTypes dtype = DType::kF32;  ///< of the weights, where their shape allows it (stored_dtype)
   std::uint64_t seed = 0;
   unsigned n_threads = 1;
-  std::string name;                              ///< `name` of the metadata; empty = left out
+  std::string name;                              ///< `name` of the metadata; empty = none
   std::string tokenizer = R"({"kind":"none"})";  ///< the metadata of docs/model-file.md
   std::span<const std::byte> tokenizer_data;     ///< the tokenizer's own file, for kinds that have one
   ByteProgress progress;                         ///< false stops: Error{kCancelled}, no file
@@ -25,9 +25,9 @@ struct InitOptions {
 
 /// Writes a model file of `config` with random weights to `path`: for work on speed, and as a start for
 /// training. The same configuration, seed and dtype give the same file, with any number of threads; the same
-/// seed gives the same weights in every dtype up to its rounding. The weights are scaled such that
-/// activations stay of size 1 at any depth (InitialValue in tensor_plan.h) and the logits of controllers and
-/// of the output spread like a standard normal.
+/// seed gives the same weights in every dtype up to its rounding. The weights are scaled so that activations
+/// stay of size 1 at any depth (InitialValue in tensor_plan.h) and the logits of controllers and of the
+/// output spread like a standard normal.
 ///
 /// The file is streamed to the disk: memory stays below 64 MB for a model of any size. Speed:
 /// docs/performance.md. Throws Error{kBadConfig} for a configuration that describes no model,

@@ -40,14 +40,14 @@ struct LayerBuilder {
                          std::size_t n_modules) const;
 
   /// `<name>.weight` [units, Km * Kl * C], `.bias` [units]: d_in = S * C channels to S * units. With one
-  /// module a dense layer without taps.
+  /// module, a dense layer without taps.
   LocallyConvDense conv(const std::string& name, std::size_t d_in, std::size_t d_out, std::size_t n_modules,
                         std::size_t kernel_size, std::size_t n_steps) const;
 
   Projection projection(const std::string& name, const ProjectionConfig& p, std::size_t d_in,
                         std::size_t d_out) const;
 
-  /// Rotary tables, shared by all layers that want the same ones.
+  /// Rotary tables, shared by all layers that need the same ones.
   std::shared_ptr<const Rotary> rotary(std::size_t d_head, float base, bool interleaved) const;
 
   /// `<name>.scale`, `<name>.bias` [d]; `center` false also for rms_norm.

@@ -5,16 +5,10 @@
 #include <numeric>
 
 #include "attention/kernels/attention_kernels.h"
+#include "models/trax_sizes.h"
 #include "models/whole_rows.h"
 
 namespace terrace {
-namespace {
-
-constexpr std::size_t kModulesSeenByQk = 3;  // Trax's sparse format fixes all three kernel sizes
-constexpr std::size_t kModulesSeenByV = 1;
-constexpr std::size_t kSteps = 3;
-
-}  // namespace
 
 LshLayer::Maps LshLayer::build_maps(const LayerBuilder& build, const std::string& name,
                                     const AttentionConfig& config, std::size_t d_model, std::size_t d_qk,
@@ -25,10 +19,10 @@ LshLayer::Maps LshLayer::build_maps(const LayerBuilder& build, const std::string
   if (config.sparse_format) {
     const std::size_t s = config.n_modules;
     const FactoredDense front = build.factored(name + ".shared", d_model, d_qk, s);
-    const LocallyConvDense conv_q = build.conv(q, d_qk, d_qk, s, kModulesSeenByQk, kSteps);
+    const LocallyConvDense conv_q = build.conv(q, d_qk, d_qk, s, kModulesSeenByQk, kStepsSeen);
     const LocallyConvDense conv_k =
-        shared ? LocallyConvDense() : build.conv(name + ".k", d_qk, d_qk, s, kModulesSeenByQk, kSteps);
-    const LocallyConvDense conv_v = build.conv(name + ".v", d_qk, d_value, s, kModulesSeenByV, kSteps);
+        shared ? LocallyConvDense() : build.conv(name + ".k", d_qk, d_qk, s, kModulesSeenByQk, kStepsSeen);
+    const LocallyConvDense conv_v = build.conv(name + ".v", d_qk, d_value, s, kModulesSeenByV, kStepsSeen);
     maps.sparse.emplace(front, conv_q, conv_k, conv_v, VConcat::kNone, build.state.recurrent);
     return maps;
   }
@@ -110,10 +104,7 @@ void LshLayer::project(Exec& exec, ConstRows x, RowPositions positions, const Re
 }
 
 void LshLayer::forward(StepContext& context, ConstRows x, Rows y) const {
-  TERRACE_CHECK(
-      !core_.config().n_buckets.empty(), kUnsupported,
-      "this model's LSH attention has no explicit n_buckets, so it has no token-by-token form; it can only "
-      "be evaluated over whole sequences");
+  TERRACE_DCHECK(!core_.config().n_buckets.empty());  // a session of such a model is refused
   Exec& exec = context.exec;
   const Workspace::Scope scope(exec.ws);
   const Rows qk = take_rows(exec, x.n, d_qk_);

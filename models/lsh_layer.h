@@ -17,11 +17,12 @@ namespace terrace {
 
 /// Shared-QK attention by locality-sensitive hashing with the maps around it: kinds `lsh`, `pure_lsh` and
 /// `mixed_lsh`.
-///   qk = map of x, or the mean of a q and a k map; v likewise; y = out(attended), or attended where there is
-///   no out
+///   qk = map of x, or the mean of a q and a k map
+///   v  = map of x
+///   y  = out(attended), or attended where there is no out
 /// `mixed_lsh` uses plain causal attention with q = k = qk (neither normalised nor self-excluding) for
-/// sequences of at most `std_length` rows; row by row that is: while the row's position is below std_length.
-/// Source: reference sections 6.8 and 6.9.
+/// sequences of at most `std_length` rows; row by row, while the row's position is below std_length.
+/// Source: Trax `LSHSelfAttention`, `PureLSHSelfAttentionWrapper`, `MixedLSHSelfAttention`.
 class LshLayer {
  public:
   LshLayer(const LayerBuilder& build, const std::string& name, const AttentionConfig& config,

@@ -14,7 +14,7 @@ namespace terrace {
 
 /// What a session keeps of a few neighbouring positions, so that it can go back to one of them without
 /// computing a token again: the recurrent block and the hidden row (which gives the logits) as they were
-/// there. Rows are marks, in the order of their positions.
+/// there. One mark per position, in order.
 class Marks {
  public:
   /// Reserves `most` marks. Throws Error{kOutOfMemory}.
@@ -24,7 +24,7 @@ class Marks {
         hidden_floats_(hidden_floats),
         hidden_(most * hidden_floats) {}
 
-  /// The only mark is that of `position` now, the first of a run of neighbours.
+  /// Starts a run of neighbours: the mark of `position` is now the only one.
   void start(std::size_t position, std::span<const float> recurrent, std::span<const float> hidden) noexcept {
     first_ = position;
     n_ = 1;
@@ -32,21 +32,24 @@ class Marks {
     std::copy(recurrent.begin(), recurrent.end(), recurrent_of(0).begin());
     std::copy(hidden.begin(), hidden.end(), hidden_of(0).begin());
   }
-  /// The block for a pass over rows that come after the only mark: it leaves there what marks will hold.
+  /// The block for a pass over the rows after the only mark: the pass leaves in it what marks will hold.
   RecurrentBlock block_of_pass(std::span<float> recurrent) const noexcept {
     return {recurrent.data(), recurrent_floats_ > 0 ? recurrent_of(1).data() : nullptr, recurrent_floats_};
   }
-  /// That pass had n_rows rows, of these hidden rows; its end is not marked.
+  /// Takes over that pass, of n_rows rows with these hidden rows; its end is not marked.
   void take_pass(std::size_t n_rows, const float* hidden, std::size_t stride) noexcept {
     for (std::size_t i = 1; i < n_rows; ++i)
       std::copy_n(hidden + (i - 1) * stride, hidden_floats_, hidden_of(i).begin());
     n_ = n_rows;
     most_used_ = std::max(most_used_, n_);
   }
-  /// Forgets the marks behind `position`.
+  /// Forgets the marks after `position`.
   void cut(std::size_t position) noexcept {
     n_ = position < first_ ? 0 : std::min(n_, position - first_ + 1);
   }
+
+  /// Forgets all marks.
+  void clear() noexcept { first_ = n_ = 0; }
 
   /// Memory in use.
   std::size_t bytes() const noexcept {

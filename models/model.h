@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -23,9 +22,8 @@ class Model {
  public:
   struct LoadOptions {
     Isa isa = isa_from_environment();  ///< which kernels its layers use
-    /// Whether the rows of sparse layers and embeddings are fetched from the disk one by one as tokens ask
-    /// for them; without a value where the file is larger than the memory that is free. Changes no bit of any
-    /// result.
+    /// Whether the rows of sparse layers and embeddings are fetched from the disk one by one as tokens need
+    /// them; without a value, if the file is larger than the free memory. Changes no bit of any result.
     std::optional<bool> rows_on_demand = std::nullopt;
   };
 
@@ -44,11 +42,11 @@ class Model {
   const Tokenizer& tokenizer() const noexcept { return *tokenizer_; }
   const WeightFile& file() const noexcept { return file_; }
   Isa isa() const noexcept { return isa_; }
-  /// Whether the file is taken for one that does not fit into memory (LoadOptions).
+  /// Whether rows are fetched from the disk on demand (LoadOptions).
   bool rows_on_demand() const noexcept { return rows_on_demand_; }
   bool has_encoder() const noexcept { return config_.encoder.has_value(); }
 
-  /// Differs between models whose sessions must not be exchanged: a hash of configuration and weight
+  /// Differs between models that must not load each other's sessions: a hash of configuration and weight
   /// checksums.
   std::uint64_t fingerprint() const noexcept { return fingerprint_; }
 

@@ -5,8 +5,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <iterator>
 #include <numeric>
+#include <set>
 
 #include "engine/error.h"
 #include "engine/quantize.h"
@@ -15,6 +17,7 @@
 #include "models/expert_cut.h"
 #include "models/file_copy.h"
 #include "models/network.h"
+#include "models/tensor_plan.h"
 
 namespace terrace {
 namespace {
@@ -69,6 +72,7 @@ class Moefier {
         options_(options),
         kernels_(dense_kernels(model.isa())),
         blocks_(model.network().decoder().blocks()),
+        cut_maps_(cut_maps(model.config())),
         workspace_(kScratchBytes),
         exec_{runtime.team(), workspace_},
         total_(3 * std::max<std::uint64_t>(1, options.text.size()) * blocks_.size()),
@@ -100,12 +104,20 @@ class Moefier {
  private:
   std::size_t row_of_most() const noexcept { return model_.network().decoder().max_width() * sizeof(float); }
 
-  /// Whether a tensor is replaced by those of experts.
-  static bool is_cut(const std::string& name) {
-    if (!name.starts_with("decoder.blocks.")) return false;
-    return std::any_of(std::begin(kDense), std::end(kDense), [&](std::string_view part) {
-      return name.ends_with(part) || name.ends_with(std::string(part) + std::string(kScaleSuffix));
-    });
+  /// The linear maps that experts replace, which are all of a dense feed-forward layer.
+  static std::set<std::string, std::less<>> cut_maps(const ModelConfig& config) {
+    std::set<std::string, std::less<>> maps;
+    for (const PlannedTensor& tensor : tensor_plan(config)) {
+      if (tensor.block && tensor.kind == LayerKind::kFeedForward)
+        maps.insert(tensor.name.substr(0, tensor.name.rfind('.')));
+    }
+    return maps;
+  }
+
+  /// Whether a tensor belongs to one of them; its bias may be one that the plan does without.
+  bool is_cut(std::string_view name) const {
+    if (name.ends_with(kScaleSuffix)) name.remove_suffix(kScaleSuffix.size());
+    return cut_maps_.contains(name.substr(0, name.rfind('.')));
   }
 
   std::map<std::string, std::string> metadata() const {
@@ -233,9 +245,6 @@ class Moefier {
                   "writing '" + path_ + "' was stopped");
   }
 
-  static constexpr std::string_view kDense[] = {".ff.w1.weight", ".ff.w1.bias",     ".ff.w2.weight",
-                                                ".ff.w2.bias",   ".ff.gate.weight", ".ff.gate.bias"};
-
   const Model& model_;
   const WeightFile& file_;
   Runtime& runtime_;
@@ -243,6 +252,7 @@ class Moefier {
   const MoefyOptions& options_;
   const DenseKernels& kernels_;
   std::span<const Block> blocks_;
+  std::set<std::string, std::less<>> cut_maps_;
   Workspace workspace_;
   Exec exec_;
   std::uint64_t done_ = 0;

@@ -16,7 +16,7 @@
 
 namespace terrace {
 
-/// Unless told otherwise a token uses one expert of so many.
+/// By default a token uses one in this many experts.
 inline constexpr std::uint32_t kMoefyActivePart = 4;
 
 struct MoefyOptions {
@@ -30,7 +30,7 @@ struct MoefyOptions {
   std::function<bool(std::uint64_t done, std::uint64_t total)> progress;
 };
 
-/// What one block lost, measured on the last eighth of the text, which nothing was fitted to. Zeros without a
+/// What one block lost, measured on the last eighth of the text, to which nothing was fitted. Zeros without a
 /// text.
 struct MoefiedBlock {
   std::uint64_t n_tokens = 0;  ///< measured
@@ -41,8 +41,8 @@ struct MoefiedBlock {
   double error_best = 0;  ///< ... and of that choice
 };
 
-/// MoEfication: writes `model` to `path` with the dense feed-forward layers of its decoder cut into experts
-/// of which a token uses some. Nothing is trained, and with all experts in use (Session::set_width) the layer
+/// MoEfication: writes `model` to `path` with the dense feed-forward layers of its decoder cut into experts,
+/// some of which a token uses. Nothing is trained, and with all experts in use (Session::set_width) the layer
 /// computes what the dense one did.
 ///
 ///   split    units that are active together share an expert: balanced clusters of their activations over the
@@ -53,13 +53,13 @@ struct MoefiedBlock {
 /// Source: Zhang et al. 2022, "MoEfication: Transformer Feed-forward Layers are Mixtures of Experts", sec. 3
 /// (clustering of parameters, co-activation; similarity and learned routers). Needs a language model whose
 /// layers are dense with relu, plain or gated; nested widths are lost, as units move. All other tensors keep
-/// their bytes. Result and figures do not depend on the number of threads.
+/// their bytes. File and figures do not depend on the number of threads.
 ///
 /// Throws Error{kUnsupported} for a model that is not of this kind, Error{kBadArgument} for a number of
 /// experts that does not divide the layers, a text shorter than kLeastMoefyText ids, or q4 rows that are no
 /// multiple of 64 long, Error{kBadFile} for values that are not finite and for a tensor that does not have
-/// its checksum, Error{kBadToken, kIo, kOutOfMemory, kCancelled}; the target is unchanged then. Memory: 1
-/// GiB, or the rows of one block over the text; and a block in f32 four times.
+/// its checksum, Error{kBadToken, kIo, kOutOfMemory, kCancelled}; the target is then unchanged. Memory: 1
+/// GiB, or the rows of one block over the text if they are more; and four times a block in f32.
 std::vector<MoefiedBlock> moefy_model(const Model& model, Runtime& runtime, const std::string& path,
                                       const MoefyOptions& options);
 inline constexpr std::size_t kLeastMoefyText = 256;

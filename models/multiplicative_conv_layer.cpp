@@ -3,39 +3,21 @@
 
 #include "attention/kernels/attention_kernels.h"
 #include "models/rows.h"
+#include "models/trax_sizes.h"
 
 namespace terrace {
-namespace {
-
-constexpr std::size_t kModulesSeenByQk =
-    3;  // Trax fixes the kernel over modules: 3 for q, k and out, 1 for v
-constexpr std::size_t kModulesSeenByV = 1;
-
-VConcat sparse_v_concat(AttentionConfig::VConcat v_concat) noexcept {
-  switch (v_concat) {
-    case AttentionConfig::VConcat::kOriginal:
-      return VConcat::kOriginal;
-    case AttentionConfig::VConcat::kFixed:
-      return VConcat::kFixed;
-    case AttentionConfig::VConcat::kNone:
-      break;
-  }
-  return VConcat::kNone;
-}
-
-}  // namespace
 
 SparseQkv MultiplicativeConvLayer::build_qkv(const LayerBuilder& build, const std::string& name,
                                              const AttentionConfig& config, std::size_t d) {
   const std::size_t s = config.n_modules;
   const std::size_t steps = config.kernel_size;
-  const std::size_t v_in = config.v_concat == AttentionConfig::VConcat::kNone ? d : 2 * d;
+  const std::size_t v_in = config.v_concat == VConcat::kNone ? d : 2 * d;
   const FactoredDense shared = build.factored(name + ".shared", d, d, s);
   const LocallyConvDense q = build.conv(name + ".q", d, d, s, kModulesSeenByQk, steps);
   const LocallyConvDense k =
       config.share_qk ? LocallyConvDense() : build.conv(name + ".k", d, d, s, kModulesSeenByQk, steps);
   const LocallyConvDense v = build.conv(name + ".v", v_in, d, s, kModulesSeenByV, steps);
-  return {shared, q, k, v, sparse_v_concat(config.v_concat), build.state.recurrent};
+  return {shared, q, k, v, config.v_concat, build.state.recurrent};
 }
 
 MultiplicativeConvLayer::MultiplicativeConvLayer(const LayerBuilder& build, const std::string& name,

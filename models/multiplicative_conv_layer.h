@@ -11,7 +11,8 @@
 namespace terrace {
 
 /// The paper's sparse attention layer: multiplicative + convolutional q, k, v around the causal core, and by
-/// default no output projection at all. Source: reference section 6.6; Jaszczur et al. 2021, section 3.2.
+/// default no output projection at all. Source: Jaszczur et al. 2021, sec. 3.2; Trax
+/// `MultiplicativeConvCausalAttention`.
 class MultiplicativeConvLayer {
  public:
   MultiplicativeConvLayer(const LayerBuilder& build, const std::string& name, const AttentionConfig& config,

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "models/network.h"
 
+#include <algorithm>
 #include <cstring>
+#include <variant>
 
 #include "models/position_builder.h"
 

@@ -13,8 +13,8 @@
 
 namespace terrace {
 
-/// The layers of a model of any family, joined as in reference section 9. Holds views of the weights and no
-/// state.
+/// The layers of a model of any family, joined as Trax's function of the same name joins them
+/// (docs/architecture.md, "Names"). Holds views of the weights and no state.
 class Network {
  public:
   /// Builds every layer; throws Error{kBadFile} for tensors that do not fit `config`.
@@ -35,7 +35,7 @@ class Network {
   void join_streams(const Exec& exec, const Streams& streams, Rows y) const noexcept;
   /// logits = output layer of norm(x).
   void logits(Exec& exec, ConstRows x, Rows logits) const;
-  /// The largest of the logits of one row, which are not written.
+  /// The largest logit of one row; logits are not written.
   Largest largest_logit(Exec& exec, ConstRows x) const;
 
   /// The encoder's output: one sequence, or the two streams of a reversible encoder (else `second` is empty).
@@ -44,7 +44,7 @@ class Network {
     std::optional<WholeRows> second;
     Streams streams() const noexcept { return {first.rows(), second ? second->rows() : first.rows()}; }
   };
-  /// Runs the encoder over all rows of `input`, of which the first n_real are no padding. `tick` is told of
+  /// Runs the encoder over all rows of `input`, of which those from n_real on are padding. `tick` is told of
   /// every row once per pass over the sequence, and may throw to cancel.
   Encoded encode(Exec& exec, const EncoderInput& input, std::size_t n_real, const RowTick& tick) const;
 

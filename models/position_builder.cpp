@@ -3,9 +3,33 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "engine/error.h"
 
 namespace terrace {
+
+std::size_t position_limit(const ModelConfig& config, const StackConfig& stack) {
+  constexpr std::size_t kMaxPositions = std::size_t{1} << 28;  // as in validate()
+  using Kind = PositionConfig::Kind;
+  const bool rotary = std::any_of(stack.attention.begin(), stack.attention.end(),
+                                  [](const AttentionConfig& a) { return a.rotary.has_value(); });
+  if (rotary) return config.max_context;
+  switch (stack.position.kind) {
+    case Kind::kLearned:
+    case Kind::kLowRank:
+      return stack.position.max_len;
+    case Kind::kAxial: {
+      std::size_t n = 1;
+      for (const std::uint32_t size : stack.position.shape) n *= size;
+      return n;
+    }
+    case Kind::kInfinite:
+      return config.max_context;
+    default:
+      return kMaxPositions;
+  }
+}
 
 PositionEncoding build_position(const LayerBuilder& build, const std::string& stack,
                                 const PositionConfig& config, std::size_t d) {
@@ -26,8 +50,10 @@ PositionEncoding build_position(const LayerBuilder& build, const std::string& st
     case Kind::kSinCos:
       return PositionEncoding(SinCosPosition(d));
     case Kind::kFixedBase: {
-      const float* digits = binder.f32(name + ".digits", {4, 8, d / 8});
-      return PositionEncoding(FixedBasePosition(digits, binder.f32(name + ".start", {d}), d));
+      using Fixed = FixedBasePosition;
+      const float* digits =
+          binder.f32(name + ".digits", {Fixed::kBases.size(), Fixed::kDigits, d / Fixed::kDigits});
+      return PositionEncoding(Fixed(digits, binder.f32(name + ".start", {d}), d));
     }
     case Kind::kInfinite:
       return PositionEncoding(

@@ -12,4 +12,8 @@ namespace terrace {
 PositionEncoding build_position(const LayerBuilder& build, const std::string& stack,
                                 const PositionConfig& config, std::size_t d);
 
+/// Positions that a stack can tell apart: those of its table; with rotary or infinite positions, those that
+/// the model was made for.
+std::size_t position_limit(const ModelConfig& config, const StackConfig& stack);
+
 }  // namespace terrace

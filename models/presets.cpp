@@ -77,8 +77,8 @@ Preset lm_default() {
            "Trax ConfigurableTransformerLM with its defaults",
            language_model(512, 2048, 6, 8, 2048),
            {}};
-  // The reference's sparse row keeps d_ff = 2048 and so drops to two thirds of the parameters; here d_ff
-  // makes up for them, as it does in the paper's own models.
+  // With d_ff = 2048 the sparse model would drop to two thirds of the parameters; here d_ff makes up for
+  // them, as it does in the paper's own models.
   ModelConfig c = language_model(512, 4608, 6, 8, 2048);
   c.decoder.attention = {sparse_attention(8)};
   c.decoder.ff = sparse_feed_forward(32, 64);

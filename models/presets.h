@@ -22,10 +22,11 @@ struct Preset {
 /// The names that find_preset knows, smallest model first.
 std::vector<std::string> preset_names();
 
-/// Shapes of the terraformer reference, section 15 (lm-default, lm1b-24L, c4-medium, lm-17B,
-/// terraformer-17B), and llama-0.8B, the dense shape that other engines are compared on. Parameter counts of
-/// the two variants differ by at most 4 %. Throws Error{kBadArgument} with the known names for any other
-/// name.
+/// Shapes of Trax: lm-default (the defaults of ConfigurableTransformerLM), lm1b-24L and c4-medium
+/// (sparse_lm1b_pretrain_16gb.gin and terraformer_c4_medium.gin in trax/supervised/configs), lm-17B and
+/// terraformer-17B (widths of trax/supervised/decoding_timing_test.py, with as many layers as give 17 billion
+/// parameters); and llama-0.8B, the dense shape that other engines are compared on. Parameter counts of the
+/// two variants differ by at most 4 %. Throws Error{kBadArgument} with the known names for any other name.
 Preset find_preset(std::string_view name);
 
 /// The configuration of one variant. Throws Error{kBadArgument} where the preset has no sparse one.

@@ -22,8 +22,7 @@ class ProtobufReader {
  public:
   explicit ProtobufReader(std::string_view message) : message_(message) {}
 
-  /// The next field, or nullopt at the end. Throws Error{kBadFile} with the byte at which the message went
-  /// wrong.
+  /// The next field, or nullopt at the end. Throws Error{kBadFile} with the offset of the first wrong byte.
   std::optional<ProtobufField> next();
 
  private:

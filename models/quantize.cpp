@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <functional>
 #include <iterator>
 #include <map>
 #include <vector>
@@ -88,7 +89,7 @@ class Quantizer {
   /// Whether `scale` holds the scales of the quantised weight `tensor`, and not a norm's.
   static bool is_scale_of(const TensorInfo& tensor, const TensorInfo* scale) {
     const auto dtype = weight_dtype(tensor);
-    return scale != nullptr && (dtype == DType::kQ8 || dtype == DType::kQ4);
+    return scale != nullptr && dtype && is_quantized(*dtype);
   }
 
   bool is_scale(const std::string& name) const {

@@ -44,10 +44,10 @@ struct QuantizeOptions {
 };
 
 /// Writes the model of `in` with its weights in other dtypes to `path`; biases, norms and everything else
-/// that is f32 by rule are copied, and so are tokenizer and metadata. Weights that have the dtype already
-/// keep their bytes. Rounding is to nearest, row by row (engine/quantize.h): no data are needed. `path` may
-/// be the name of `in`. Returns what became of every tensor of the model, in file order; file and figures do
-/// not depend on the number of threads.
+/// that is always f32 are copied, and so are tokenizer and metadata. Weights that already have the dtype keep
+/// their bytes. Rounding is to nearest, row by row (engine/quantize.h); no text is needed. `path` may be the
+/// name of `in`. Returns what became of every tensor of the model, in file order; file and figures do not
+/// depend on the number of threads.
 ///
 /// The file is streamed: memory stays below 64 MB for a model of any size. Throws Error{kBadFile} for a
 /// tensor that the configuration does not know, one that does not have its checksum or holds a value that is

@@ -4,6 +4,7 @@
 #include <xxhash.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 
@@ -18,7 +19,6 @@ constexpr std::size_t kElementsPerWord = 4;
 constexpr int kBitsPerElement = 16;
 constexpr float kQ8Steps = 127;
 constexpr float kQ4Steps = 7;  // -7..7: symmetric, so that the mean stays 0; the format's -8 is left out
-constexpr int kQ4Zero = 8;     // the nibble that means 0
 
 /// Inverse of the normal distribution function, by bisection of the complementary error function.
 double normal_quantile(double p) {
@@ -66,7 +66,7 @@ RandomWeights::RandomWeights(std::uint64_t seed, std::string_view tensor, DType 
       columns_(columns),
       run_(initial.run) {
   const std::vector<float>& z = quantiles();
-  const bool quantized = dtype == DType::kQ8 || dtype == DType::kQ4;
+  const bool quantized = is_quantized(dtype);
   TERRACE_CHECK(!quantized || initial.mean == 0, kBadArgument, "quantised random weights have mean 0");
   if (quantized) {
     const float n_steps = dtype == DType::kQ8 ? kQ8Steps : kQ4Steps;

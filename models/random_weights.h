@@ -3,7 +3,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <span>
 #include <string_view>
 #include <vector>
 
@@ -16,8 +15,8 @@ namespace terrace {
 /// tensor's name and its place only, so rows may be made in any order, by any thread, and every dtype of one
 /// seed holds the same weights up to its rounding.
 ///
-///   word(row, k) = splitmix64(key + (row * ceil(columns / 4) + k) * golden)      16 bits of it for each of 4
-///   elements w[row, 4 k + i] = mean + std of the row * quantile[the i-th 16 bits of word, lower 12]
+///   word(row, k) = splitmix64(key + (row * ceil(columns / 4) + k) * golden)   16 bits for each of 4 elements
+///   w[row, 4 k + i] = mean + std of the row * quantile[the i-th 16 bits of word, lower 12]
 ///
 /// where quantile holds the 4096 mid-quantiles of the normal distribution: mean 0, largest |z| 3.67.
 /// Quantised rows have one scale that depends on std only. Cost: one table look-up per element.

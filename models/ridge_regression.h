@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cstddef>
 #include <vector>
 
 #include "engine/exec.h"
@@ -16,7 +15,7 @@ struct LinearFit {
   std::vector<float> bias;    ///< [outputs]
 };
 
-/// The linear map from inputs to outputs with the least squares of the errors over all samples and
+/// The linear map from inputs to outputs that minimises the sum of squared errors over all samples plus
 ///   lambda * mean of x^2 * n_samples * |weight|^2,
 /// which keeps it finite where the samples say nothing. x [inputs, n] and y [outputs, n] hold the samples in
 /// columns, so that sums over them are dot products. Cost: (inputs + outputs) * inputs * n multiply-adds and

@@ -5,9 +5,9 @@
 #include <cmath>
 #include <limits>
 
-#include "attention/threefry.h"
 #include "engine/error.h"
 #include "engine/largest.h"
+#include "engine/threefry.h"
 
 namespace terrace {
 namespace {

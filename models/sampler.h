@@ -11,8 +11,8 @@
 
 namespace terrace {
 
-/// One step of the chain that turns logits z into the distribution a token is drawn from. A step sees the
-/// candidates that the steps before it left; p = softmax over these. Ties in z are ordered by id.
+/// One step of the chain that turns logits z into the distribution from which a token is drawn. A step sees
+/// the candidates that the steps before it left; p = softmax over these. Ties in z are ordered by id.
 enum class SamplerStep {
   kPenalties,   ///< see SamplerConfig::repeat_penalty
   kTopK,        ///< keep the k largest z
@@ -28,8 +28,9 @@ struct SamplerConfig {
   double top_p = 0.95;       ///< 1: all
   double min_p = 0.05;       ///< 0: all
 
-  /// For each token that occurs `count` times in the window: z = z > 0 ? z / repeat_penalty : z *
-  /// repeat_penalty, then z -= count * frequency_penalty + presence_penalty.
+  /// For each token that occurs `count` times in the window
+  ///   z = z > 0 ? z / repeat_penalty : z * repeat_penalty
+  ///   z -= count * frequency_penalty + presence_penalty
   double repeat_penalty = 1.0;
   double frequency_penalty = 0.0;
   double presence_penalty = 0.0;
@@ -43,13 +44,13 @@ struct SamplerConfig {
 
 /// Sets the order of the steps from text: "llama.cpp" (the default), "hf" (Hugging Face: temperature directly
 /// after the penalties, ties of top-k kept, the whole context penalised), or step names separated by commas,
-/// out of penalties, top_k, top_p, min_p, temperature; steps left out do not run. Throws Error{kBadArgument}.
+/// out of penalties, top_k, top_p, min_p, temperature; other steps do not run. Throws Error{kBadArgument}.
 void set_sampler_order(SamplerConfig& config, std::string_view text);
 
 /// The steps that change anything, in their order: "top_k 40 > top_p 0.95 > min_p 0.05 > temperature 0.8".
 std::string describe_sampler(const SamplerConfig& config);
 
-/// A token and the chance that it is drawn.
+/// A token and the probability that it is drawn.
 struct TokenProbability {
   TokenId id;
   double probability;
@@ -59,12 +60,12 @@ struct TokenProbability {
 ///
 /// There is no state between calls: the penalties look at the context, and the one uniform number of a draw
 /// comes from a counter-based generator keyed by (seed, position = tokens in the context). So a draw depends
-/// on seed, context and logits alone; a rewound, forked, restored or speculating session needs nothing from
-/// here. The number is inverted through the distribution in order of ids, summed in double.
+/// on seed, context and logits alone; a rewound, forked, restored or speculating session need not restore
+/// anything here. The number is inverted through the distribution in order of ids, summed in double.
 ///
 /// Logits that are NaN or -inf are never drawn; +inf counts as the largest finite float.
 /// Holds 36 bytes per vocabulary entry and allocates nothing after construction (a copy: after its first
-/// use). Not thread-safe; copies are independent. Source: elastic reference, section 8.
+/// use). Not thread-safe; copies are independent.
 class Sampler {
  public:
   /// Throws Error{kBadArgument} for values outside the ranges above or a step that occurs twice.
@@ -107,7 +108,7 @@ class Sampler {
 
   SamplerConfig config_;
   std::uint32_t vocab_size_;
-  std::size_t n_first_;                   // the chain looks at so many of the largest logits; 0: at all
+  std::size_t n_first_;                   // how many of the largest logits the chain looks at; 0: all
   std::vector<Candidate> storage_;        // [vocab_size]; the first n_candidates_ are in use
   std::vector<TokenProbability> result_;  // [vocab_size]; filled from the front
   std::vector<std::uint32_t> counts_;     // by id: occurrences in the window; zero between calls

@@ -10,7 +10,7 @@
 namespace terrace {
 
 /// Attention of kind `self`: dense q, k (absent with share_qk), v around Trax's chunked SelfAttention, and an
-/// output map that sums over heads without bias. Source: reference section 6.7.
+/// output map that sums over heads without bias. Source: Trax `SelfAttention`.
 class SelfAttentionLayer {
  public:
   SelfAttentionLayer(const LayerBuilder& build, const std::string& name, const AttentionConfig& config,

@@ -18,11 +18,10 @@ struct SentencePieceBlob {
 /// their bounds, stops the process on some piece lists, and prints failing self-test samples. So this checks,
 /// before the library sees it:
 ///   - pieces: valid UTF-8, at most 1000 bytes, finite scores, at most 64 user-defined ones nested as
-///   prefixes;
+///     prefixes;
 ///   - every node that a walk of a character map can reach lies inside it and is reached once, at most 32
-///   entries lie
-///     on one path, every entry points to a string that ends inside the map;
-/// and leaves out the samples. Throws Error{kBadFile}. Cost: one pass, about 10 ms for the usual NFKC map.
+///     entries lie on one path, every entry points to a string that ends inside the map;
+/// and drops the samples. Throws Error{kBadFile}. Cost: one pass, about 10 ms for the usual NFKC map.
 SentencePieceBlob check_sentencepiece_blob(std::string_view bytes);
 
 }  // namespace terrace

@@ -120,15 +120,19 @@ void Session::rewind(std::size_t position) {
   }
   s.replay(restart, position);
   s.logits_of_last();
+  if (position == 0) s.forget_last();
 }
 
-Session Session::fork() const {
+Session Session::fork() const { return fork(*impl_->runtime); }
+
+Session Session::fork(Runtime& runtime) const {
   const Impl& s = *impl_;
-  auto copy = s.empty_copy();
+  auto copy = s.empty_copy(runtime);
   copy->state = s.state.fork();
   for (std::size_t i = 0; i < s.cross.size(); ++i) copy->cross[i] = s.cross[i].fork();
   copy->encoder_rows = s.encoder_rows;
   copy->document_length = s.document_length;
+  copy->document_times = s.document_times;
   copy->tokens.assign(s.tokens.begin(), s.tokens.end());
   copy->width_history = s.width_history;
   copy->width_history.make_room();

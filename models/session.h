@@ -27,27 +27,28 @@ struct StateBytes {
   std::size_t workspace = 0;  ///< largest use of scratch memory so far
 };
 
-/// Seconds that reading a document took.
+/// Seconds that reading a document took, in two parts.
 struct DocumentTimes {
   double encoder = 0;
   double prefill = 0;  ///< the encoder's rows through the decoder, or through the maps of cross attention
 };
 
-/// One conversation: all that changes from token to token. Not thread-safe; sessions of one Model may run at
-/// the same time if each has its own Runtime.
+/// One conversation: everything that changes from token to token. Not thread-safe; sessions of one Model may
+/// run at the same time if each has its own Runtime.
 ///
 /// prefill(n) then decode one by one gives the same bits as decode one by one, for any split, any number of
 /// threads and after any rewind, fork or restore (on one instruction set).
 class Session {
  public:
   struct Options {
-    std::size_t max_context = 0;    ///< tokens; 0 = the model's max_context
-    KvType kv_type = KvType::kF32;  ///< how K and V are stored
+    std::size_t max_context = 0;  ///< tokens; 0 = the model's max_context
+    /// How K and V are stored; LSH attention keeps f32, because it gathers rows.
+    KvType kv_type = KvType::kF32;
     /// Longest document that encode() accepts; 0 = the model's max_context. Never more than the encoder has
     /// positions.
     std::size_t max_encoder_tokens = 0;
     /// LSH attention becomes the exact attention that it approximates: every earlier position that it
-    /// remembers, instead of those that hashes choose. To compare with; its cost grows with the context.
+    /// remembers, instead of those that hashes choose. For comparison; its cost grows with the context.
     bool exact_attention = false;
   };
 
@@ -66,16 +67,17 @@ class Session {
   ~Session();
 
   /// Encoder-decoder models: runs the encoder over the document, once, before the first token, and its rows
-  /// through the decoder (Terraformer) or through the maps of cross attention. Token ids, of which padding at
-  /// the end is dropped, or rows for an encoder with `d_input`. Replaces an earlier document and empties the
-  /// context. Throws Error{kBadToken, kBadArgument, kContextFull} before any change; Error{kCancelled}, soon
-  /// after `progress` said false, leaves the session empty.
+  /// through the decoder (Terraformer) or through the maps of cross attention. A document is token ids, of
+  /// which padding at the end is dropped, or rows for an encoder with `d_input`. It replaces an earlier
+  /// document and empties the context. Throws Error{kBadToken, kBadArgument, kContextFull, kBadConfig} before
+  /// any change, Error{kCancelled} soon after `progress` returned false: while the encoder runs the session
+  /// stays as it was, afterwards it is empty.
   void encode(const EncoderInput& document, const Progress& progress = {});
-  /// What the last encode() took its time for.
+  /// Where the time of the last encode() went.
   DocumentTimes document_times() const noexcept;
 
-  /// Appends tokens. Throws Error{kBadToken, kContextFull} before any change, Error{kCancelled} with the
-  /// tokens done so far kept (position() tells).
+  /// Appends tokens. Throws Error{kBadToken, kContextFull} before any change, Error{kCancelled} keeping the
+  /// tokens done so far (see position()).
   void prefill(std::span<const TokenId> tokens, const Progress& progress = {}, const LogitsSink& sink = {});
 
   /// Feeds one token and returns the logits that follow it [vocab_size], valid until the next call.
@@ -87,20 +89,21 @@ class Session {
   /// decode(), and Error{kBadArgument} after the token was fed if all logits are NaN or -inf.
   TokenId decode_greedy(TokenId token);
 
-  /// Feeds up to kMostVerified tokens in one pass, whose rewind() to any position in between computes
-  /// nothing again: for tokens that may turn out wrong. `sink`, if given, receives the logits that follow
-  /// each of them once all are in the context. Throws as prefill(), and Error{kBadArgument} for no tokens or
-  /// too many. Cost: of prefill(), and a copy of the recurrent state per token.
+  /// Feeds up to kMostVerified tokens in one pass, after which rewind() to any position in between recomputes
+  /// nothing: for tokens that may turn out wrong. `sink`, if given, receives the logits that follow each of
+  /// them once all are in the context. Throws as prefill(), and Error{kBadArgument} for no tokens or too
+  /// many. Cost: that of prefill(), and a copy of the recurrent state per token.
   void verify(std::span<const TokenId> tokens, const LogitsSink& sink);
   static constexpr std::size_t kMostVerified = 16;
-  /// rewind() to this position computes nothing again, until the next verify() or mark().
+  /// Makes rewind() to this position recompute nothing, until the next verify() or mark().
   void mark();
 
   /// The logits after the last token. Throws Error{kBadArgument} when the context is empty.
   std::span<const float> logits() const;
 
-  /// Keeps the thread team together while alive: hold one around a loop of decode() calls (a re-opened team
-  /// costs tens of microseconds).
+  /// Keeps the thread team together while alive: hold one around a loop of decode() calls (re-opening a team
+  /// costs tens of microseconds). Meanwhile the calling thread flushes denormals to zero, and regions must end
+  /// in the reverse order of their beginnings.
   [[nodiscard]] ThreadTeam::Region hold();
 
   std::size_t position() const noexcept;             ///< tokens in the context
@@ -111,21 +114,24 @@ class Session {
 
   /// Goes back to the first `position` tokens, exactly. K/V are cut; recurrent state comes from the mark of
   /// that position (verify(), mark()), or from the latest snapshot before it, and then at most
-  /// kSnapshotInterval tokens are computed again. Throws Error{kBadArgument}.
+  /// kSnapshotInterval tokens are recomputed. Throws Error{kBadArgument}.
   void rewind(std::size_t position);
   static constexpr std::size_t kSnapshotInterval = 128;
 
   /// An independent copy. Full pages of K/V are shared until one side rewinds into them.
   Session fork() const;
+  /// The same on a Runtime of its own, so that both can run at the same time on threads of the caller.
+  Session fork(Runtime& runtime) const;
 
-  /// Writes all state to a file that load() of the same model accepts; written beside the target and renamed,
-  /// so an older file survives an error. Throws Error{kIo}.
+  /// Writes all state to a file that a session of the same model can load(); it is written beside the target
+  /// and renamed, so an older file survives an error. Throws Error{kIo}.
   void save(const std::string& path) const;
-  /// Replaces the state. Recomputes nothing. Throws Error{kIo, kBadFile, kBadArgument (another model),
+  /// Replaces the state, but not the options: the file does not say whether attention was exact. Recomputes
+  /// nothing. Throws Error{kIo, kBadFile, kBadArgument (another model),
   /// kContextFull}; after an error the session is as before.
   void load(const std::string& path);
-  /// How the state in the file keeps keys and values: how the session must that is to load it. Reads the
-  /// first lines only. Throws Error{kIo, kBadFile}.
+  /// How the state in the file keeps keys and values; the session that loads it must do the same. Reads only
+  /// the beginning of the file. Throws Error{kIo, kBadFile}.
   static KvType saved_kv_type(const std::string& path);
 
   /// Nested widths: feed-forward units that later tokens use, one number for all blocks or one per block.
@@ -138,15 +144,15 @@ class Session {
   std::span<const std::uint32_t> widths() const noexcept;
 
   /// From now on tells `profile` what time is spent on; null stops that. It must outlive the session or be
-  /// taken away.
+  /// unset.
   void set_profile(Profile* profile) noexcept;
   /// From now on shows rows of the decoder to `observer`, in the same way.
   void set_observer(RowObserver* observer) noexcept;
 
   StateBytes state_bytes() const noexcept;
 
-  /// Mixture-of-Depths: of every routed block the share of the context's tokens that ran it; empty for other
-  /// models and for an empty context.
+  /// Mixture-of-Depths: for every routed block, the share of the context's tokens that ran it; empty for
+  /// other models and for an empty context.
   std::vector<double> routed_shares() const;
   const Model& model() const noexcept;
 

@@ -33,8 +33,14 @@ struct Header {
   KvType kv_type;
 };
 
+void expect_signature(ByteSource& source) {
+  std::uint64_t found = 0;
+  read_array(source, &found, 1);
+  TERRACE_CHECK(found == kMagic, kBadFile, "no state file (its first 8 bytes are not those of one)");
+}
+
 Header read_header(ByteSource& source) {
-  expect_u64(source, kMagic, "the file's signature");
+  expect_signature(source);
   expect_u64(source, kVersion, "the state format's version");
   Header header{};
   read_array(source, &header.fingerprint, 1);
@@ -158,16 +164,18 @@ void Session::load(const std::string& path) {
   with_path(path, [&] {
     TERRACE_CHECK(bytes.size() >= 2 * sizeof(std::uint64_t), kBadFile, "too short to be a state file");
     MemorySource start(bytes);
-    expect_u64(start, kMagic, "the file's signature");
+    expect_signature(start);
     const std::span<const std::byte> body = bytes.first(bytes.size() - sizeof(std::uint64_t));
     Checksum checksum;
     checksum.update(body);
     MemorySource end(bytes.subspan(body.size()));
     expect_u64(end, checksum.digest(), "the checksum");
-    auto loaded = impl_->empty_copy();
+    auto loaded = impl_->empty_copy(*impl_->runtime);
     MemorySource source(body);
     loaded->load(source);
     TERRACE_CHECK(source.left() == 0, kBadFile, fmt::format("state: {} bytes too many", source.left()));
+    loaded->profile = impl_->profile;
+    loaded->observer = impl_->observer;
     impl_ = std::move(loaded);
   });
 }

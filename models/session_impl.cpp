@@ -7,39 +7,28 @@
 #include <chrono>
 
 #include "engine/error.h"
+#include "models/position_builder.h"
 
 namespace terrace {
 namespace {
-
-constexpr std::size_t kMaxPositions = std::size_t{1} << 28;  // as in validate()
-
-/// Positions a stack can tell apart: the end of its table, or where its precomputed rotations end.
-std::size_t position_limit(const ModelConfig& config, const StackConfig& stack) {
-  using Kind = PositionConfig::Kind;
-  const bool rotary = std::any_of(stack.attention.begin(), stack.attention.end(),
-                                  [](const AttentionConfig& a) { return a.rotary.has_value(); });
-  if (rotary) return config.max_context;
-  switch (stack.position.kind) {
-    case Kind::kLearned:
-    case Kind::kLowRank:
-      return stack.position.max_len;
-    case Kind::kAxial: {
-      std::size_t n = 1;
-      for (const std::uint32_t size : stack.position.shape) n *= size;
-      return n;
-    }
-    case Kind::kInfinite:
-      return config.max_context;
-    default:
-      return kMaxPositions;
-  }
-}
 
 std::size_t checked_context(std::size_t wanted, std::size_t limit, std::size_t fallback) {
   TERRACE_CHECK(
       wanted <= limit, kBadArgument,
       fmt::format("a context of {} tokens asked for, but the model's positions end at {}", wanted, limit));
   return wanted ? wanted : std::min(limit, fallback);
+}
+
+/// Refuses stacks with a layer that has no token-by-token form.
+void check_steps(const StackConfig& stack) {
+  using Kind = AttentionConfig::Kind;
+  for (const AttentionConfig& a : stack.attention) {
+    const bool hashed = a.kind == Kind::kLsh || a.kind == Kind::kPureLsh || a.kind == Kind::kMixedLsh;
+    TERRACE_CHECK(
+        !hashed || !a.n_buckets.empty(), kUnsupported,
+        "this model's LSH attention has no explicit n_buckets, so it has no token-by-token form; it "
+        "can only be evaluated over whole sequences");
+  }
 }
 
 /// Scratch of one session. Reserved, not committed: what passes do not touch costs nothing. The layers take a
@@ -63,6 +52,7 @@ Session::Impl::Impl(std::shared_ptr<const Model> shared, Runtime& r, const Optio
       hidden(network().final_width()),
       marks(kMostVerified, network().decoder_state().recurrent.size(), hidden.size()) {
   const ModelConfig& config = model->config();
+  check_steps(config.decoder);
   options.max_context =
       checked_context(o.max_context, position_limit(config, config.decoder), config.max_context);
   if (config.encoder) {
@@ -88,8 +78,8 @@ Session::Impl::Impl(std::shared_ptr<const Model> shared, Runtime& r, const Optio
   logits.resize(config.vocab_size);
 }
 
-std::unique_ptr<Session::Impl> Session::Impl::empty_copy() const {
-  auto copy = std::make_unique<Impl>(model, *runtime, options);
+std::unique_ptr<Session::Impl> Session::Impl::empty_copy(Runtime& r) const {
+  auto copy = std::make_unique<Impl>(model, r, options);
   copy->widths = widths;
   return copy;
 }
@@ -123,7 +113,7 @@ void Session::Impl::clear() {
   state.truncate(0);
   std::fill(state.recurrent().begin(), state.recurrent().end(), 0.0F);
   for (KvCache& cache : cross) cache.truncate(0);
-  marks.cut(0);
+  marks.clear();
   encoder_rows = document_length = 0;
   document_times = {};
   tokens.clear();
@@ -229,7 +219,6 @@ void Session::Impl::encode(const EncoderInput& input, const Progress& progress) 
   TERRACE_CHECK(n_real <= options.max_encoder_tokens, kContextFull,
                 fmt::format("the document has {} tokens, the encoder has positions 0 to {} only", n_real,
                             options.max_encoder_tokens - 1));
-  clear();
   Exec e = exec();
   const EncoderInput padded = document.padded();
   const std::size_t total = net.encoder()->encode_passes() * length_of(padded) +  //
@@ -243,17 +232,18 @@ void Session::Impl::encode(const EncoderInput& input, const Progress& progress) 
   };
   using Clock = std::chrono::steady_clock;
   const auto seconds = [](Clock::duration d) { return std::chrono::duration<double>(d).count(); };
+  const Clock::time_point start = Clock::now();
+  const Network::Encoded encoded = net.encode(e, padded, n_real, tick);
+  const Clock::time_point middle = Clock::now();
+  clear();
   try {
-    const Clock::time_point start = Clock::now();
-    const Network::Encoded encoded = net.encode(e, padded, n_real, tick);
-    const Clock::time_point middle = Clock::now();
     take_encoded(encoded, n_real, tick);
-    document_times = {seconds(middle - start), seconds(Clock::now() - middle)};
   } catch (...) {
     clear();
     throw;
   }
   document_length = n_real;
+  document_times = {seconds(middle - start), seconds(Clock::now() - middle)};
 }
 
 }  // namespace terrace

@@ -17,8 +17,8 @@ namespace terrace {
 /// The state behind Session and what its parts (session.cpp, session_file.cpp) share.
 struct Session::Impl {
   Impl(std::shared_ptr<const Model> shared, Runtime& r, const Options& o);
-  /// An empty session of the same model, runtime and options.
-  std::unique_ptr<Impl> empty_copy() const;
+  /// An empty session of the same model and options.
+  std::unique_ptr<Impl> empty_copy(Runtime& r) const;
 
   std::shared_ptr<const Model> model;
   Runtime* runtime;
@@ -56,21 +56,21 @@ struct Session::Impl {
   void pass(std::span<const TokenId> ids, std::size_t first_row, const LogitsSink* sink, bool marked = false);
   /// Prefills the encoder's rows into the decoder, or projects them for cross attention.
   void take_encoded(const Network::Encoded& encoded, std::size_t n_real, const RowTick& tick);
-  /// Leaves the logits to be computed.
+  /// Logits are not computed yet.
   void feed(std::span<const TokenId> ids, const Progress& progress, const LogitsSink* sink);
-  /// Computes tokens [begin, position) again, each with the widths that it had. The state is that of `begin`.
+  /// Recomputes tokens [begin, position), each with the widths that it had. The state is that of `begin`.
   void replay(std::size_t begin, std::size_t position);
   void encode(const EncoderInput& input, const Progress& progress);
   std::span<const float> logits_of_last();
-  /// Where the last of the tokens is to have a snapshot, makes it.
+  /// Takes a snapshot if one is due after the last token.
   void take_snapshot();
   void set_mark() noexcept { marks.start(tokens.size(), state.recurrent(), hidden); }
 
   void save(ByteSink& sink) const;
   void load(ByteSource& source);
 
-  /// Rows per pass of a prefill: enough that every weight byte read serves many tokens, few enough that a
-  /// cancel is answered soon and the activations stay in cache.
+  /// Rows per pass of a prefill: enough that every weight byte read serves many tokens, few enough that
+  /// cancelling is quick and the activations stay in cache.
   static constexpr std::size_t kPassRows = 128;
   static_assert(kSnapshotInterval % kPassRows == 0);
 };

@@ -28,7 +28,7 @@ struct KvSpec {
   std::size_t d_k;
   std::size_t d_v;
   std::size_t until = 0;            ///< later positions neither fill nor read it; 0: all do
-  std::size_t route = kEveryToken;  ///< of a block that leaves tokens out: StateLayout::add_route()
+  std::size_t route = kEveryToken;  ///< of a block that skips tokens: StateLayout::add_route()
 };
 
 /// Shape of one layer's LSH state.
@@ -39,18 +39,18 @@ struct LshSpec {
   std::size_t n_hashes;
   std::uint32_t n_buckets;  ///< of one round
   std::size_t budget;       ///< slots that a query reads at most
-  MemoryWindow window;      ///< slots that there are
+  MemoryWindow window;      ///< slots that are remembered
   std::size_t route = kEveryToken;
 };
 
 /// What state the layers of a stack keep: filled while the model is built, so that a session can make all of
-/// it at once. The two kinds are all there are: append-only slots, cut by truncate(), and one flat recurrent
-/// block, restored from a snapshot. Fork, rewind, save and load handle both without knowing the layers.
+/// it at once. There are only two kinds: append-only slots, cut by truncate(), and one flat recurrent block,
+/// restored from a snapshot. Fork, rewind, save and load handle both without knowing the layers.
 struct StateLayout {
   RecurrentLayout recurrent;
   std::vector<KvSpec> kv;
   std::vector<LshSpec> lsh;
-  std::size_t n_routes = 0;  ///< blocks that leave tokens out
+  std::size_t n_routes = 0;  ///< blocks that skip tokens
 
   /// Reserves a cache; returns its index.
   std::size_t add_kv(const KvSpec& spec) {
@@ -61,8 +61,8 @@ struct StateLayout {
     lsh.push_back(spec);
     return lsh.size() - 1;
   }
-  /// Says that the caches from `first_kv` and `first_lsh` on belong to a block that leaves tokens out: they
-  /// have slots for the tokens of its route only. Returns the route's index.
+  /// Says that the caches from `first_kv` and `first_lsh` on belong to a block that skips tokens: they have
+  /// slots only for the tokens of its route. Returns the route's index.
   std::size_t add_route(std::size_t first_kv, std::size_t first_lsh) {
     for (std::size_t i = first_kv; i < kv.size(); ++i) kv[i].route = n_routes;
     for (std::size_t i = first_lsh; i < lsh.size(); ++i) lsh[i].route = n_routes;
@@ -91,7 +91,7 @@ class StackState {
   void truncate(std::size_t length);
   StackState fork() const;
   void save(ByteSink& sink) const;
-  /// The state of a sequence of `length` positions. Throws Error{kBadFile} where a layer holds more of them.
+  /// The state of a sequence of `length` positions. Throws Error{kBadFile} where a layer holds more.
   void load(ByteSource& source, std::size_t length);
   /// Bytes of the append-only part in use.
   std::size_t cache_bytes() const noexcept;

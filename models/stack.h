@@ -11,7 +11,7 @@
 namespace terrace {
 
 /// The blocks of an encoder or decoder with the steps between them: concatenation of the streams and
-/// forgetting layers of reversible families. Source: reference section 8.
+/// forgetting layers of reversible families. Source: trax/models/research/terraformer.py.
 class Stack {
  public:
   /// `name` is "encoder" or "decoder"; an encoder's attention is bidirectional.

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <optional>
 #include <string>
 #include <string_view>
 
@@ -15,9 +14,9 @@ bool is_alphanumeric(char32_t c) noexcept;
 /// it is complete.
 class SubwordJoiner {
  public:
-  /// Appends to `out` the text that `piece` (valid UTF-8) makes certain.
+  /// Appends to `out` the text that is certain after `piece` (valid UTF-8).
   void push(std::string_view piece, std::string& out);
-  /// Appends an escape that never became complete, as it stands, and starts anew.
+  /// Appends an escape that was never completed, as it stands, and starts anew.
   void finish(std::string& out);
 
  private:

@@ -11,10 +11,9 @@ namespace terrace {
 ///
 /// encode: the text is cut into maximal runs of alphanumeric (Unicode categories L* and N*) and other
 /// characters; a run that is a single space is dropped unless it is the first or the last. Each run is
-/// escaped ('\' -> "\\",
-/// '_' -> "\u", characters the vocabulary does not know and newline -> "\<decimal>;"), ended by '_', and
-/// spelled by the longest pieces from left to right. decode: the reverse; a space is put between two runs
-/// that both begin with an alphanumeric character. Source: terraformer reference, section 12.
+/// escaped ('\' -> "\\", '_' -> "\u", newline and characters the vocabulary does not know -> "\<decimal>;"),
+/// ended by '_', and spelled by the longest pieces from left to right. decode: the reverse; a space is put
+/// between two runs that both begin with an alphanumeric character. Source: trax/data/text_encoder.py.
 class SubwordTokenizer final : public Tokenizer {
  public:
   /// `file`: the bytes of a `.subword` file, one piece per line, id = line number + n_reserved_ids.

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -24,7 +24,7 @@ enum class LayerKind : std::uint8_t {
   kLogits,
   kOther,  ///< forgetting layers, the joint of encoder and decoder
 };
-inline constexpr std::size_t kLayerKinds = 8;
+inline constexpr std::size_t kLayerKinds = static_cast<std::size_t>(LayerKind::kOther) + 1;
 
 /// "embedding", "attention", "controller", "feed-forward", "sru", "norm", "logits", "other".
 const char* layer_kind_name(LayerKind kind) noexcept;
@@ -48,14 +48,16 @@ struct PlannedTensor {
                               ///< average at the capacity of a routed block
   std::uint64_t uses = 0;  ///< multiply-adds per element read; 0 for vectors that are only added or scaled by
   InitialValue initial;
+  std::optional<std::uint32_t> block;  ///< of the decoder, where it lies in one
+  bool by_width = false;               ///< a nested width of the block uses a prefix of the tensor
 
   std::uint64_t elements() const noexcept;
   std::uint64_t columns() const noexcept { return shape.empty() ? 1 : shape.back(); }
 };
 
-/// All tensors of a model, in the order in which a file stores them: encoder, then decoder, as a token walks
-/// through. Models with rms_norm have no biases (as LLaMA and its kin), all others have the ones that Trax
-/// has. Throws Error{kBadConfig} for a configuration that describes no model.
+/// All tensors of a model, in the order in which a file stores them: encoder, then decoder, in the order of a
+/// forward pass. Models with rms_norm have no biases (as LLaMA and its kin), all others have those of Trax.
+/// Throws Error{kBadConfig} for a configuration that describes no model.
 std::vector<PlannedTensor> tensor_plan(const ModelConfig& config);
 
 }  // namespace terrace

@@ -35,12 +35,6 @@ TokenCost token_cost(const PlannedTensor& tensor) noexcept {
   return {tensor.elements(), tensor.touched, tensor.touched * tensor.uses};
 }
 
-std::array<TokenCost, kLayerKinds> token_cost_by_kind(std::span<const PlannedTensor> plan) noexcept {
-  std::array<TokenCost, kLayerKinds> cost;
-  for (const PlannedTensor& tensor : plan) cost[static_cast<std::size_t>(tensor.kind)] += token_cost(tensor);
-  return cost;
-}
-
 TokenCost token_cost(std::span<const PlannedTensor> plan) noexcept {
   TokenCost total;
   for (const PlannedTensor& tensor : plan) total += token_cost(tensor);

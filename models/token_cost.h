@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <span>
 
@@ -11,8 +10,8 @@
 
 namespace terrace {
 
-/// The dtype in which a tensor is stored when the model shall have `wanted`: f32 unless it is a weight, and
-/// q8 in place of q4 where the rows are no multiple of kQ4Columns.
+/// The dtype in which a tensor is stored in a model of `wanted` dtypes: f32 unless it is a weight, and q8
+/// instead of q4 where the row length is not a multiple of kQ4Columns.
 DType stored_dtype(const PlannedTensor& tensor, const WeightDTypes& wanted) noexcept;
 
 /// Bytes of a tensor in `dtype`, its scale included.
@@ -20,8 +19,8 @@ std::uint64_t stored_bytes(const PlannedTensor& tensor, DType dtype) noexcept;
 /// Bytes of the elements that one token reads.
 std::uint64_t touched_bytes(const PlannedTensor& tensor, DType dtype) noexcept;
 
-/// What one decoded token costs, batch 1, K/V cache not counted (terraformer reference, section 15.2):
-/// encoder layers and the cached keys and values of cross attention cost nothing, tables one row.
+/// What one decoded token costs, batch 1, K/V cache not counted: encoder layers and the cached keys and
+/// values of cross attention cost nothing, tables one row.
 struct TokenCost {
   std::uint64_t parameters = 0;
   std::uint64_t touched = 0;  ///< elements
@@ -31,9 +30,7 @@ struct TokenCost {
 };
 
 TokenCost token_cost(const PlannedTensor& tensor) noexcept;
-/// Of a whole plan, by kind of layer.
-std::array<TokenCost, kLayerKinds> token_cost_by_kind(std::span<const PlannedTensor> plan) noexcept;
-/// Of a whole plan.
+/// The cost of a whole plan.
 TokenCost token_cost(std::span<const PlannedTensor> plan) noexcept;
 
 }  // namespace terrace

@@ -35,8 +35,10 @@ class NoTokenizer final : public Tokenizer {
 long long integer_field(const nlohmann::json& config, const char* key) {
   const auto found = config.find(key);
   if (found == config.end()) return 0;
-  TERRACE_CHECK(found->is_number_integer(), kBadFile,
-                std::string("tokenizer: ") + key + " must be an integer, found " + found->dump());
+  TERRACE_CHECK(
+      found->is_number_integer(), kBadFile,
+      std::string("tokenizer: ") + key + " must be an integer, found " +
+          (found->is_string() ? quote_text(found->get_ref<const std::string&>()) : found->type_name()));
   // Those above the range of long long would wrap to a negative value.
   const bool fits =
       !found->is_number_unsigned() || found->get<unsigned long long>() <= std::numeric_limits<TokenId>::max();

@@ -16,7 +16,7 @@ namespace terrace {
 
 /// Turns ids into text one at a time, for streaming.
 ///
-/// For any ids, everything push() returned plus what finish() returned equals
+/// For any ids, everything push() returned plus what finish() returns equals
 /// to_valid_utf8(Tokenizer::decode(ids)), and every returned string is valid UTF-8 by itself: an unfinished
 /// character, escape or leading space is held back until later ids decide it. Must not outlive its Tokenizer.
 /// Not thread-safe.
@@ -34,8 +34,8 @@ class StreamDecoder {
 
 /// Text to ids and back. Immutable after construction: any number of threads may use one object.
 ///
-/// Text is UTF-8. Bytes that are no well-formed UTF-8 never fail: the byte tokenizer keeps them as they are,
-/// the others read each such byte as U+FFFD.
+/// Text is UTF-8. Ill-formed bytes are no error: the byte tokenizer keeps them as they are, the others read
+/// each such byte as U+FFFD.
 class Tokenizer {
  public:
   Tokenizer() = default;

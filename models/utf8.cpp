@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "models/utf8.h"
 
-#include <algorithm>
 #include <cstdint>
 
 namespace terrace {

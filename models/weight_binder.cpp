@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "engine/error.h"
+#include "engine/weight_plan.h"
 
 namespace terrace {
 
@@ -21,7 +22,7 @@ const TensorInfo& WeightBinder::check_shape(const std::string& name, Shape shape
 
 WeightView WeightBinder::weight(const std::string& name, Shape shape) {
   check_shape(name, shape);
-  const std::string scale = name + ".scale";
+  const std::string scale = name + std::string(kScaleSuffix);
   if (has(scale)) used_.insert(scale);
   const WeightView view = file_.weight(name);
   std::size_t rows = 1;

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
+#include <functional>
 #include <initializer_list>
 #include <set>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -30,7 +33,7 @@ class WeightBinder {
   /// A weight of any dtype; all axes but the last count as rows.
   WeightView weight(const std::string& name, Shape shape);
 
-  /// A weight of which a token reads a few rows. Where rows are fetched on demand the system is told so.
+  /// A weight of which a token reads only a few rows. If rows are fetched on demand, tells the system so.
   WeightView gathered_weight(const std::string& name, Shape shape);
 
   /// An f32 tensor.
@@ -39,7 +42,7 @@ class WeightBinder {
   /// An f32 tensor, or nullptr where the file has none.
   const float* f32_if_present(const std::string& name, Shape shape);
 
-  /// The shape of a tensor, for sizes that only the file knows (favor features).
+  /// The shape of a tensor, for sizes that only the file knows (LSH rotations).
   std::span<const std::uint64_t> shape_of(const std::string& name) const;
 
   /// Marks a tensor as known although no layer reads it through this class (tokenizer data).

@@ -8,7 +8,7 @@
 
 namespace terrace {
 
-/// How the weights of a model shall be stored: all in one dtype, or some kinds of layer in another.
+/// How the weights of a model are to be stored: all in one dtype, or some kinds of layer in another.
 class WeightDTypes {
  public:
   WeightDTypes(DType all = DType::kF32) noexcept { by_kind_.fill(all); }  // NOLINT: one dtype is the rule

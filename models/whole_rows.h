@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <string>
-
 #include "engine/linear.h"
 #include "engine/memory.h"
 #include "engine/norm.h"
@@ -11,7 +9,7 @@
 
 namespace terrace {
 
-/// Rows of a whole sequence, for layers that must see all of it at once; memory of their own, not workspace.
+/// Rows of a whole sequence, for layers that must see all of it at once; owns its memory (not workspace).
 class WholeRows {
  public:
   WholeRows(std::size_t n, std::size_t width, const char* what)

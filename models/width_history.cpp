@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "models/width_history.h"
 
-#include <functional>
-
 namespace terrace {
 
 void WidthHistory::save(ByteSink& sink) const {

@@ -11,13 +11,13 @@
 
 namespace terrace {
 
-/// The nested widths that each token of a context was read with, as runs of tokens with equal widths: tokens
-/// that are computed again must be computed as they were.
+/// The nested widths with which each token of a context was read, as runs of tokens with equal widths: a
+/// recomputed token must be computed as it was.
 class WidthHistory {
  public:
   explicit WidthHistory(std::size_t n_blocks) : n_blocks_(n_blocks) { make_room(); }
 
-  /// Makes room for one run more, so that note() takes no memory. Throws std::bad_alloc.
+  /// Makes room for one more run, so that note() takes no memory. Throws std::bad_alloc.
   void make_room() {
     if (begins_.size() < begins_.capacity() && widths_.size() + n_blocks_ <= widths_.capacity()) return;
     begins_.reserve(2 * begins_.size() + 1);
@@ -35,7 +35,7 @@ class WidthHistory {
     while (!begins_.empty() && begins_.back() >= position) begins_.pop_back();
     widths_.resize(begins_.size() * n_blocks_);
   }
-  /// Calls fn(begin, end, widths) for the runs of the tokens [begin, end), in their order. fn must not note.
+  /// Calls fn(begin, end, widths) for the runs of the tokens [begin, end), in order. fn must not call note().
   template <class F>
   void for_runs(std::size_t begin, std::size_t end, F&& fn) const {
     for (std::size_t i = 0; i < begins_.size(); ++i) {
@@ -46,7 +46,7 @@ class WidthHistory {
   }
 
   void save(ByteSink& sink) const;
-  /// The history of `n_tokens` tokens. Throws Error{kBadFile} where its runs do not cover them in order.
+  /// Reads the history of `n_tokens` tokens. Throws Error{kBadFile} unless its runs cover them in order.
   void load(ByteSource& source, std::size_t n_tokens);
 
  private:

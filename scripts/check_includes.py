@@ -2,6 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks that includes point one way: engine <- {sparse, attention} <- models <- {tools, bench, tests, examples}.
 
+Python likewise: of `train` the importer in tools uses the modules of the model file only, which stand on no other; train uses
+nothing of tools.
+
 Also: TBB and oneDNN only in engine and in the tests and benchmarks that measure against them, xsimd only in */kernels/,
 and none of the three in a header that is installed. Every source file names its licence in the first line.
 Prints each offence as file:line and exits 1 if there is one.
@@ -21,6 +24,9 @@ MAY_INCLUDE = {
     "models": set(LAYERS),
     **{folder: {*LAYERS, folder} for folder in ABOVE},
 }
+# The model file in Python, for importer and training: numpy, but no PyTorch.
+MODEL_FILE_MODULES = {"train.atomic_file", "train.container", "train.errors"}
+PYTHON_IMPORT = re.compile(r"^\s*(?:from|import)\s+([\w.]+)")
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
 SPDX = "// SPDX-License-Identifier: Apache-2.0"
 
@@ -68,6 +74,23 @@ def offences(path):
             yield number, "project headers are included by their path from the root"
 
 
+def python_offences(path):
+    """Yields (line number, text) for every import in the Python file `path` that the folders do not allow."""
+    module = ".".join(path.with_suffix("").parts)
+    for number, line in enumerate((ROOT / path).read_text(encoding="utf-8").splitlines(), start=1):
+        match = PYTHON_IMPORT.match(line)
+        if not match:
+            continue
+        imported = match.group(1)
+        folder = imported.split(".")[0]
+        if (path.parts[0] == "tools" or module in MODEL_FILE_MODULES) and (
+            folder == "torch" or (folder == "train" and imported not in MODEL_FILE_MODULES)
+        ):
+            yield number, f"{imported} must not be imported here"
+        if path.parts[0] == "train" and folder in ("tools", "terrace_import", "import_trax"):
+            yield number, "train must not import tools"
+
+
 def main():
     count = 0
     for folder in MAY_INCLUDE:
@@ -77,6 +100,12 @@ def main():
                 for number, text in offences(path):
                     print(f"{path}:{number}: {text}")
                     count += 1
+    for folder in ("tools", "train"):
+        for file in sorted((ROOT / folder).rglob("*.py")):
+            path = file.relative_to(ROOT)
+            for number, text in python_offences(path):
+                print(f"{path}:{number}: {text}")
+                count += 1
     return 1 if count else 0
 
 

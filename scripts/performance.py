@@ -9,9 +9,10 @@ Each part runs one command of build/release and replaces what stands between its
 
     <!-- figures: PART -->  ...  <!-- end -->
 
-by the command, its commit and date, the table it printed, and the chart. Tables, CSV, JSON and charts lie in
-docs/performance/. Text outside the markers is written by hand and stays. --quick takes fewer repetitions and smaller
-shapes, to see that everything runs: its figures are not for quoting, and go to build/performance/ instead.
+by the command, its commit and date, the table it printed (of a micro-benchmark the summary), and the chart. Tables,
+CSV, JSON, charts and the whole output of micro-benchmarks lie in docs/performance/. Text outside the markers is written
+by hand and stays. --quick takes fewer repetitions and smaller shapes, to see that everything runs: its figures are not
+for quoting, and go to build/performance/ instead.
 A part that fails (a model that does not fit into memory, say) keeps its old figures; the exit status is then 1.
 """
 
@@ -172,13 +173,19 @@ def machine():
     return "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items())])
 
 
+def summary(text):
+    """The lines at the end of a micro-benchmark's output, in order and with ratios; all of it where there are none."""
+    console, _, rest = text.partition("\n\nisa ")
+    return f"isa {rest}" if rest else console
+
+
 def run_part(name, part, folder, quick):
     """Runs a part; the text for the document."""
     arguments = part.arguments(quick)
     if part.is_micro:
         text = output_of(BUILD / "bench" / arguments[0], *arguments[1:])
         (folder / f"{name}.txt").write_text(text + "\n", encoding="utf-8")
-        table = f"```\n{text}\n```"
+        table = f"```\n{summary(text)}\n```"
     elif part.chart:
         table = output_of(BUILD / "terrace", *arguments, "--report", folder / name)
     else:

@@ -4,24 +4,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 
 #include "engine/error.h"
 #include "engine/prefetch.h"
+#include "sparse/softmax_at.h"
 
 namespace terrace {
-namespace {
-
-/// exp(z[i] + bias[i] - top) summed over the block, inverted: the softmax at the index whose biased logit is
-/// `top`.
-float softmax_at(const float* z, const float* bias, std::size_t n, std::size_t i) noexcept {
-  const float top = z[i] + bias[i];
-  float sum = 0.0F;
-  for (std::size_t e = 0; e < n; ++e) sum += std::exp(z[e] + bias[e] - top);
-  return 1.0F / sum;
-}
-
-}  // namespace
 
 Controller::Controller(const DenseKernels& kernels, const WeightView& down, const WeightView& up,
                        const float* bias, std::size_t block_size)
@@ -68,7 +56,8 @@ void Controller::pick(const PreparedRows& h, std::size_t begin, std::size_t end,
       const float* const bias = bias_ + b * block_size_;
       const std::uint32_t best = sparse_->biased_argmax(z, bias, block_size_);
       picks[t * stride + b] = best;
-      if (softmax) softmax[t * stride + b] = softmax_at(z, bias, block_size_, best);
+      if (!softmax) continue;
+      softmax[t * stride + b] = softmax_at([=](std::size_t e) { return z[e] + bias[e]; }, block_size_, best);
     }
   }
 }

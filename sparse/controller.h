@@ -31,13 +31,13 @@ class Controller {
   std::size_t bytes_per_token(std::size_t width) const noexcept;
   const Linear& down() const noexcept { return down_; }
   DType up_dtype() const noexcept { return up_.dtype; }
-  /// Of the rows that pick() takes.
+  /// How the rows that pick() takes are packed.
   Packs packs() const noexcept { return tile_packs_for(*kernels_, up_.dtype); }
 
-  /// Asks for the rows of blocks [begin, end), for a pick() to come, where that helps: kernels of floats read
-  /// the rows of a pick() as four streams and ask for what lies ahead of each, which is the next stream
-  /// (lm1b-24L bf16, programs in turn: 4.75 ms per token without, 4.43 with). The others ask for them
-  /// themselves, while they multiply.
+  /// Prefetches the rows of blocks [begin, end) for a coming pick() where that helps: float kernels read the
+  /// rows of a pick() as four streams and prefetch what lies ahead of each, which is the next stream
+  /// (lm1b-24L bf16, programs in turn: 4.75 ms per token without, 4.43 with). The other kernels prefetch the
+  /// rows themselves, while they multiply.
   void prefetch(std::size_t begin, std::size_t end) const noexcept;
 
   /// Decides blocks [begin, end) for each row of `h` = down x (prepared for up_dtype(), packed as packs()),

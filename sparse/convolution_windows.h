@@ -56,7 +56,7 @@ bool same_windows(const LocallyConvDense& a, const LocallyConvDense& b) noexcept
 
 /// Rows as the convolutions see them, each [S + 2 * reach modules, zeros at both ends][step][channel], so
 /// that what a kernel sees around a module, its window, is contiguous: a module is a run of n_steps pieces.
-/// As floats or quantised with one scale per row, or both, as the weights want it.
+/// As floats or quantised with one scale per row, or both, as the weights need.
 class RunRows {
  public:
   /// Memory for the windows of one convolution.
@@ -70,12 +70,12 @@ class RunRows {
   std::size_t n_modules() const noexcept { return n_modules_; }
   std::size_t width() const noexcept { return n_runs() * run(); }
 
-  /// Makes row t, on the calling thread; once. Rows are independent.
+  /// Makes row t on the calling thread; to be called once per row. Rows are independent.
   void fill(std::size_t t) const noexcept;
   Windows reserve_windows(Exec& exec) const;
-  /// The windows that `conv` reads, of all modules of all rows, not packed; `to` keeps them.
+  /// The windows that `conv` reads, of all modules of all rows, not packed; `to` holds them.
   PreparedRows windows(const LocallyConvDense& conv, const Windows& to) const noexcept;
-  /// The same before the rows are filled: their shape.
+  /// The same before the rows are filled: only the shape.
   PreparedRows unfilled_windows(const LocallyConvDense& conv, const Windows& to) const noexcept;
 
  private:
@@ -83,7 +83,7 @@ class RunRows {
   std::size_t run() const noexcept { return seen_->n_steps() * n_channels_; }
   void copy(std::size_t t) const noexcept;
   void quantize(std::size_t t) const noexcept;
-  /// Zeros in the runs outside; returns where the first module's begins.
+  /// Writes zeros to the runs outside the modules; returns where the run of the first module begins.
   template <class T>
   T* clear_ends(T* to) const noexcept;
 

@@ -6,6 +6,7 @@
 #include <new>
 #include <optional>
 
+#include "engine/ceil_div.h"
 #include "engine/error.h"
 #include "sparse/convolution_windows.h"
 
@@ -27,12 +28,14 @@ class UnitCut {
   }
 
   std::size_t n_blocks() const noexcept { return n_blocks_; }
-  /// Of `n_windows` windows, as Exec::for_range counts it: a byte a column, or its multiply-adds.
+  /// Of the average block with `n_windows` windows.
   std::size_t work_per_block(std::size_t n_windows) const noexcept {
-    const LocallyConvDense& conv = *tasks_.front().conv;
-    const std::size_t rate = multiply_adds_per_byte(conv.packs());
-    return kPackRows * columns_ / std::max<std::size_t>(1, n_blocks_) *
-           std::max<std::size_t>(1, n_windows / rate);
+    std::size_t work = 0;
+    for (const ConvolutionTask& task : tasks_) {
+      const LocallyConvDense& conv = *task.conv;
+      work += blocks_of(task) * dot_work(conv.weight().dtype, columns_of(task), n_windows, conv.packs());
+    }
+    return kPackRows * work / std::max<std::size_t>(1, n_blocks_);
   }
 
   /// Calls fn(task, first unit, end) for the units of chunk `chunk` of `n_chunks`.
@@ -46,7 +49,7 @@ class UnitCut {
         const std::size_t share = of_chunk * columns_;
         if (share <= before * n_chunks) return std::size_t{0};
         const std::size_t behind = share - before * n_chunks, block = columns_of(task) * n_chunks;
-        return std::min(blocks_of(task), (behind + block - 1) / block);
+        return std::min(blocks_of(task), ceil_div(behind, block));
       };
       const std::size_t begin = first_block(chunk), end = first_block(chunk + 1);
       if (begin < end) fn(i, begin * kPackRows, std::min(task.conv->n_units(), end * kPackRows));
@@ -56,7 +59,7 @@ class UnitCut {
 
  private:
   static std::size_t blocks_of(const ConvolutionTask& task) noexcept {
-    return (task.conv->n_units() + kPackRows - 1) / kPackRows;
+    return ceil_div(task.conv->n_units(), kPackRows);
   }
   static std::size_t columns_of(const ConvolutionTask& task) noexcept { return task.conv->weight().cols; }
 

@@ -16,9 +16,9 @@ struct ConvolutionTask {
   Rows y;
 };
 
-/// y = conv(tail, x) of every task, then the tail, n_steps - 1 rows, oldest first, moves on. Of one row every
-/// thread makes the windows for itself, which costs less than a phase of their own, and takes units of its
-/// own from there: one phase. Many rows have their windows made and packed first. Same bits.
+/// y = conv(tail, x) of every task, then the tail, n_steps - 1 rows, oldest first, moves on. For one row
+/// every thread makes all windows for itself, which costs less than a phase to share them, and goes on with
+/// its own units: one phase. For many rows the windows are made and packed first. Same bits.
 void convolve(Exec& exec, ConstRows x, const RecurrentSlot& tail, std::span<const ConvolutionTask> tasks);
 
 }  // namespace terrace

@@ -15,7 +15,8 @@ std::size_t DepthRouter::choose(Exec& exec, ConstRows x, std::uint32_t* chosen, 
     const std::size_t width = in_.d_out();
     const Rows h{exec.ws.take<float>(x.n * width), x.n, width, width};
     in_.forward(exec, x, h);
-    std::transform(h.data, h.data + x.n * width, h.data, [](float v) { return v > 0 ? v : 0; });
+    // Keeps a NaN, which then reaches s and does not run.
+    std::transform(h.data, h.data + x.n * width, h.data, [](float v) { return v < 0 ? 0 : v; });
     s = column();
     out_.forward(exec, h, s);
   }

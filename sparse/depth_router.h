@@ -9,7 +9,7 @@
 
 namespace terrace {
 
-/// The router of a Mixture-of-Depths block: which tokens run it, decided for each alone.
+/// The router of a Mixture-of-Depths block: which tokens run it, decided for each token by itself.
 ///
 ///   r = router . x
 ///   s = out relu(in x)          with a predictor;  s = r without
@@ -22,7 +22,7 @@ namespace terrace {
 class DepthRouter {
  public:
   DepthRouter() = default;
-  /// router [1, d]; predictor in [w, d] and out [1, w], or none of both.
+  /// router [1, d]; predictor in [w, d] and out [1, w], or neither.
   DepthRouter(const Linear& router, const Linear& in, const Linear& out)
       : router_(router), in_(in), out_(out) {}
 

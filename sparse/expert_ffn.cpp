@@ -4,12 +4,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 #include <numeric>
 
+#include "engine/ceil_div.h"
 #include "engine/error.h"
 #include "engine/largest.h"
 #include "sparse/expert_members.h"
+#include "sparse/softmax_at.h"
 #include "sparse/weighted_rows.h"
 
 namespace terrace {
@@ -17,12 +18,6 @@ namespace {
 
 /// Units that one token's pipeline takes at a time.
 constexpr std::size_t kUnitsPerStep = 16;
-
-float softmax_at(const float* z, std::size_t n, std::size_t i) noexcept {
-  float sum = 0.0F;
-  for (std::size_t e = 0; e < n; ++e) sum += std::exp(z[e] - z[i]);
-  return 1.0F / sum;
-}
 
 }  // namespace
 
@@ -85,7 +80,8 @@ ExpertChoice ExpertFfn::choose(Exec& exec, ConstRows x, std::size_t n_active,
     take_largest(logits.row(t), n_experts(), n_active, scratch, own);
     if (!choice.gains) continue;
     for (std::size_t k = 0; k < n_active; ++k) {
-      choice.gains[t * n_active + k] = softmax_at(logits.row(t), n_experts(), own[k]);
+      const auto z = [row = logits.row(t)](std::size_t e) { return row[e]; };
+      choice.gains[t * n_active + k] = softmax_at(z, n_experts(), own[k]);
     }
   }
   return choice;
@@ -176,7 +172,7 @@ void ExpertFfn::add_up(const Token& token, const UnitSums::Step& step) const noe
 /// Those of a token's experts whose first unit lies in a group.
 std::span<const std::uint32_t> ExpertFfn::beginning_in(const UnitSums& sums, std::size_t group,
                                                        const std::uint32_t* experts) const noexcept {
-  const auto rank_from = [&](std::size_t unit) { return (unit + n_units_ - 1) / n_units_; };
+  const auto rank_from = [&](std::size_t unit) { return ceil_div(unit, n_units_); };
   return {experts + rank_from(sums.first(group)), experts + rank_from(sums.last(group))};
 }
 
@@ -237,8 +233,8 @@ void ExpertFfn::activate(Exec& exec, const PreparedRows& x, const ExpertMembers&
 
   const std::size_t n_items = members.n_used * n_units_;
   const std::size_t work_per_item =
-      (runs() - 1) * std::max(row_bytes(weights_.units.dtype, d_model()),
-                              n / std::max<std::size_t>(1, members.n_used) * d_model() / 8);
+      (runs() - 1) *
+      dot_work(weights_.units.dtype, d_model(), n / std::max<std::size_t>(1, members.n_used), packs);
   const std::uint32_t n_chunks = exec.chunks_of(n_items, work_per_item);
   auto* const scratch = ws.take<std::byte>(n_chunks * pack_bytes);
   const auto chunk_begin = [&](std::size_t chunk) {

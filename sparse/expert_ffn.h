@@ -13,8 +13,8 @@ namespace terrace {
 struct ExpertChoice;
 struct ExpertMembers;
 
-/// Weights of E experts of U units each. `units` has the rows [E, M, U, d]: of every expert the gates of its
-/// units where there are any (M = 3), their w1 rows, their w2 rows, each kind one contiguous run.
+/// Weights of E experts of U units each. `units` has the rows [E, M, U, d]: for every expert the gates of its
+/// units if there are any (M = 3), their w1 rows, their w2 rows, each kind one contiguous run.
 struct ExpertWeights {
   WeightView router;                   ///< [E, d]
   const float* router_bias = nullptr;  ///< [E] or null
@@ -24,8 +24,8 @@ struct ExpertWeights {
   const float* bias = nullptr;       ///< b2 [d] or null
 };
 
-/// Feed-forward layer of experts of which a token uses some: Trax `BlockSparseFF` and `SwitchSparseFF` (one),
-/// and dense layers that were cut into experts (MoEfication).
+/// Feed-forward layer of experts, some of which a token uses: Trax `BlockSparseFF` and `SwitchSparseFF`
+/// (one), and dense layers that were cut into experts (MoEfication).
 ///
 ///   z = router x + router_bias;   S = the n_active largest of z     first index on ties; a NaN comes last
 ///   a = relu(w1_e x + b1_e)       gated: relu(gate_e x) * (w1_e x + b1_e)
@@ -33,7 +33,7 @@ struct ExpertWeights {
 ///
 /// An offset is minus what an expert would have added on average where it is not chosen; the bias holds the
 /// sum of these averages. With all experts this is the dense layer, and the router is not asked. Sources:
-/// reference 5.3; Fedus et al. 2021 for Switch; Zhang et al. 2022, "MoEfication", sec. 3. Any cut into calls
+/// those classes; Fedus et al. 2021 for Switch; Zhang et al. 2022, "MoEfication", sec. 3. Any cut into calls
 /// and any number of threads gives the same bits. Cost per token: E*d + up to M*U*d weights per expert; w2
 /// rows of zero activations are not read. A pass of several tokens reads the weights of an expert once.
 class ExpertFfn {
@@ -51,7 +51,7 @@ class ExpertFfn {
   std::size_t bytes_per_token(std::size_t n_active) const noexcept;
 
   /// y = layer(x) with `n_active` (1..E) experts per token. x and y must not overlap. `experts`, if not null,
-  /// receives those of each row, [x.n, n_active], ascending.
+  /// receives the experts of each row, [x.n, n_active], ascending.
   void forward(Exec& exec, ConstRows x, Rows y, std::size_t n_active, std::uint32_t* experts = nullptr) const;
 
  private:

@@ -16,8 +16,8 @@ struct ExpertChoice {
   float* gains;            ///< [T, n_active], or null for 1
 };
 
-/// The same from the other side: the tokens of each expert in use, one after the other. An entry of `tokens`
-/// is a pair of an expert and a token that uses it.
+/// The inverse: the tokens of each expert in use, expert by expert. An entry of `tokens` is a pair of an
+/// expert and a token that uses it.
 struct ExpertMembers {
   std::size_t n_used = 0;           ///< experts
   std::uint32_t* used = nullptr;    ///< [n_used], ascending
@@ -29,7 +29,7 @@ struct ExpertMembers {
   std::size_t size() const noexcept { return first[n_used]; }
   std::size_t count(std::size_t i) const noexcept { return first[i + 1] - first[i]; }
 
-  /// In the workspace.
+  /// Memory is taken from the workspace.
   ExpertMembers(Workspace& ws, const ExpertChoice& choice, std::size_t n_tokens, std::size_t n_experts) {
     const std::size_t n = n_tokens * choice.n_active;
     auto* const place = ws.take<std::size_t>(n_experts + 1);

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <new>
 
+#include "engine/ceil_div.h"
 #include "engine/error.h"
 #include "engine/linear.h"
 #include "engine/prefetch.h"
@@ -39,7 +40,7 @@ class FactoredDense::GatedRows {
       : kernels_(kernels),
         gate_(gate),
         x_(x),
-        n_panels_((x.width + kPanel - 1) / kPanel),
+        n_panels_(ceil_div(x.width, kPanel)),
         panels_(exec.ws.take<PreparedRows>(n_panels_)) {
     for (std::size_t p = 0; p < n_panels_; ++p) {
       new (panels_ + p) PreparedRows(PreparedRows::reserve(exec, dtype, size(), columns(p)));
@@ -120,7 +121,8 @@ void FactoredDense::forward_batch(Exec& exec, ConstRows x, Rows y, const Upcomin
     return;
   }
   gated.fill_and_pack(exec, packs_);
-  exec.for_range(proj_.rows, gated.panel(0).n_packed() > 0 ? kPackRows : 8, work_per_row(gated.size()),
+  exec.for_range(proj_.rows, gated.panel(0).n_packed() > 0 ? kPackRows : 8,
+                 dot_work(proj_.dtype, d_in(), gated.size(), packs_),
                  [&](std::size_t begin, std::size_t end) {
                    for (std::size_t p = 0; p < gated.n_panels(); ++p)
                      add_panel(p, gated.panel(p), 0, begin, end - begin, y.data + begin, proj_.rows);
@@ -132,8 +134,8 @@ Largest FactoredDense::largest(Exec& exec, ConstRows x) const {
   const Workspace::Scope scope(exec.ws);
   const GatedRows gated(exec, *kernels_, proj_.dtype, gate_, x);
   gated.fill_and_pack(exec, packs_);
-  const std::size_t n_blocks = (proj_.rows + kRowBlock - 1) / kRowBlock;
-  const std::size_t work = kRowBlock * work_per_row(n_modules());
+  const std::size_t n_blocks = ceil_div(proj_.rows, kRowBlock);
+  const std::size_t work = kRowBlock * dot_work(proj_.dtype, d_in(), n_modules(), packs_);
   return exec.largest_of_blocks(n_blocks, work, [&](std::size_t block, Largest& largest) {
     alignas(kCacheLine) float y[kRowBlock * kMaxGatedRows];
     const std::size_t row = block * kRowBlock;
@@ -157,7 +159,7 @@ void FactoredDense::forward_by_modules(Exec& exec, const GatedRows& gated, Rows 
       exec.one_chunk_each(n_modules() / kModulesPerThread, kModulesPerThread * arithmetic);
   const std::size_t bytes = gated.panel(0).packs_bytes(packs_);
   auto* const packs = exec.ws.take<std::byte>(n_chunks * bytes);
-  const std::size_t n_blocks = (proj_.rows + kRowBlock - 1) / kRowBlock;
+  const std::size_t n_blocks = ceil_div(proj_.rows, kRowBlock);
   exec.team.run(n_chunks, [&](std::uint32_t chunk) {
     const std::size_t begin = n_modules() * chunk / n_chunks;
     const std::size_t n = n_modules() * (chunk + 1) / n_chunks - begin;
@@ -178,14 +180,10 @@ void FactoredDense::forward_by_modules(Exec& exec, const GatedRows& gated, Rows 
   });
 }
 
-std::size_t FactoredDense::work_per_row(std::size_t n_gated) const noexcept {
-  return std::max(row_bytes(proj_.dtype, d_in()), n_gated * d_in() / multiply_adds_per_byte(packs_));
-}
-
 void FactoredDense::add_panel(std::size_t p, const PreparedRows& gated, std::size_t first, std::size_t row,
                               std::size_t n_rows, float* out, std::size_t out_stride) const noexcept {
   alignas(kCacheLine) float partial[kRowBlock * kMaxGatedRows];
-  const std::size_t last_panel = (d_in() + kPanel - 1) / kPanel - 1;
+  const std::size_t last_panel = ceil_div(d_in(), kPanel) - 1;
   const WeightView panel = proj_.slice_columns(p * kPanel, gated.width());
   for (const std::size_t end = row + n_rows; row < end; row += kRowBlock, out += kRowBlock) {
     const std::size_t n = std::min(kRowBlock, end - row);

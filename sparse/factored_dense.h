@@ -17,10 +17,10 @@ namespace terrace {
 ///
 ///   y[s*M + m] = bias[s*M + m] + sum_i x[i] gate[s, i] proj[m, i]
 ///
-/// Source: Jaszczur et al. 2021, sec. 3.2; Trax `FactoredDense` (reference 4.1).
+/// Source: Jaszczur et al. 2021, sec. 3.2; Trax `FactoredDense`.
 /// Cost per call: every weight once, S*d_in + M*d_in; multiply-adds S*M*d_in per row, as many as a dense
-/// layer has. So the layer is bound by arithmetic: the gated rows are cut into column panels and each panel
-/// of `proj` meets all of them while it is in cache. Reduction order: within a panel of kPanel columns the
+/// layer has. So the layer is bound by arithmetic: columns are cut into panels, and each panel of `proj` is
+/// multiplied by all gated rows while it is in cache. Reduction order: within a panel of kPanel columns the
 /// kernel's, then panel by panel, then the bias.
 class FactoredDense {
  public:
@@ -39,7 +39,7 @@ class FactoredDense {
   explicit operator bool() const noexcept { return static_cast<bool>(proj_); }
 
   /// y = layer(x); one phase for one token, else two or three per block of tokens. x and y must not overlap.
-  /// Of one token, thread i of n also asks for the i-th of n parts of `upcoming`.
+  /// With one token, thread i of n also prefetches the i-th of n parts of `upcoming`.
   void forward(Exec& exec, ConstRows x, Rows y, const UpcomingWeights& upcoming = {}) const;
   /// The largest element of y, for one row x; three phases. y is not written anywhere.
   Largest largest(Exec& exec, ConstRows x) const;
@@ -49,13 +49,11 @@ class FactoredDense {
 
   void forward_batch(Exec& exec, ConstRows x, Rows y, const UpcomingWeights& upcoming) const;
   /// One token: a thread gates its modules and takes them through the whole projection, without a barrier in
-  /// between. The projection is small; the threads after the first find it in a cache that is not far.
+  /// between. The projection is small; the threads after the first find it in a nearby cache.
   void forward_by_modules(Exec& exec, const GatedRows& gated, Rows y, const UpcomingWeights& upcoming) const;
-  /// Work of a row of the projection for so many gated rows, as Exec::for_range counts it.
-  std::size_t work_per_row(std::size_t n_gated) const noexcept;
   /// Rows [row, row + n_rows) of the projection for gated rows, of which the first is row `first` of the
-  /// batch, over the columns of panel p: put where `out` is by the first panel, added by the others. Outputs
-  /// of a gated row lie out_stride behind those of the one before.
+  /// batch, over the columns of panel p: written to `out` by the first panel, added by the others. Outputs of
+  /// neighbouring gated rows lie out_stride apart.
   void add_panel(std::size_t p, const PreparedRows& gated, std::size_t first, std::size_t row,
                  std::size_t n_rows, float* out, std::size_t out_stride) const noexcept;
 

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstddef>
-#include <span>
 
 #include "engine/exec.h"
 #include "engine/prepared_rows.h"
@@ -13,13 +12,13 @@ namespace terrace {
 
 /// Convolution over modules and time, with one small kernel shared by all modules (Trax `LocallyConvDense`).
 ///
-///   y[t, s*U + o] = b[o] + sum_{j<Km} sum_{i<Kl} sum_c x[t - (Kl-1) + i, (s + j - (Km-1)/2)*C + c] w[o, (j,
-///   i, c)]
+///   y[t, s*U + o] = b[o] + sum_{j<Km} sum_{i<Kl} sum_{c<C}
+///                   x[t - (Kl-1) + i, (s + j - (Km-1)/2)*C + c] w[o, (j, i, c)]
 ///
 /// Terms before the start or beyond the outer modules are 0 (no wrap). With one module it is a dense layer
-/// without taps. Source: Jaszczur et al. 2021, sec. 3.2; reference 4.2. State: the last Kl - 1 input rows,
-/// owned by the caller. Cost per call: Km*Kl*C*U weights once; S times as many multiply-adds per row. Any cut
-/// of a sequence into calls gives the same bits.
+/// without taps. Source: Jaszczur et al. 2021, sec. 3.2; trax/layers/research/sparsity.py. State: the last
+/// Kl - 1 input rows, owned by the caller. Cost per call: Km*Kl*C*U weights once; S times as many
+/// multiply-adds per row. Any cut of a sequence into calls gives the same bits.
 class LocallyConvDense {
  public:
   LocallyConvDense() = default;
@@ -36,7 +35,7 @@ class LocallyConvDense {
   std::size_t n_units() const noexcept { return weight_.rows; }
   const WeightView& weight() const noexcept { return weight_; }
   const DenseKernels& kernels() const noexcept { return *kernels_; }
-  /// Of the windows.
+  /// How the windows are packed.
   Packs packs() const noexcept { return module_packs_for(*kernels_, weight_.dtype, n_modules_); }
   std::size_t bytes_per_token() const noexcept { return weight_.bytes(); }
   /// Floats of state: the rows before the current one.

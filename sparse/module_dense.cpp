@@ -46,7 +46,7 @@ void LocallyConnectedDense::forward(Exec& exec, ConstRows x, Rows y) const {
   }
   const PreparedRows rows(exec, *kernels_, weight_.dtype, {seen, n_modules_ * x.n, width, width});
 
-  exec.for_range(weight_.rows, 16, width * std::max<std::size_t>(4, x.n / 8),
+  exec.for_range(weight_.rows, 16, dot_work(weight_.dtype, width, x.n, rows.packed_as()),
                  [&](std::size_t begin, std::size_t end) {
                    for (std::size_t r = begin; r < end;) {
                      const std::size_t module = r / n_units;

@@ -14,19 +14,19 @@ namespace terrace {
 ///   a[b] = relu(w1[b, pick b] . x)  (* the controller's softmax at the pick, when multiply_by_controller)
 ///   y    = bias + sum_b a[b] w2[b, pick b]
 ///
-/// Source: Jaszczur et al. 2021, "Sparse is Enough in Scaling Transformers", sec. 3.1; Trax `SparseFF`
-/// (reference 5.2). Weights: units [F, 2, d]: unit block * N + element is its w1 row, then its w2 row, one
-/// contiguous run. A width m uses blocks 0..m/N-1; picks do not depend on it. Reduction order: blocks in
-/// order within a group of blocks_per_group() blocks, groups in a tree (0 + 1, 2 + 3, ...; pairs of those;
-/// and so on; one that has no partner goes up as it is), bias last. Depends on the width and N only, so any
-/// number of rows per call and of threads agree bit for bit. Cost per token: r*d + m*r (controller) + up to
-/// 2*m/N*d weights; the w2 row of a zero activation is not read.
+/// Source: Jaszczur et al. 2021, "Sparse is Enough in Scaling Transformers", sec. 3.1; Trax `SparseFF`.
+/// Weights: units [F, 2, d]: unit block * N + element is its w1 row, then its w2 row, one contiguous run.
+/// A width m uses blocks 0..m/N-1; picks do not depend on it. Reduction order: blocks in order within a group
+/// of UnitSums::group_of(F/N) blocks, groups in a tree (0 + 1, 2 + 3, ...; pairs of those; and so on; one that
+/// has no partner goes up as it is), bias last. It depends on the width and N only, so any number of rows per
+/// call and of threads gives the same bits. Cost per token: r*d + m*r (controller) + up to 2*m/N*d weights;
+/// the w2 row of a zero activation is not read.
 class SparseFfn {
  public:
   SparseFfn() = default;
   /// units: [2F, d], rows as above; bias [d] or null. `rows_on_demand`: units lie in a mapped file that does
-  /// not fit into memory; rows are asked from the disk when they are picked, many at a time, before the first
-  /// one is waited for. Throws Error{kBadArgument} if the shapes disagree.
+  /// not fit into memory; picked rows are requested from the disk, many at a time, before the first one is
+  /// waited for. Throws Error{kBadArgument} if the shapes disagree.
   SparseFfn(const DenseKernels& kernels, const Controller& controller, const WeightView& units,
             const float* bias, bool multiply_by_controller, bool rows_on_demand = false);
 
@@ -34,7 +34,6 @@ class SparseFfn {
   std::size_t d_ff() const noexcept { return units_.rows / 2; }
   std::size_t block_size() const noexcept { return controller_.block_size(); }
   std::size_t n_blocks() const noexcept { return d_ff() / block_size(); }
-  std::size_t blocks_per_group() const noexcept { return blocks_per_group_; }
   /// Bytes of weights that one token reads at this width when no activation is zero.
   std::size_t bytes_per_token(std::size_t width) const noexcept;
 

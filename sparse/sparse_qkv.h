@@ -13,11 +13,13 @@ namespace terrace {
 /// The paper's sparse query, key and value: one multiplicative layer, then small convolutions over modules
 /// and time.
 ///
-///   m = shared(x);   q = conv_q(m);   k = conv_k(m), or q when no k is given;   v = conv_v(m or its join
-///   with x)
+///   m = shared(x)
+///   q = conv_q(m)
+///   k = conv_k(m), or q when no k is given
+///   v = conv_v(m), or of m joined with x
 ///
-/// Source: Jaszczur et al. 2021, sec. 3.2; Trax `MultiplicativeConvCausalAttention` (reference 6.6).
-/// Cost per call: d*S + d*M + (3 + 3 + 1)*Kl*M^2 weights once (M = d/S), against 3*d^2 of dense projections.
+/// Source: Jaszczur et al. 2021, sec. 3.2; Trax `MultiplicativeConvCausalAttention`.
+/// Cost per call: d*S + d*M + (3 + 3 + 1)*Kl*M^2 weights once (M = d/S), against 3*d^2 for dense projections.
 /// State: one tail of m for all convolutions that read m; a tail of the join when v reads one.
 class SparseQkv {
  public:
@@ -45,8 +47,8 @@ class SparseQkv {
   StateSlot joined_tail_;  ///< last rows of m joined with x; size 0 without v_concat
 };
 
-/// A multiplicative layer, a convolution over modules and time, or the one after the other: the output layer
-/// of sparse attention (`output` mult, conv, multconv) and the sparse query of cross attention.
+/// A multiplicative layer, a convolution over modules and time, or one after the other: the output layer of
+/// sparse attention (`output` mult, conv, multconv) and the sparse query of cross attention.
 class SparseAttentionOutput {
  public:
   /// Either part may be empty, not both. Reserves the convolution's tail in `layout`.

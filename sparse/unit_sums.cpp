@@ -11,7 +11,7 @@ UnitSums::UnitSums(Exec& exec, const DenseKernels& kernels, std::size_t n_units,
     : kernels_(kernels),
       n_units_(n_units),
       units_per_group_(units_per_group),
-      n_groups_((n_units + units_per_group - 1) / units_per_group),
+      n_groups_(ceil_div(n_units, units_per_group)),
       // As few and as long as there are threads: every run has to fill its pipeline anew.
       n_runs_(std::min<std::size_t>(n_groups_, exec.team.size())),
       n_tokens_(n_tokens),

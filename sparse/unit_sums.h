@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "engine/ceil_div.h"
 #include "engine/exec.h"
 #include "engine/kernels/dense_kernels.h"
 #include "engine/tensor.h"
@@ -27,14 +28,14 @@ void for_merges(std::size_t n, F&& fn) {
 /// as it is). Threads take runs of neighbouring groups. Memory: a row of d floats for each group and token.
 class UnitSums {
  public:
-  /// A group has an accumulator for each token, to be added up at the end: at least this many units for one,
-  /// and not more than eight groups where `n` units are all there are, because sums travel from core to core.
+  /// Units per group, out of `n` in all. A group has an accumulator for each token, which travels to another
+  /// core at the end: so at least eight units per group and at most eight groups.
   static constexpr std::size_t group_of(std::size_t n) noexcept {
     constexpr std::size_t kLeast = 8, kWantedGroups = 8;
-    return std::max(kLeast, (n + kWantedGroups - 1) / kWantedGroups);
+    return std::max(kLeast, ceil_div(n, kWantedGroups));
   }
 
-  /// Sums in the workspace, not set to anything.
+  /// Takes the sums from the workspace, uninitialised.
   UnitSums(Exec& exec, const DenseKernels& kernels, std::size_t n_units, std::size_t units_per_group,
            std::size_t n_tokens, std::size_t d);
 
@@ -59,12 +60,11 @@ class UnitSums {
   };
   /// A phase: ask(step), activate(step), add_up(step) for all units, at most `units_per_step` at a time. A
   /// thread takes its groups through these stages as a pipeline, each kLag steps behind the one before: what
-  /// a stage asks memory for has the time of as many steps to arrive. The thread's own sums are merged at its
-  /// end.
+  /// a stage prefetches has that many steps to arrive. At the end the thread merges its own sums.
   template <class Ask, class Activate, class AddUp>
   void run(Exec& exec, std::size_t units_per_step, Ask ask, Activate activate, AddUp add_up) const {
     constexpr std::size_t kLag = 2;
-    const std::size_t steps_per_group = (units_per_group_ + units_per_step - 1) / units_per_step;
+    const std::size_t steps_per_group = ceil_div(units_per_group_, units_per_step);
     exec.team.run(static_cast<std::uint32_t>(n_runs_), [&](std::uint32_t run) {
       const std::size_t begin = run_begin(run), end = run_begin(run + 1);
       const std::size_t n_steps = (end - begin) * steps_per_group;
@@ -87,7 +87,7 @@ class UnitSums {
 
   /// y = what run() left, merged, + bias (may be null); one phase.
   void finish(Exec& exec, const float* bias, Rows y) const;
-  /// The same for columns [begin, end) of sums of which none is merged yet, on the calling thread.
+  /// The same for columns [begin, end) of sums none of which is merged yet, on the calling thread.
   void finish_unmerged(const float* bias, std::size_t begin, std::size_t end, Rows y) const noexcept;
 
  private:
@@ -111,8 +111,8 @@ class UnitSums {
   float* sums_;
 };
 
-/// Asks for a unit's row, into the L2 cache: a step's rows are more lines than the first-level cache can wait
-/// for at once, and what does not fit holds up other loads (Zen 4: 45 ns per row of 1 KiB against 100).
+/// Prefetches a unit's row into the L2 cache: a step's rows are more lines than the first-level cache can
+/// wait for at once, and the excess holds up other loads (Zen 4: 45 ns per row of 1 KiB against 100).
 /// `from_disk`: the row lies in a mapped file larger than memory.
 void ask_for_row(const WeightView& w, std::size_t row, bool from_disk) noexcept;
 

@@ -8,8 +8,8 @@
 
 namespace terrace {
 
-/// Adds rows of a weight, times factors, to columns [begin, end) of a sum, some at a time. A row with factor
-/// 0 is not worth reading; a NaN is kept.
+/// Adds rows of a weight, times factors, to columns [begin, end) of a sum, a few at a time. Rows with factor
+/// 0 are not read; a NaN factor counts.
 class WeightedRows {
  public:
   WeightedRows(const DenseKernels& kernels, const WeightView& rows, std::size_t begin, std::size_t end,

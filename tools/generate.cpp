@@ -1,38 +1,39 @@
 // SPDX-License-Identifier: Apache-2.0
 // terrace generate: prefill with a progress bar, then text as it is made.
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
+#include <exception>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "engine/atomic_file.h"
 #include "engine/error.h"
-#include "models/draw_next.h"
 #include "models/network.h"
-#include "models/sampler.h"
 #include "models/session.h"
 #include "tools/common/checks.h"
 #include "tools/common/command.h"
+#include "tools/common/continuation.h"
 #include "tools/common/draft_arguments.h"
 #include "tools/common/generation_stats.h"
 #include "tools/common/interrupt.h"
 #include "tools/common/model_arguments.h"
 #include "tools/common/output.h"
-#include "tools/common/progress.h"
+#include "tools/common/read_prompt.h"
 #include "tools/common/resources.h"
 #include "tools/common/sampler_arguments.h"
-#include "tools/common/stop_filter.h"
+#include "tools/common/token_printer.h"
+#include "tools/common/warnings.h"
 
 namespace terrace::tools {
 namespace {
 
-constexpr std::int64_t kNoLimit = -1;
 constexpr const char* kExact = "exact";
 constexpr const char* kLsh = "lsh";
 
@@ -51,214 +52,158 @@ struct Options {
   bool json = false;
 };
 
-enum class StopReason { kLimit, kEndToken, kStopText, kContextFull, kInterrupted };
-
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
+/// What can be told before the model is read.
+void check(const Options& options) {
+  if (!options.prompt.given() && options.state_load.empty()) {
+    throw UsageError("expected a prompt (-p, -f or --tokens) or a saved state (--state-load)");
+  }
+  if (!options.stops.empty() && options.ids) {
+    throw UsageError("--stop: is compared with text, and with --ids none is made; expected one of them");
+  }
+  options.draft.check();
+  const PromptArguments& prompt = options.prompt;
+  check_output_is_no_input({"--state-save", options.state_save},
+                           {{"-m", options.model.model},
+                            {"-f", prompt.text_file.value_or("")},
+                            {"--tokens", prompt.token_file.value_or("")},
+                            {"--encoder-vectors", prompt.vector_file.value_or("")}});
+  // Whether the state can be written is known now, not after hours of text.
+  if (!options.state_save.empty()) static_cast<void>(AtomicFile(options.state_save, 1));
 }
 
-/// Prints tokens as text, up to a stop text, or as ids.
-class TokenPrinter {
- public:
-  /// `context`: what the text continues. Decoding it first settles spaces and characters at the seam.
-  TokenPrinter(const Tokenizer& tokenizer, std::span<const TokenId> context, const Options& options)
-      : filter_(options.stops) {
-    if (options.ids || tokenizer.vocab_size() == 0) return;  // a model without tokenizer has no text
-    decoder_ = tokenizer.stream_decoder();
-    for (const TokenId id : context) decoder_->push(id);
-  }
-
-  /// False once a stop text is complete.
-  bool print(TokenId id) {
-    if (!decoder_) {
-      write_stdout(fmt::format("{}{}", first_ ? "" : " ", id));
-      first_ = false;
-      return true;
-    }
-    write_stdout(filter_.push(decoder_->push(id)));
-    return !filter_.stopped();
-  }
-
-  void finish() {
-    if (decoder_) write_stdout(filter_.push(decoder_->finish()) + filter_.finish());
-    if (!decoder_ || isatty(STDOUT_FILENO) == 1) write_stdout("\n");
-  }
-
- private:
-  StopFilter filter_;
-  std::unique_ptr<StreamDecoder> decoder_;  ///< null when ids are printed
-  bool first_ = true;
-};
-
-/// Runs work(progress) under a progress bar. What is wrong with the prompt is reported with where it came
-/// from.
-template <class F>
-void read_with_bar(const char* label, const Prompt& prompt, std::size_t total, F&& work) {
-  Progress bar(label, total, "tokens");
-  try {
-    work([&](std::size_t done, std::size_t) {
-      bar.update(done);
-      return !Interrupt::requested();
-    });
-  } catch (const Error& error) {
-    if (error.code() == ErrorCode::kCancelled || prompt.source.empty()) throw;
-    throw Error(error.code(), fmt::format("{}: {}", prompt.source, error.what()));
-  }
-}
-
-/// An encoder-decoder model reads its document, then the token that starts its answer.
-void read_document(const Prompt& prompt, Session& session, GenerationStats& stats) {
-  read_with_bar("document", prompt, prompt.size(),
-                [&](const auto& progress) { session.encode(prompt.document(), progress); });
-  const auto prefill_start = Clock::now();
-  session.prefill(std::vector<TokenId>{session.model().config().tokens.start});
-  stats.prompt_tokens = stats.encoder_tokens = session.encoder_length();
-  stats.encoder_seconds = session.document_times().encoder;
-  stats.prefill_seconds = session.document_times().prefill + seconds_since(prefill_start);
-}
-
-/// Brings prompt and saved state into the session.
-void read_prompt(const Options& options, const Prompt& prompt, Session& session, GenerationStats& stats) {
-  const Model& model = session.model();
-  if (!options.state_load.empty()) session.load(options.state_load);
-  const auto prompt_start = Clock::now();
-  if (model.has_encoder()) {
-    if (options.state_load.empty()) read_document(prompt, session, stats);
-  } else {
-    if (prompt.rows) throw UsageError("--encoder-vectors: this model has no encoder");
-    const TokenId start = model.config().tokens.start;
-    std::vector<TokenId> ids;
-    if (session.position() == 0 && start >= 0) ids.push_back(start);
-    ids.insert(ids.end(), prompt.ids.begin(), prompt.ids.end());
-    read_with_bar("prompt", prompt, ids.size(),
-                  [&](const auto& progress) { session.prefill(ids, progress); });
-    stats.prompt_tokens = ids.size();
-  }
-  stats.prompt_seconds = seconds_since(prompt_start);
-}
-
-/// Feeds tokens and draws the next ones, one by one or by speculation.
-class Decoder {
- public:
-  Decoder(const Options& options, Session& session)
-      : session_(session),
-        sampler_(options.sampler.config, session.model().config().vocab_size),
-        speculation_(options.draft.open(session, sampler_)) {}
-
-  /// What follows the prompt.
-  TokenId first() { return sampler_.sample(session_.logits(), session_.tokens()); }
-  TokenId feed(TokenId id) {
-    return speculation_ ? speculation_->feed(id) : draw_next(session_, sampler_, id);
-  }
-  /// The same where nothing is to follow: for the state.
-  void feed_last(TokenId id) {
-    settle();
-    session_.decode(id);
-  }
-  /// Tokens in the context that were fed.
-  std::size_t position() const { return speculation_ ? speculation_->position() : session_.position(); }
-  /// Leaves the session at position().
-  void settle() {
-    if (speculation_) speculation_->settle();
-  }
-  const SpeculationStats* speculation() const { return speculation_ ? &speculation_->stats() : nullptr; }
-
- private:
-  Session& session_;
-  Sampler sampler_;
-  std::unique_ptr<Speculation> speculation_;
-};
-
-/// Draws, prints and feeds tokens until something ends the text; counts those printed in `stats`.
-StopReason continue_text(const Options& options, const Session& session, Decoder& decoder,
-                         TokenPrinter& printer, GenerationStats& stats) {
-  const TokenId end = session.model().config().tokens.end;
-  TokenId next = decoder.first();
-  while (true) {
-    if (Interrupt::requested()) return StopReason::kInterrupted;
-    if (stats.decode_tokens == options.n_predict) return StopReason::kLimit;
-    const TokenId id = next;
-    if (id == end) return StopReason::kEndToken;
-    const bool go_on = printer.print(id);
-    ++stats.decode_tokens;
-    if (!go_on) return StopReason::kStopText;
-    // The last token of a text need only be fed where something follows it: more text, or a saved state.
-    const bool last = stats.decode_tokens == options.n_predict;
-    if (last && options.state_save.empty()) return StopReason::kLimit;
-    if (decoder.position() == session.max_context())
-      return last ? StopReason::kLimit : StopReason::kContextFull;
-    if (last) {
-      decoder.feed_last(id);
-      return StopReason::kLimit;
-    }
-    next = decoder.feed(id);
-  }
-}
-
-void check_attention(const Options& options, const Model& model) {
+void check(const Options& options, const Model& model) {
   TERRACE_CHECK(options.attention != kLsh || !model.network().decoder_state().lsh.empty(), kBadArgument,
                 options.model.model +
                     ": --attention lsh: the decoder has no LSH attention, and other layers keep no hashes; "
                     "expected a model that was trained with it");
+  if (!options.stops.empty() && model.tokenizer().vocab_size() == 0) {
+    throw UsageError(
+        fmt::format("--stop: {} has no tokenizer, so there is no text to compare with", options.model.model));
+  }
+  if (model.has_encoder() && options.prompt.given() && !options.state_load.empty()) {
+    throw UsageError("--state-load: the saved state already holds a document");
+  }
+}
+
+/// A state keeps its widths, unless others are asked for.
+void load_state(const Options& options, Session& session) {
+  try {
+    session.load(options.state_load);
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kContextFull) throw;
+    throw Error(error.code(), fmt::format("{}; -c makes it larger", error.what()));
+  }
+  options.model.set_width(session);
+}
+
+/// One run of the subcommand: a session and what becomes of it.
+class Generation {
+ public:
+  Generation(const Options& options, Session& session) : options_(options), session_(session) {}
+
+  StopReason run(const Prompt& prompt) {
+    if (!options_.state_load.empty()) load_state(options_, session_);
+    loaded_ = session_.position();
+    if (options_.prompt.given()) read_prompt(prompt, session_, stats_);
+    stats_.first_position = session_.position();
+    printer_.emplace(session_.model().tokenizer(), session_.tokens(), options_.ids, options_.stops);
+    continuation_.emplace(session_, options_.sampler.config, options_.draft);
+    const DiskReads reads_before = DiskReads::so_far();
+    const auto start = std::chrono::steady_clock::now();
+    const StopReason reason = continue_text();
+    continuation_->settle();
+    stats_.decode_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    stats_.decode_reads = DiskReads::so_far() - reads_before;
+    stats_.decode_tokens = continuation_->n_printed();
+    printer_->finish();
+    return reason;
+  }
+
+  /// The state after run(): it ends with the last token whose text was printed whole.
+  void save() {
+    if (printer_ && printer_->stopped()) {
+      session_.rewind(std::min(session_.position(), stats_.first_position + printer_->n_whole()));
+    }
+    session_.save(options_.state_save);
+  }
+
+  /// The same after an exception, if there is anything to save. Returns whether it is saved.
+  bool rescue() {
+    try {
+      if (continuation_) continuation_->settle();
+      if (session_.position() == loaded_) return false;
+      save();
+      return true;
+    } catch (const std::exception& error) {
+      warn(fmt::format("the state is lost: {}", error.what()));
+      return false;
+    }
+  }
+
+  void report(Runtime& runtime) {
+    const Options& o = options_;
+    stats_.measure(session_, runtime, kv_type_for(o.model.kv_type, session_.model()),
+                   o.model.exact_attention);
+    stats_.sampler = describe_sampler(o.sampler.config);
+    if (continuation_->speculation()) stats_.speculation = *continuation_->speculation();
+    stats_.seed = o.sampler.config.seed;
+    write_stderr(o.json ? stats_.json() : stats_.text());
+  }
+
+  std::int64_t n_printed() const { return stats_.decode_tokens; }
+
+ private:
+  StopReason continue_text() {
+    try {
+      return continuation_->run(*printer_, options_.n_predict, !options_.state_save.empty());
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::kIo) printer_->finish();  // what was held back; that is stdout's own
+      throw;
+    }
+  }
+
+  const Options& options_;
+  Session& session_;
+  GenerationStats stats_;
+  std::size_t loaded_ = 0;  ///< tokens of the state that was loaded
+  std::optional<TokenPrinter> printer_;
+  std::optional<Continuation> continuation_;
+};
+
+/// Where an error ends it, what was read until then is saved all the same.
+StopReason run_or_rescue(const Options& options, Generation& generation, const Prompt& prompt) {
+  try {
+    return generation.run(prompt);
+  } catch (const Error& error) {
+    if (options.state_save.empty() || !generation.rescue()) throw;
+    throw Error(error.code(),
+                fmt::format("{}; {} has the state up to there", error.what(), options.state_save));
+  }
 }
 
 void run(Options options) {
-  if (!options.prompt.given() && options.state_load.empty()) {
-    throw UsageError("expected a prompt (-p, -f or --tokens) or a saved state (--state-load)");
-  }
-  options.draft.check();
+  check(options);
   const Interrupt interrupt;
   options.sampler.draw_seed();
-  // Whether the state can be written is known now, not after hours of text.
-  if (!options.state_save.empty()) static_cast<void>(AtomicFile(options.state_save, 1));
   const auto model = options.model.load();
-  check_attention(options, *model);
+  check(options, *model);
   options.model.exact_attention = options.attention == kExact;
-  const Prompt prompt = options.prompt.given() ? options.prompt.read(*model) : Prompt{};
-  if (model->has_encoder() && options.prompt.given() && !options.state_load.empty()) {
-    throw UsageError("--state-load: the saved state already holds a document");
-  }
+  const Prompt prompt = options.prompt.given() ? options.prompt.read(model) : Prompt{};
   if (!options.state_load.empty() && options.model.kv_type == kAutoKvType) {
     options.model.kv_type = kv_type_name(Session::saved_kv_type(options.state_load));
   }
   Runtime runtime(options.model.runtime());
   Session session = options.model.open_session(model, runtime, model->has_encoder() ? prompt.size() : 0);
 
-  GenerationStats stats;
-  read_prompt(options, prompt, session, stats);
-
-  TokenPrinter printer(model->tokenizer(), session.tokens(), options);
-  stats.first_position = session.position();
-  const DiskReads reads_before = DiskReads::so_far();
-  const auto decode_start = Clock::now();
-  Decoder decoder(options, session);
-  StopReason reason{};
-  {
-    const auto region = session.hold();
-    reason = continue_text(options, session, decoder, printer, stats);
-    decoder.settle();
-  }
-  stats.decode_seconds = seconds_since(decode_start);
-  stats.decode_reads = DiskReads::so_far() - reads_before;
-  printer.finish();
-
-  if (!options.state_save.empty()) session.save(options.state_save);
-  if (options.stats || options.json) {
-    stats.measure(session, runtime, kv_type_for(options.model.kv_type, *model), options.model.widths,
-                  options.model.exact_attention);
-    stats.sampler = describe_sampler(options.sampler.config);
-    if (decoder.speculation()) stats.speculation = *decoder.speculation();
-    stats.seed = options.sampler.config.seed;
-    const std::string report = options.json ? stats.json() : stats.text();
-    std::fwrite(report.data(), 1, report.size(), stderr);
-  }
+  Generation generation(options, session);
+  const StopReason reason = run_or_rescue(options, generation, prompt);
+  if (!options.state_save.empty()) generation.save();
+  if (options.stats || options.json) generation.report(runtime);
   TERRACE_CHECK(reason != StopReason::kInterrupted, kCancelled,
-                fmt::format("interrupted after {} tokens", stats.decode_tokens));
+                fmt::format("interrupted after {} tokens", generation.n_printed()));
   TERRACE_CHECK(reason != StopReason::kContextFull || options.n_predict == kNoLimit, kContextFull,
                 fmt::format("the context of {} positions is full after {} of {} tokens; -c makes it larger",
-                            session.max_context(), stats.decode_tokens, options.n_predict));
+                            session.max_context(), generation.n_printed(), options.n_predict));
 }
 
 void add_attention(CLI::App& command, Options& options) {
@@ -288,10 +233,21 @@ void add_generate(CLI::App& app, Action& action) {
   add_attention(*command, *options);
   options->draft.add(*command);
   options->sampler.add(*command);
-  command->add_option("--stop", options->stops, "Stop before this text (may be given several times)")
+  // As it stands: of a list CLI11 would take brackets and commas for its own.
+  const auto take_stops = [options](const CLI::results_t& texts) {
+    options->stops = texts;
+    return true;
+  };
+  command->add_option("--stop", take_stops, "Stop before this text (may be given several times)")
       ->type_name("TEXT")
       ->take_all();
-  command->add_option("--state-save", options->state_save, "Write the session to a file at the end")
+  command
+      ->add_option(
+          "--state-save", options->state_save,
+          "Write the session to a file at the end, also after an error. It ends with the last token that was "
+          "printed whole: one that --stop cuts is not in it, and one that finds no room in the context is "
+          "not "
+          "printed")
       ->type_name("FILE");
   command
       ->add_option(
@@ -302,7 +258,8 @@ void add_generate(CLI::App& app, Action& action) {
   command->add_flag("--ids", options->ids,
                     "Print token ids instead of text (always so for a model without tokenizer)");
   command->add_flag("--stats", options->stats, "Print speed, bytes and memory to stderr at the end");
-  command->add_flag("--json", options->json, "Print these statistics as JSON");
+  command->add_flag("--json", options->json,
+                    "Print these statistics as JSON: the one line on stderr that begins with {");
   command->callback([options, &action] { action = [options] { run(*options); }; });
 }
 

@@ -3,7 +3,7 @@
 """Turns a Trax checkpoint into a model file (docs/import.md).
 
     python3 tools/import_trax.py --config config.gin --weights model.pkl.gz --vocab en_16k.subword --reserved-ids 100 \\
-        --out terraformer.model
+        --out terraformer.terrace
 """
 
 import argparse
@@ -142,6 +142,8 @@ def run(args):
         print("Trax's defaults: " + ", ".join(f"{k} = {show(v)}" for k, v in settings.assumed.items()), file=sys.stderr)
     if origin:
         print(f"LSH rotations from {origin}", file=sys.stderr)
+    for name in settings.unknown_bindings():
+        print(f"warning: {name} is no parameter that the importer knows: it has no effect", file=sys.stderr)
     for name in not_finite:
         print(f"warning: {name} holds values that are not finite", file=sys.stderr)
 

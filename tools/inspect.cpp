@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // terrace inspect: what is in a model file and what one token reads of it.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
 #include <memory>

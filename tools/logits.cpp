@@ -4,10 +4,10 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <charconv>
 #include <memory>
 #include <string>
-#include <vector>
 
 #include "engine/error.h"
 #include "models/encoder_input.h"

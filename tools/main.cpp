@@ -5,6 +5,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cstdlib>
 #include <exception>
 #include <new>
 #include <string>
@@ -14,6 +15,7 @@
 #include "engine/isa.h"
 #include "tools/common/checks.h"
 #include "tools/common/command.h"
+#include "tools/common/encode_text.h"
 #include "tools/common/output.h"
 #include "tools/common/standard_streams.h"
 
@@ -133,5 +135,7 @@ int main(int argc, char** argv) {
     return report(command(), fmt::format("{} ({} --help lists the {})", error.what(), command(), what_helps),
                   kUsage);
   }
-  return run(command(), action);
+  const int status = run(command(), action);
+  if (terrace::tools::tokenizer_left_running()) std::_Exit(status);  // stdout is flushed after each text
+  return status;
 }

@@ -9,7 +9,6 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <numbers>
-#include <optional>
 #include <string>
 #include <vector>
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // terrace tokenize, terrace detokenize: text to ids and back, with the tokenizer inside a model file.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
 #include <memory>

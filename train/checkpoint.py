@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints that resume exactly and are never half written: temporary file, fsync, rename."""
 
-import io
 import json
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from train.atomic_file import write_atomically
+from train.atomic_file import open_atomically
 from train.errors import TrainError
 from train.settings import TRAIN_DEFAULTS
 
@@ -23,9 +23,30 @@ def save_checkpoint(path, config, model, optimizers, progress):
         "optimizers": [_plain(optimizer.state_dict()) for optimizer in optimizers],
         "progress": json.dumps(progress),
     }
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    write_atomically(path, buffer.getvalue())
+    with open_atomically(path) as out, ThreadPoolExecutor(1) as thread:
+        patient = _PatientFile(out)
+        thread.submit(torch.save, state, patient).result()
+        if patient.error is not None:
+            raise patient.error
+
+
+class _PatientFile:
+    """A file whose write never raises: torch.save would end the process, for it writes again while it unwinds. `error`
+    is what went wrong. Ctrl-C does not reach the thread that writes."""
+
+    def __init__(self, out):
+        self._out, self.error = out, None
+
+    def write(self, data):
+        try:
+            if self.error is None:
+                self._out.write(data)
+        except Exception as error:
+            self.error = error
+        return len(data)
+
+    def flush(self):
+        """open_atomically flushes."""
 
 
 def _plain(state):

@@ -5,6 +5,7 @@ A tensor is a numpy array of a stored type; bf16 travels as the dtype BF16 below
 """
 
 import json
+import math
 import struct
 
 import numpy as np
@@ -130,16 +131,18 @@ def read_container(path):
         raise TrainError(
             f"{path}: header of {length} bytes in a file of {len(data)}: too long or not aligned to {ALIGNMENT}"
         )
-    header = json.loads(data[8:begin].decode("utf-8"), object_pairs_hook=_unique)
-    metadata = header.pop("__metadata__", {})
-    if metadata.get("format") != "terrace" or metadata.get("format_version") != "1":
+    header = _json_object(path, "the header", data[8:begin])
+    metadata = header.pop("__metadata__", None)
+    if not isinstance(metadata, dict) or metadata.get("format") != "terrace" or metadata.get("format_version") != "1":
         raise TrainError(f"{path}: not a terrace model file of version 1")
+    for name, entry in header.items():
+        _check_entry(path, name, entry)
     tensors, next_at = {}, 0
     for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-        dtype = STORED.get(entry["dtype"])
+        dtype = STORED[entry["dtype"]]
         first, last = entry["data_offsets"]
-        count = int(np.prod(entry["shape"], dtype=np.int64))
-        if dtype is None or first != next_at or last - first != count * dtype.itemsize or begin + last > len(data):
+        count = math.prod(entry["shape"])
+        if first != next_at or last - first != count * dtype.itemsize or begin + last > len(data):
             raise TrainError(
                 f"{path}: tensor '{name}': {entry} leaves a hole, overlaps, or does not fit shape and file"
             )
@@ -150,18 +153,53 @@ def read_container(path):
             continue
         if first % ALIGNMENT:
             raise TrainError(f"{path}: tensor '{name}' begins at {first}: expected a multiple of {ALIGNMENT}")
-        tensors[name] = np.frombuffer(data, dtype, count, begin + first).reshape(entry["shape"])
+        try:
+            tensors[name] = np.frombuffer(data, dtype, count, begin + first).reshape(entry["shape"])
+        except (ValueError, OverflowError) as error:
+            raise TrainError(f"{path}: tensor '{name}': shape {entry['shape']}: {error}") from error
     if begin + next_at != len(data):
         raise TrainError(f"{path}: tensors end at {begin + next_at}, the file at {len(data)}")
-    _check_sums(path, tensors, json.loads(metadata["checksums"]))
+    _check_sums(path, tensors, metadata_object(path, metadata, "checksums"))
     return tensors, metadata
 
 
+def metadata_object(path, metadata, key):
+    """The JSON object that the metadata hold under `key`."""
+    if not isinstance(metadata.get(key), str):
+        raise TrainError(f"{path}: metadata: no '{key}'")
+    return _json_object(path, f"metadata '{key}'", metadata[key])
+
+
+def _json_object(path, what, text):
+    """A JSON object, in UTF-8 where `text` is bytes; no key appears twice."""
+    try:
+        value = json.loads(text if isinstance(text, str) else text.decode("utf-8"), object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:  # ValueError: no UTF-8, no JSON
+        raise TrainError(f"{path}: {what}: expected JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise TrainError(f"{path}: {what}: expected a JSON object, found {type(value).__name__}")
+    return value
+
+
 def _unique(pairs):
-    names = [name for name, _ in pairs]
-    if len(set(names)) != len(names):
-        raise TrainError("header: a key appears twice")
-    return dict(pairs)
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key appears twice")
+    return found
+
+
+def _check_entry(path, name, entry):
+    """Whether a tensor's entry is {"dtype", "shape", "data_offsets"} of the right types."""
+    try:
+        shape, offsets = entry["shape"], entry["data_offsets"]
+        good = entry["dtype"] in STORED and type(shape) is type(offsets) is list and len(offsets) == 2
+        good = good and all(type(n) is int and n >= 0 for n in shape + offsets)
+    except (KeyError, TypeError):
+        good = False
+    if not good:
+        raise TrainError(
+            f"{path}: tensor '{name}': expected dtype {', '.join(STORED)}, a shape and two data_offsets, found {entry}"
+        )
 
 
 def _check_sums(path, tensors, checksums):

@@ -56,14 +56,14 @@ def main(argv=None):
     parser.add_argument("--file", required=True, help="UTF-8 text, may end in .xz")
     parser.add_argument("--context", type=int, default=512)
     parser.add_argument("--stride", type=int, default=0, help="default: half the context")
-    parser.add_argument("--bytes", type=int, default=0, help="score only so many characters of the text; 0: all")
+    parser.add_argument("--characters", type=int, default=0, help="score only so many from the beginning; 0: all")
     args = parser.parse_args(argv)
     try:
         saved = load_checkpoint(args.checkpoint)
         model = build_model(saved["config"]["model"])
         model.load_state_dict(saved["model"])
         text = read_text(args.file)
-        text = text[: args.bytes] if args.bytes else text
+        text = text[: args.characters] if args.characters else text
         ids = load_vocabulary(args.tokenizer).encode(text)
         size, stride = len(text.encode("utf-8")), args.stride or args.context // 2
         for width in widths_of(saved["config"]["model"]):

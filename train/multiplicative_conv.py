@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Multiplicative convolutional attention: the sparse QKV of Scaling Transformers (Jaszczur et al. 2021, section 4.2).
+"""Multiplicative convolutional attention: the sparse QKV of Scaling Transformers (Jaszczur et al. 2021, sec. 3.2).
 
 m = FactoredDense_S(x);  q = Conv_q(m), k = Conv_k(m) (Km 3);  v = Conv_v(m) (Km 1);  y = causal core(q, k, v)
 then optionally a FactoredDense and/or a Conv on y. Parameters S*d + d*d/S + 7*Kl*(d/S)^2 without the output part.

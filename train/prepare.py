@@ -14,21 +14,26 @@ writes to the output folder
 import argparse
 import json
 import sys
-from dataclasses import replace
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
+from train.atomic_file import open_atomically, write_atomically
 from train.documents import SPLITS, read_documents, split_of, unwrap
 from train.errors import TrainError
-from train.vocabulary import END, START, load_vocabulary, train_vocabulary
+from train.vocabulary import END, START, load_vocabulary, parse_vocabulary, train_vocabulary
 from train.warm_start import tokenizer_bytes
 
 # Characters of text that the vocabulary is trained on; more changes the pieces little and costs minutes.
 VOCABULARY_SAMPLE = 24_000_000
 # Characters of each source's held-out text that go to <split>.txt.
 HELD_OUT_TEXT = 400_000
+HELD_OUT = ("valid", "test")
 ENCODE_BATCH = 512
+LARGEST_VOCABULARY = 1 << 16
 
 
 def parse_source(text):
@@ -39,97 +44,173 @@ def parse_source(text):
     return name, paths.split(",")
 
 
-def encode_split(vocabulary, documents, path):
-    """Writes one token file; returns (tokens, bytes of text). Streams in batches: memory stays small."""
-    tokens = size = 0
-    with open(path, "wb") as out:
-        for begin in range(0, len(documents), ENCODE_BATCH):
-            batch = [document.text for document in documents[begin : begin + ENCODE_BATCH]]
-            for text, ids in zip(batch, vocabulary.encode(batch)):
-                row = np.array([START, *ids, END], dtype=np.uint16)
-                row.tofile(out)
-                tokens += row.size
-                size += len(text.encode("utf-8"))
-    return tokens, size
+def check_vocabulary_size(size):
+    """Errors: more pieces than the ids of a token file can number."""
+    if size > LARGEST_VOCABULARY:
+        raise TrainError(f"vocabulary of {size} pieces: token files hold uint16 ids, at most {LARGEST_VOCABULARY}")
 
 
-def encode_pairs(vocabulary, documents, stem):
-    """(document, summary) pairs: two token files and an index [n, 4] of begin/end in each. Returns the pair count."""
-    spans = []
-    with open(f"{stem}.bin", "wb") as text_out, open(f"{stem}.summary.bin", "wb") as summary_out:
-        at = [0, 0]
-        for begin in range(0, len(documents), ENCODE_BATCH):
-            batch = documents[begin : begin + ENCODE_BATCH]
-            texts = vocabulary.encode([document.text for document in batch])
-            summaries = vocabulary.encode([document.summary for document in batch])
-            for ids, summary in zip(texts, summaries):
-                row = np.array([*ids, END], dtype=np.uint16)
-                target = np.array([START, *summary, END], dtype=np.uint16)
-                row.tofile(text_out)
-                target.tofile(summary_out)
-                spans.append((at[0], at[0] + row.size, at[1], at[1] + target.size))
-                at = [spans[-1][1], spans[-1][3]]
-    np.save(f"{stem}.index.npy", np.array(spans, dtype=np.int64).reshape(-1, 4))
-    return len(spans)
+@dataclass(frozen=True)
+class Source:
+    """Text files of one kind; `wrapped` ones have hard line breaks inside their paragraphs."""
+
+    name: str
+    paths: list
+    separator: str
+    wrapped: bool
+    held_out: float
+
+    def documents(self):
+        """(split, document), one after the other. The split goes by the text as found, before its lines are joined."""
+        for path in self.paths:
+            for document in read_documents(path, self.separator):
+                split = split_of(document, self.held_out)
+                yield split, replace(document, text=unwrap(document.text)) if self.wrapped else document
 
 
-def read_source(paths, separator, held_out, wrapped):
-    """{split: documents} of one source. The split goes by the text as found, before its lines are joined."""
-    by_split = {split: [] for split in SPLITS}
-    for path in paths:
-        for document in read_documents(path, separator):
-            members = by_split[split_of(document, held_out)]
-            members.append(replace(document, text=unwrap(document.text)) if wrapped else document)
-    return by_split
+class Counts:
+    """Documents and characters of each split of a source, and whether any has a summary."""
+
+    def __init__(self, source):
+        self.documents, self.characters = dict.fromkeys(SPLITS, 0), dict.fromkeys(SPLITS, 0)
+        self.paired = False
+        for split, document in source.documents():
+            self.documents[split] += 1
+            self.characters[split] += len(document.text)
+            self.paired = self.paired or bool(document.summary)
+
+    def stride(self, split, characters):
+        """Every stride-th document of the split makes about `characters` in total."""
+        return max(1, -(-self.characters[split] // characters))
+
+
+class TextWriter:
+    """One token file of a split: every document is `start, pieces.., end`."""
+
+    def __init__(self, vocabulary, stem, files):
+        self._vocabulary = vocabulary
+        self._out = files.enter_context(open_atomically(f"{stem}.bin"))
+        self.counts = {"documents": 0, "tokens": 0, "bytes": 0}
+
+    def write(self, batch):
+        for document, ids in zip(batch, self._vocabulary.encode([document.text for document in batch])):
+            row = np.array([START, *ids, END], dtype=np.uint16)
+            self._out.write(row.tobytes())
+            self.counts["documents"] += 1
+            self.counts["tokens"] += row.size
+            self.counts["bytes"] += len(document.text.encode("utf-8"))
+
+    def finish(self):
+        """Nothing is left to write."""
+
+
+class PairWriter:
+    """(document, summary) pairs of a split: two token files and an index [n, 4] of begin/end in each."""
+
+    def __init__(self, vocabulary, stem, files):
+        self._vocabulary = vocabulary
+        parts = ("bin", "summary.bin", "index.npy")
+        self._texts, self._summaries, self._index = (
+            files.enter_context(open_atomically(f"{stem}.{part}")) for part in parts
+        )
+        self._spans = []
+        self.counts = {"pairs": 0}
+
+    def write(self, batch):
+        texts = self._vocabulary.encode([document.text for document in batch])
+        summaries = self._vocabulary.encode([document.summary for document in batch])
+        for text, summary in zip(texts, summaries):
+            row = np.array([*text, END], dtype=np.uint16)
+            target = np.array([START, *summary, END], dtype=np.uint16)
+            self._texts.write(row.tobytes())
+            self._summaries.write(target.tobytes())
+            _, at, _, summary_at = self._spans[-1] if self._spans else (0, 0, 0, 0)
+            self._spans.append((at, at + row.size, summary_at, summary_at + target.size))
+            self.counts["pairs"] += 1
+
+    def finish(self):
+        np.save(self._index, np.array(self._spans, dtype=np.int64).reshape(-1, 4))
+
+
+def encode_source(vocabulary, source, counts, out):
+    """Writes the token files of all splits, a batch of documents in memory for each.
+
+    Returns ({split: counts}, {split: sampled texts} of the held-out splits).
+    """
+    strides = {split: counts.stride(split, HELD_OUT_TEXT) for split in HELD_OUT}
+    seen, batches, texts = dict.fromkeys(SPLITS, 0), {split: [] for split in SPLITS}, {split: [] for split in HELD_OUT}
+    with ExitStack() as files:
+        kind = PairWriter if counts.paired else TextWriter
+        writers = {split: kind(vocabulary, out / f"{source.name}.{split}", files) for split in SPLITS}
+        for split, document in source.documents():
+            if split in HELD_OUT and seen[split] % strides[split] == 0:
+                texts[split].append(document.text)
+            seen[split] += 1
+            batches[split].append(document)
+            if len(batches[split]) == ENCODE_BATCH:
+                writers[split].write(batches[split])
+                batches[split] = []
+        for split, writer in writers.items():
+            writer.write(batches[split])
+            writer.finish()
+    return {split: writer.counts for split, writer in writers.items()}, texts
+
+
+def vocabulary_sample(sources, counts):
+    """Evenly spaced training documents, about VOCABULARY_SAMPLE characters of all sources together."""
+    for source in sources:
+        stride = counts[source.name].stride("train", VOCABULARY_SAMPLE // len(sources))
+        texts = (document.text for split, document in source.documents() if split == "train")
+        yield from islice(texts, 0, None, stride)
+
+
+def write_vocabulary(path, sources, counts, size, given=None, threads=2):
+    """Writes the SentencePiece file, a new one or the `given` one; returns the vocabulary."""
+    if given is None:
+        check_vocabulary_size(size)
+        train_vocabulary(vocabulary_sample(sources, counts), size, path, threads)
+        return load_vocabulary(path)
+    given = Path(given)
+    try:
+        content = tokenizer_bytes(given) if given.suffix == ".terrace" else given.read_bytes()
+    except OSError as error:
+        raise TrainError(f"--vocabulary {given}: cannot read: {error.strerror}") from error
+    vocabulary = parse_vocabulary(content, given)
+    check_vocabulary_size(vocabulary.size)
+    write_atomically(path, content)
+    return vocabulary
 
 
 def prepare(out, sources, separators, vocabulary_size, held_out, vocabulary_file=None, threads=2, wrapped=()):
-    """Runs the whole preparation; returns the contents of data.json. `wrapped`: sources with hard line breaks."""
+    """Runs the whole preparation; returns the contents of data.json. `wrapped`: sources with hard line breaks.
+
+    The sources are read up to three times (to count, for the vocabulary's sample, to encode) and never held.
+    """
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    documents = {}
-    for name, paths in sources:
-        documents[name] = read_source(paths, separators.get(name, separators[""]), held_out, name in wrapped)
-        print(f"{name}: {sum(map(len, documents[name].values()))} documents", file=sys.stderr)
-    if vocabulary_file:
-        given = Path(vocabulary_file)
-        inside = given.suffix == ".terrace"
-        try:
-            (out / "tokenizer.model").write_bytes(tokenizer_bytes(given) if inside else given.read_bytes())
-        except OSError as error:
-            raise TrainError(f"--vocabulary {given}: cannot read: {error.strerror}") from error
-        vocabulary = load_vocabulary(out / "tokenizer.model")
-    else:
-        share = VOCABULARY_SAMPLE // len(sources)
-        sample = [doc.text for by_split in documents.values() for doc in _sample(by_split["train"], share)]
-        train_vocabulary(sample, vocabulary_size, out / "tokenizer.model", threads)
-        vocabulary = load_vocabulary(out / "tokenizer.model")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainError(f"{out}: cannot make the output folder: {error.strerror}") from error
+    sources = [
+        Source(name, paths, separators.get(name, separators[""]), name in wrapped, held_out) for name, paths in sources
+    ]
+    counts = {}
+    for source in sources:
+        counts[source.name] = Counts(source)
+        print(f"{source.name}: {sum(counts[source.name].documents.values())} documents", file=sys.stderr)
+    vocabulary = write_vocabulary(out / "tokenizer.model", sources, counts, vocabulary_size, vocabulary_file, threads)
     report = {"vocab_size": vocabulary.size, "held_out": held_out, "sources": {}}
-    held_out_text = {"valid": [], "test": []}
-    for name, by_split in documents.items():
-        paired = any(doc.summary for docs in by_split.values() for doc in docs)
-        entry = report["sources"][name] = {"paired": paired}
-        for split, members in by_split.items():
-            stem = out / f"{name}.{split}"
-            if paired:
-                entry[split] = {"pairs": encode_pairs(vocabulary, members, stem)}
-            else:
-                tokens, size = encode_split(vocabulary, members, f"{stem}.bin")
-                entry[split] = {"documents": len(members), "tokens": tokens, "bytes": size}
-            if split != "train":
-                held_out_text[split].extend(doc.text for doc in _sample(members, HELD_OUT_TEXT))
-        print(f"{name}: {entry}", file=sys.stderr)
+    held_out_text = {split: [] for split in HELD_OUT}
+    for source in sources:
+        splits, texts = encode_source(vocabulary, source, counts[source.name], out)
+        entry = report["sources"][source.name] = {"paired": counts[source.name].paired, **splits}
+        for split in HELD_OUT:
+            held_out_text[split] += texts[split]
+        print(f"{source.name}: {entry}", file=sys.stderr)
     for split, texts in held_out_text.items():
-        (out / f"{split}.txt").write_text("\n\n\n".join(texts), encoding="utf-8")
-    (out / "data.json").write_text(json.dumps(report, indent=1))
+        write_atomically(out / f"{split}.txt", "\n\n\n".join(texts).encode("utf-8"))
+    write_atomically(out / "data.json", json.dumps(report, indent=1).encode())
     return report
-
-
-def _sample(documents, characters):
-    """Evenly spaced documents of about `characters` in total (at least one when there are any)."""
-    total = sum(len(document.text) for document in documents)
-    stride = max(1, -(-total // characters))
-    return documents[::stride]
 
 
 def main(argv=None):

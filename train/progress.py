@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+from train.atomic_file import open_atomically
 from train.errors import TrainError
 
 
@@ -86,12 +87,21 @@ def non_interactive_pyplot():
     return pyplot
 
 
+def save_figure(pyplot, figure, path):
+    """Writes a figure in the form that the name ends in, and closes it. Errors: disk full, no permission."""
+    try:
+        with open_atomically(path) as out:
+            figure.savefig(out, format=Path(path).suffix[1:], dpi=120)
+    finally:
+        pyplot.close(figure)
+
+
 def plot_curves(folder):
     """curves.png from log.jsonl; returns its path, or None where matplotlib is absent or nothing was logged."""
     pyplot = non_interactive_pyplot()
-    if pyplot is None:
-        return None
     rows = [json.loads(line) for line in (Path(folder) / "log.jsonl").read_text().splitlines()]
+    if pyplot is None or not rows:
+        return None
     figure, axes = pyplot.subplots(figsize=(8, 5))
     train = [row for row in rows if row["kind"] == "train"]
     axes.plot(
@@ -102,12 +112,9 @@ def plot_curves(folder):
             (row["step"], row["bits_per_byte"]) for row in rows if row["kind"] == "valid" and row["width"] == width
         ]
         axes.plot(*zip(*points), marker=".", label=f"held out, width {width}")
-    if not rows:
-        return None
     axes.set(xlabel="step", ylabel="bits per byte")
     axes.grid(alpha=0.3)
     axes.legend()
     path = Path(folder) / "curves.png"
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    save_figure(pyplot, figure, path)
     return path

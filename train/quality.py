@@ -22,7 +22,7 @@ from train.checkpoint import load_checkpoint
 from train.errors import TrainError
 from train.export import export_model
 from train.families import build_model
-from train.progress import non_interactive_pyplot
+from train.progress import non_interactive_pyplot, save_figure
 from train.settings import complete_settings, widths_of
 from train.token_files import load_report
 from train.trainer import Trainer
@@ -152,7 +152,10 @@ def measure(folder, model, arguments):
     for width in widths_of(model):
         command = [arguments.terrace, "perplexity", "-m", path, "-f", text, "-c", CONTEXT, "--json"]
         command += ["--width", width] if width != model["d_ff"] else []
-        result = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+        try:
+            result = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+        except OSError as error:
+            raise TrainError(f"--terrace {arguments.terrace}: cannot run: {error.strerror}") from error
         if result.returncode:
             raise TrainError(f"{' '.join(map(str, command))}: {result.stderr.strip()}")
         rows.append({"width": width, "bits_per_byte": json.loads(result.stdout)["bits_per_byte"]})
@@ -164,9 +167,22 @@ def earlier_results(path):
     if not path.is_file():
         return {}
     try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise TrainError(f"{path}: no results of this script: {error}") from error
+        results = json.loads(path.read_text())
+        table(results)
+    except OSError as error:
+        raise TrainError(f"{path}: cannot read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise TrainError(f"{path}: no results of this script: {error!r}") from error
+    return results
+
+
+def chosen(candidates, only):
+    """The candidates of the comparisons in `only`, a list parted by commas; all where it is empty."""
+    known = {name.partition("/")[0] for name in candidates}
+    wanted = set(only.split(",")) if only else known
+    if wanted - known:
+        raise TrainError(f"--only {min(wanted - known)}: no such comparison; there are {', '.join(sorted(known))}")
+    return {name: candidate for name, candidate in candidates.items() if name.partition("/")[0] in wanted}
 
 
 def table(results):
@@ -202,8 +218,7 @@ def plot(results, path):
     axes.set_xlabel("held-out bits per byte (less is better)")
     axes.grid(alpha=0.3)
     figure.tight_layout()
-    figure.savefig(path)
-    pyplot.close(figure)
+    save_figure(pyplot, figure, path)
 
 
 def main(argv=None):
@@ -232,9 +247,7 @@ def main(argv=None):
     try:
         results = earlier_results(out / "results.json")
         vocabulary = load_vocabulary(Path(args.data) / "tokenizer.model")
-        for name, candidate in comparisons(vocabulary.size).items():
-            if args.only and name.partition("/")[0] not in args.only.split(","):
-                continue
+        for name, candidate in chosen(comparisons(vocabulary.size), args.only).items():
             folder = train_one(name, candidate, options, args, vocabulary.byte_lengths())
             rows = measure(folder, candidate.model, args)
             results[name] = {
@@ -243,11 +256,11 @@ def main(argv=None):
                 "rows": rows,
             }
             write_atomically(out / "results.json", json.dumps(results, indent=1).encode())
+        write_atomically(out / "results.md", (table(results) + "\n").encode())
+        plot(results, out / "results.svg")
     except TrainError as error:
         print(f"train.quality: {error}", file=sys.stderr)
         return 1
-    write_atomically(out / "results.md", (table(results) + "\n").encode())
-    plot(results, out / "results.svg")
     print(table(results))
     return 0
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The 1-of-N sparse feed-forward layer and its trainable controller (Jaszczur et al. 2021, section 3).
+"""The 1-of-N sparse feed-forward layer and its trainable controller (Jaszczur et al. 2021, sec. 3.1).
 
     z[q,e] = bias[q,e] + up (down x);  e*(q) = argmax_e z[q,e];  y = bias + sum_q relu(w1[q,e*] . x) w2[q,e*]
 

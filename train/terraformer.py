@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Terraformer: a reversible encoder-decoder without cross attention (Jaszczur et al. 2021, section 5).
+"""Terraformer: a reversible encoder-decoder without cross attention (Jaszczur et al. 2021, sec. 4).
 
 Two streams x1, x2 begin as the same embedding; x1 += f(x2) alternates with a swap. The decoder runs on the
 concatenation of the encoder's rows and its own, with causal attention over both:

@@ -117,8 +117,11 @@ class Trainer:
             self.state["seconds"] += time.monotonic() - begin
         self.evaluate(self.widths)
         self.save()
+        try:
+            plot_curves(self.folder)
+        except TrainError as error:
+            self.report.say(f"warning: {error}")
         self.report.close()
-        plot_curves(self.folder)
         return self.state
 
     def step(self):

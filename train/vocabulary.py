@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The SentencePiece vocabulary: BPE with byte fallback, lossless (no normalisation, no added prefix space)."""
 
+import io
 from pathlib import Path
 
 import numpy as np
 
+from train.atomic_file import write_atomically
 from train.errors import TrainError
 
 PAD = START = 0  # the engine feeds id 0 first; it never occurs inside a text
@@ -23,11 +25,12 @@ def _sentencepiece():
 def train_vocabulary(texts, size, path, threads=2):
     """Trains on the lines of `texts` and writes the model file. 256 of the pieces are the bytes."""
     sentencepiece = _sentencepiece()
+    model = io.BytesIO()
     lines = (line for text in texts for line in text.split("\n") if line.strip())
     try:
         sentencepiece.SentencePieceTrainer.Train(
             sentence_iterator=lines,
-            model_prefix=str(Path(path).with_suffix("")),
+            model_writer=model,
             vocab_size=size,
             model_type="bpe",
             byte_fallback=True,
@@ -46,7 +49,7 @@ def train_vocabulary(texts, size, path, threads=2):
         )
     except RuntimeError as error:
         raise TrainError(f"vocabulary of {size} pieces: SentencePiece refused: {error}") from error
-    Path(path).with_suffix(".vocab").unlink(missing_ok=True)
+    write_atomically(path, model.getvalue())
 
 
 class Vocabulary:
@@ -76,9 +79,18 @@ class Vocabulary:
 
 def load_vocabulary(path):
     """Reads a SentencePiece model file. Errors: missing or damaged file."""
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise TrainError(f"{path}: no SentencePiece model: {error.strerror}") from error
+    return parse_vocabulary(content, path)
+
+
+def parse_vocabulary(content, where):
+    """The vocabulary of a SentencePiece model file's contents; errors call it `where`."""
     processor = _sentencepiece().SentencePieceProcessor()
     try:
-        processor.Load(str(path))
+        processor.LoadFromSerializedProto(content)
     except (OSError, RuntimeError) as error:
-        raise TrainError(f"{path}: no SentencePiece model: {error}") from error
+        raise TrainError(f"{where}: no SentencePiece model: {error}") from error
     return Vocabulary(processor)

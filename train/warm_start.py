@@ -4,12 +4,10 @@
 q8 and bf16 weights come back as the f32 values they stand for; the optimisers start anew.
 """
 
-import json
-
 import numpy as np
 import torch
 
-from train.container import BF16, from_bf16, read_container
+from train.container import BF16, from_bf16, metadata_object, read_container
 from train.errors import TrainError
 
 
@@ -28,7 +26,7 @@ def stored_values(tensors, name):
 def load_weights(path, model, config):
     """Fills `model` with the weights of the model file. Errors: another configuration, a tensor that is not there."""
     tensors, metadata = read_container(path)
-    found = json.loads(metadata["config"])
+    found = metadata_object(path, metadata, "config")
     for key in sorted(set(found) | set(config)):
         if found.get(key) != config.get(key):
             raise TrainError(f"{path}: its {key} is {found.get(key)}: expected {config.get(key)}, as this run has it")
@@ -46,7 +44,9 @@ def load_weights(path, model, config):
 def tokenizer_bytes(path):
     """The SentencePiece vocabulary inside a model file."""
     tensors, metadata = read_container(path)
-    kind = json.loads(metadata["tokenizer"])["kind"]
+    kind = metadata_object(path, metadata, "tokenizer").get("kind")
     if kind != "sentencepiece":
         raise TrainError(f"{path}: its tokenizer is '{kind}': expected a SentencePiece one")
+    if "tokenizer.data" not in tensors:
+        raise TrainError(f"{path}: no tensor 'tokenizer.data', which holds the vocabulary")
     return tensors["tokenizer.data"].tobytes()

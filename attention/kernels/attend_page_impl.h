@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
 #include <cstring>
 
 #include "attention/kernels/attention_kernels.h"
@@ -21,9 +20,10 @@ namespace {
 
 /// Query rows that share the loads of keys and values.
 constexpr std::size_t kRowTile = 4;
-/// How far ahead of the multiply-adds keys and values are asked for, into the nearest cache. bench_attention,
-/// multi_head/f32/8192, two cores of an Emerald Rapids: 84 % of the read bandwidth with 1 KB, 91 % with 2, 83
-/// % with 4 and 8 in one sitting; runs of the same build differ by more. (q8: attend_page_q8_impl.h.)
+/// How far ahead of the multiply-adds keys and values are prefetched, into the nearest cache.
+/// bench_attention, multi_head/f32/8192, two cores of an Emerald Rapids: 84 % of the read bandwidth with 1
+/// KB, 91 % with 2, 83 % with 4 and 8 in one run; runs of the same build differ by more. (q8 and q4:
+/// prefetch.h.)
 constexpr std::size_t kPrefetchBytes = 2048;
 constexpr float kMinusInfinity = -__builtin_inff();
 
@@ -119,8 +119,8 @@ inline typename S::F penalise(const PageTask& task, std::size_t row, std::size_t
   return S::if_less(key, S::set(0.0F), S::sub(score, S::set(task.pad_penalty)), score);
 }
 
-/// Turns raw scores of a row into weights exp(score - maximum), in place, and stores maximum and sum in
-/// `state`. Scores are multiplied by `by` first.
+/// Turns raw scores of a row, times `by`, into weights exp(score - maximum), in place, and stores maximum and
+/// sum in `state`.
 template <class S>
 inline void weigh_row(const PageTask& task, std::size_t row, float by, float* scores, float* state) noexcept {
   using F = typename S::F;

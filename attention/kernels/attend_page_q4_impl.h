@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "attention/kernels/attend_page_impl.h"
 #include "attention/kernels/attention_kernels.h"
@@ -12,12 +13,12 @@
 #include "engine/kernels/lanes.h"
 
 // Body of attend_page_q4. A nibble holds a step plus kQ4Zero, and is multiplied as it is: sums of products
-// start from -kQ4Zero times the sum of what it is multiplied with. Scales change every kQ4Group channels, so
-// sums of a score end there and go on as one chain of floats over the groups, and the weights of values are
-// made once per group. Sums of a group fit 24 bits and are exact as floats.
+// start from -kQ4Zero times the sum of the other factors. Scales change every kQ4Group channels, so integer
+// sums of a score end there and continue as one chain of floats over the groups, and the weights of values
+// are made once per group. Sums of a group fit 24 bits and are exact as floats.
 // Beyond engine/kernels/lanes.h an instruction set `S` says
 //   S::Q8::kAccumulators, kRows, Sum         as for attend_page_q8_impl.h
-//   S::Q4::Nibbles                           S::kWidth quads of nibbles, apart
+//   S::Q4::Nibbles                           S::kWidth quads of nibbles, one to a byte
 //   S::Q4::load(p, low, high)                quads of the low and of the high nibbles of the bytes at p
 //   S::Q4::set(x)                            x in every lane
 //   S::Q4::plus(a, b), to_floats(sum)        lane by lane
@@ -33,12 +34,12 @@ constexpr std::size_t kQ4RowBytes = kLanes * kQuad;
 template <class S, std::size_t n_rows>
 constexpr std::size_t kQ4Groups = [] {
   std::size_t groups = 4;
-  while (groups > 1 && groups * n_rows * 2 * kParts < S >> S::Q8::kAccumulators) groups /= 2;
+  while (groups > 1 && groups * n_rows * 2 * (kParts<S>) > S::Q8::kAccumulators) groups /= 2;
   return groups;
 }();
 
 /// score[row][i] += products of the channels of one group, for G groups of slots `distance` bytes apart:
-/// octets at `keys`, scales at `scales`. `fetch` is told of every line of the first.
+/// octets at `keys`, scales at `scales`. `fetch` is told of every line of the octets.
 template <class S, std::size_t R, std::size_t G, class Fetch>
 inline void add_q4_scores(const std::uint8_t* keys, const std::uint8_t* scales, std::size_t distance,
                           std::size_t n_octets, const QuantizedQuery* q, std::size_t group,
@@ -89,9 +90,9 @@ inline std::size_t octets_of_group(std::size_t group, std::size_t n_octets) noex
   return rest < kOctetsPerGroup ? rest : kOctetsPerGroup;
 }
 
-/// Raw scores of G groups of slots, the first at `run`: for every group of channels, in order, the sum of q *
-/// key times the keys' scale. `octets_at(group)` is where those of a group of channels lie, for the first
-/// run.
+/// Raw scores of G groups of slots, the first at `run`: over the groups of channels, in order, the sum of
+/// q * key times the keys' scale. `octets_at(group)` is where the octets of a group of channels lie, for the
+/// first run.
 template <class S, std::size_t R, std::size_t G, class Octets, class Fetch>
 inline void score_q4_groups(const std::uint8_t* run, std::size_t d_k, const QuantizedQuery* q,
                             Octets&& octets_at, Fetch&& fetch, float* scores) noexcept {
@@ -114,8 +115,8 @@ inline void score_q4_groups(const std::uint8_t* run, std::size_t d_k, const Quan
   }
 }
 
-/// Scores of the open group: its rows are turned a group of channels at a time. Slots that are not there come
-/// out as copies of the last, so that no line is fetched for them.
+/// Scores of the open group: its rows are transposed a group of channels at a time. Missing slots come out as
+/// copies of the last, so that no line is fetched for them.
 template <class S, std::size_t R>
 inline void score_q4_open_group(const std::uint8_t* run, std::size_t d_k, std::size_t n_slots,
                                 const QuantizedQuery* q, float* scores) noexcept {
@@ -160,15 +161,15 @@ inline void score_q4_page(const PageTask& task, std::size_t row, Groups seen, co
                             scores + group * kLanes);
 }
 
-/// A row's weights times the values' scales in one group of channels, as integers: 0 outside its span.
+/// A row's weights times the values' scales in one group of channels, as integers; 0 outside its span.
 struct Q4Weights {
   alignas(64) std::int8_t steps[kPageSlots];
   std::int32_t sum;  ///< of them
   float unit;
 };
 
-/// Lines of a group's run of values that are asked for while its weights are made, two for every kLanes
-/// slots; the others follow while it is read. Were they all asked for there, memory would have nothing to do
+/// Lines of a group's run of values that are prefetched while its weights are made, two for every kLanes
+/// slots; the others follow while it is read. If all of them were left until then, memory would be idle
 /// before.
 constexpr std::size_t kQ4LinesAtWeights = 2 * kPageSlots / kLanes;
 /// The first quads that are not among them.
@@ -202,7 +203,7 @@ inline void quantize_q4_weights(PageSpan span, const std::uint16_t* value_scale,
     for (std::size_t i = 0; i < kParts<S>; ++i) {
       const std::size_t at = s + i * S::kWidth;
       const F weight = S::load(weights + at);
-      // The scale of a slot outside the span may be anything; its weight is 0. A NaN is in the row's sum.
+      // The scale of a slot outside the span may be anything; its weight is 0. A NaN shows in the row's sum.
       const F product = S::mul(weight, S::load(value_scale + at));
       const F kept = S::if_less(S::set(0.0F), weight, product, S::set(0.0F));
       S::store(scaled + at, kept);
@@ -210,7 +211,7 @@ inline void quantize_q4_weights(PageSpan span, const std::uint16_t* value_scale,
     }
   }
   to->unit = S::fold_max(top) / 127.0F;
-  // Values that are all but zero add nothing; an infinite one makes 0 * infinity of the sum.
+  // Values that are almost zero add nothing; an infinite one turns the sum into 0 * infinity.
   if (!(to->unit > 1e-30F && to->unit < 1e30F)) {
     if (to->unit < 1.0F) to->unit = 0;
     return clear(begin, end);
@@ -237,7 +238,7 @@ template <class S, std::size_t R>
 inline void add_q4_values(const std::uint8_t* values, Groups seen, const Q4Weights* w, bool all,
                           const Ahead& ahead, float* sums, std::size_t sum_stride) noexcept {
   using Q4 = typename S::Q4;
-  constexpr std::size_t kChains = R == 1 ? kLanes / kQuad : 1;  // one row alone would wait for its products
+  constexpr std::size_t kChains = R == 1 ? kLanes / kQuad : 1;  // one chain would wait for its own products
   TERRACE_UNROLL
   for (std::size_t i = 0; i < kParts<S>; ++i) {
     typename S::Q8::Sum sum[R * kChains][2];

@@ -32,7 +32,7 @@ struct SplitSums {
   }
 };
 
-/// Products of the tiles in 2 (high) and 3 (low) with the one at `p`.
+/// Products of tiles 2 (high) and 3 (low) with the one at `p`.
 inline void add_products_of(const void* p, std::size_t stride) noexcept {
   _tile_loadd(4, p, stride);
   _tile_dpbssd(0, 2, 4);

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "attention/kernels/attend_page_impl.h"
 #include "attention/kernels/attention_kernels.h"
@@ -12,8 +13,8 @@
 #include "attention/kernels/quantize_impl.h"
 #include "engine/kernels/lanes.h"
 
-// Body of attend_page_q8. Sums of products are integers, exact in any order; what comes
-// before and after them is done in floats, lane by lane. Queries and weights have 14 bits, in two bytes each.
+// Body of attend_page_q8. Sums of products are integers, exact in any order; what comes before and after them
+// is done in floats, lane by lane. Queries and weights have 14 bits, in two bytes each.
 // Beyond engine/kernels/lanes.h an instruction set `S` says
 //   S::Q8::kAccumulators         registers that a block of running sums may take
 //   S::Q8::kRows                 query rows that share the loads of keys and values
@@ -31,7 +32,7 @@ constexpr std::size_t kQ8GroupBytes = kLanes * kQuad;
 template <class S, std::size_t n_rows>
 constexpr std::size_t kQ8Groups = [] {
   std::size_t groups = 8;
-  while (groups > 1 && groups * n_rows * 2 * kParts < S >> S::Q8::kAccumulators) groups /= 2;
+  while (groups > 1 && groups * n_rows * 2 * (kParts<S>) > S::Q8::kAccumulators) groups /= 2;
   return groups;
 }();
 
@@ -94,12 +95,12 @@ inline void score_q8_page(const PageTask& task, std::size_t row, Groups seen, co
                             task.quantized_q + row, task.key_scale + group * kLanes, scores + group * kLanes);
 }
 
-/// Bytes of the values that are asked for at every kLanes slots of each pass over the weights of a page, so
-/// that memory has something to do meanwhile; the rest follows while values are read.
+/// Bytes of the values that are prefetched at every kLanes slots of each pass over the weights of a page, so
+/// that memory is not idle meanwhile; the rest follows while values are read.
 constexpr std::size_t kFetchedPerGroup = 128;
 constexpr std::size_t kFetchedAtWeights = 2 * kFetchedPerGroup * kPageSlots / kLanes;
 
-/// Makes integers of a row's weights times the values' scales, 0 outside its span; returns their unit.
+/// Turns a row's weights times the values' scales into integers, 0 outside its span; returns their unit.
 template <class S>
 inline float quantize_weights(const PageTask& task, PageSpan span, Groups seen, const Ahead& ahead,
                               float* weights, std::int8_t* high, std::int8_t* low) noexcept {
@@ -123,7 +124,7 @@ inline float quantize_weights(const PageTask& task, PageSpan span, Groups seen, 
     for (std::size_t i = 0; i < kParts<S>; ++i) {
       float* at = weights + s + i * S::kWidth;
       const F weight = S::load(at);
-      // The scale of a slot outside the span may be anything; its weight is 0. A NaN is in the row's sum.
+      // The scale of a slot outside the span may be anything; its weight is 0. A NaN shows in the row's sum.
       const F scaled = S::mul(weight, S::load(task.value_scale + s + i * S::kWidth));
       const F kept = S::if_less(S::set(0.0F), weight, scaled, S::set(0.0F));
       S::store(at, kept);
@@ -131,7 +132,7 @@ inline float quantize_weights(const PageTask& task, PageSpan span, Groups seen, 
     }
   }
   const float unit = S::fold_max(top) / kWeightLargest;
-  // Values that are all but zero add nothing; an infinite one makes 0 * infinity of the sum.
+  // Values that are almost zero add nothing; an infinite one turns the sum into 0 * infinity.
   if (!(unit > 1e-30F && unit < 1e30F)) return unit < 1.0F ? 0.0F : unit;
   const float inverse = 1.0F / unit;
   for (std::size_t s = begin; s < end; s += kLanes) {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
+
 #include "attention/kernels/attention_impl.h"
 #include "engine/kernels/lanes_avx2.h"
 

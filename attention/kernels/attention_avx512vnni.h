@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
+
 #include "attention/kernels/attention_avx512.h"
 
 // Products of bytes with VNNI: what the tables avx512vnni and avx512amx share.
@@ -9,8 +11,8 @@ namespace terrace {
 namespace {
 
 struct Avx512Vnni : Avx512Common {
-  // dpbusd multiplies unsigned by signed bytes: k + 128 is unsigned, and 128 times the sum of x is taken off
-  // beforehand. Modulo 2^32: sums on the way may pass the range of int32, the result does not.
+  // dpbusd multiplies unsigned by signed bytes: k + 128 is unsigned, and 128 times the sum of x is subtracted
+  // beforehand. Modulo 2^32: intermediate sums may leave the range of int32, the result does not.
   struct Q8 : Q8Common {
     static Sum start(std::int32_t x_sum) noexcept { return _mm512_set1_epi32(-128 * x_sum); }
     static Keys load_keys(const std::int8_t* p) noexcept {

@@ -22,14 +22,14 @@ struct PageSpan {
   std::uint16_t end;
 };
 
-/// Partial softmax of one row over some slots: maximum, sum of exp(score - maximum) and the sum of values
-/// with those weights.
+/// Partial softmax of one row over some slots: the maximum, the sum of exp(score - maximum) and the sum of
+/// values with those weights.
 ///   [0] maximum   [1] sum   [kStateHeader ..] weighted values, padded_width(d_v) floats
 inline constexpr std::size_t kStateHeader = 16;
 constexpr std::size_t state_floats(std::size_t d_v) noexcept { return kStateHeader + padded_width(d_v); }
 
-/// A query row for q8 keys: q[d] is about scale * (kHighUnit * high[d] + low[d]). Fourteen bits, so that what
-/// is lost against f32 is lost by the keys alone. For q4 keys it is scale * group_scales[d / kQ4Group] *
+/// A query row for q8 keys: q[d] is about scale * (kHighUnit * high[d] + low[d]). Fourteen bits, so that only
+/// the keys lose precision against f32. For q4 keys q[d] is about scale * group_scales[d / kQ4Group] *
 /// high[d]: steps a sixteenth of the keys'.
 struct QuantizedQuery {
   std::int8_t* high;  ///< [padded_width(d_k)], zeros behind d_k; -127 .. 127
@@ -48,13 +48,12 @@ struct PageTask {
   const void* values = nullptr;
   std::size_t d_k = 0;
   std::size_t d_v = 0;
-  std::size_t n_slots = kPageSlots;  ///< that hold keys; where a group of kLanes is not full, it is open
+  std::size_t n_slots = kPageSlots;  ///< that hold keys; a group of kLanes that is not full is open
   const float* const* q = nullptr;   ///< n_rows pointers to d_k floats
   const QuantizedQuery* quantized_q = nullptr;  ///< q8, q4: [n_rows], instead of q
   const float* key_scale = nullptr;             ///< q8: [kPageSlots]
   const float* value_scale = nullptr;           ///< q8: [kPageSlots]
-  const void* next_page =
-      nullptr;  ///< what will be read after this page, to be fetched meanwhile; may be null
+  const void* next_page = nullptr;  ///< what will be read after this page, to be prefetched; may be null
   const PageSpan* spans = nullptr;  ///< [n_rows]; begin < end
   std::size_t n_rows = 0;
   float scale = 1;  ///< multiplies every score
@@ -104,7 +103,7 @@ struct AttentionKernels {
 
   /// x[i] = exp(x[i] - maximum of x); returns the sum, folded over kLanes partial sums.
   float (*softmax_weights)(float* x, std::size_t n) noexcept;
-  /// y[i] = exp(x[i]): at most 1.1 ulp off for -87 <= x <= 88, 0 below.
+  /// y[i] = exp(x[i]): at most 1.1 ulp off for -87 <= x <= 88, 0 below -87.
   void (*exp)(const float* x, std::size_t n, float* y) noexcept;
 
   /// y[i] = scale * <q, rows[i]> over d elements: kLanes chains folded in one tree.
@@ -115,8 +114,8 @@ struct AttentionKernels {
                        float* y) noexcept;
 
   /// Linear attention over `sums` [m, d], d a multiple of kLanes, in one pass:
-  ///   sums[i] += key[i] * value  (unless key is null),  then  y = sum over i, in order, of query[i] *
-  ///   sums[i] (unless query is null).
+  ///   sums[i] += key[i] * value                           unless key is null
+  ///   y = sum over i, in order, of query[i] * sums[i]     unless query is null
   void (*linear_attention)(const float* key, const float* value, const float* query, std::size_t m,
                            std::size_t d, float* sums, float* y) noexcept;
 };

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
 
 #include "engine/tensor.h"
 
@@ -27,14 +26,14 @@
 //           byte c of octet i: channel 8 i + c, and 8 i + kQuad + c in the high nibble
 //   values  [groups] { scales [kPageSlots], [kPageSlots / kQuad][kLanes][kQuad slots] }
 //           lane c of group g: channel 32 g + c, and 32 g + kLanes + c in the high nibble
-// so that lanes are what they are in q8 once the nibbles are apart, and both halves of a byte have the same
-// scale. Channels beyond d_k and d_v are 0.
+// so that lanes are what they are in q8 once the nibbles are unpacked, and both halves of a byte have the
+// same scale. Channels beyond d_k and d_v are 0.
 //
-// The open group: a key of its own would touch a cache line per channel, each for a few bytes. So the keys of
-// the last kLanes slots, while they are not all there, lie the other way round: of every square of kLanes
-// slots by kLanes channels (q8: quads of channels) rows and columns are swapped, in place, and a key touches
-// one line per square. Channels left over after the last whole square are never swapped. When the last slot
-// of the group comes, the squares are turned. In q4 the open group's keys are rows,
+// The open group: writing a single key would touch a cache line per channel, each for a few bytes. So while
+// the last group of kLanes slots is not full, its keys are transposed: in every square of kLanes slots by
+// kLanes channels (q8: quads of channels) rows and columns are swapped, in place, and a key touches one line
+// per square. Channels left over after the last whole square are never swapped. When the last slot of the
+// group is written, the squares are transposed back. In q4 the open group's keys are rows,
 // [kLanes][octets(d_k)][kQuad], which is one line for 128 channels and needs no square; the scales stay where
 // they are.
 
@@ -42,7 +41,7 @@ namespace terrace {
 
 /// Slots of a page. A page is the unit of the fixed summation order, of sharing between forks and of work for
 /// threads. 128 slots of a 64-wide bf16 head are 32 KiB of keys and values: large enough that the maximum,
-/// the sum and the merge of a page cost a few percent, small enough to stay in the L1/L2 cache while all
+/// the sum and the merge of a page cost only a few percent, small enough to stay in the L1/L2 cache while all
 /// query heads and rows pass over it.
 inline constexpr std::size_t kPageSlots = 128;
 /// Slots of a key tile: 64 scores of one query fill eight 8-lane accumulators, which hides the latency of the
@@ -85,8 +84,6 @@ constexpr std::size_t q8_value_index(std::size_t slot, std::size_t d, std::size_
 }
 
 inline constexpr std::size_t kOctet = 2 * kQuad;
-/// What a nibble holds for 0.
-inline constexpr int kQ4Zero = 8;
 /// Four-byte units that hold the nibbles of `d` channels of a key.
 constexpr std::size_t octets(std::size_t d) noexcept { return (d + kOctet - 1) / kOctet; }
 inline constexpr std::size_t kOctetsPerGroup = kQ4Group / kOctet;

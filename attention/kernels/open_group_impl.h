@@ -8,16 +8,16 @@
 #include "attention/kernels/prefetch.h"
 #include "engine/kernels/lanes.h"
 
-// Scores of the open group of a page (kv_page.h): its squares are turned on the way into the registers, so
-// that lanes are slots and a score is the chain that it will be when the group is full.
+// Scores of the open group of a page (kv_page.h): its squares are transposed on the way into the registers,
+// so that lanes are slots and a score is the same chain as when the group is full.
 // Beyond engine/kernels/lanes.h an instruction set `S` says
 //   S::transpose(rows)   rows [kWidth] of kWidth floats become columns; bits are moved, whatever they mean
 
 namespace terrace {
 namespace {
 
-/// to[column][row] = rows[row][column] of a square, as floats. Of the rows, `stride` apart, the first
-/// `n_rows` are there; the others come out as copies of the last, so that no line is fetched for them.
+/// to[column][row] = rows[row][column] of a square, as floats. Of the rows, `stride` apart, only the first
+/// `n_rows` exist; the others come out as copies of the last, so that no line is fetched for them.
 template <class S, class T>
 inline void turn_square(const T* rows, std::size_t stride, std::size_t n_rows, float* to) noexcept {
   constexpr std::size_t kWidth = S::kWidth;

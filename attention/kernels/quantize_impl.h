@@ -9,9 +9,9 @@
 #include "engine/dtype.h"
 #include "engine/kernels/lanes.h"
 
-// Integers of floats, for attend_page_q8 and attend_page_q4: for q8 queries and softmax weights of 14 bits,
-// in two bytes each, and the 4-bit rows of a cache. Rounded lane by lane, so every instruction set gives the
-// same. Beyond engine/kernels/lanes.h an instruction set `S` says
+// Floats to integers, for attend_page_q8 and attend_page_q4: q8 queries and softmax weights of 14 bits, in
+// two bytes each, and the 4-bit rows of a cache. Rounded lane by lane, so every instruction set gives the
+// same bits. Beyond engine/kernels/lanes.h an instruction set `S` says
 //   S::Q4::set(x), plus(a, b), to_floats(a)   of Ints, as for attend_page_q4_impl.h
 
 namespace terrace {
@@ -38,7 +38,7 @@ inline std::int32_t total(const typename S::Ints* sums) noexcept {
   return static_cast<std::int32_t>(S::fold(parts));
 }
 
-/// Integers as two bytes each, apart.
+/// Integers as two bytes each, in separate arrays.
 template <class S>
 struct SplitInts {
   typename S::Ints high[kParts<S>], low[kParts<S>];
@@ -103,7 +103,7 @@ void quantize_query(const float* q, std::size_t d_k, QuantizedQuery* to) noexcep
   to->low_sum = total<S>(sums.low);
 }
 
-/// A group of kQ4Group values that is there in full: the rest of the last one is zeros.
+/// A full group of kQ4Group values: the rest of the last one is zeros.
 class WholeGroup {
  public:
   WholeGroup(const float* x, std::size_t n) noexcept : x_(x) {

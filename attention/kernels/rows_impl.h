@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstring>
 
 #include "attention/kernels/attend_page_impl.h"
 #include "attention/kernels/attention_kernels.h"
@@ -27,7 +28,7 @@ template <class S>
 void merge_states(float* state, const float* next, std::size_t d_v) noexcept {
   using F = typename S::F;
   const float maximum = next[0] > state[0] ? next[0] : state[0];
-  // The same in every lane: what comes out of one would have to travel through memory.
+  // The same in every lane: a value from one lane would have to travel through memory.
   const F old_factor = exp_lanes<S>(S::set(state[0] - maximum));
   const F new_factor = exp_lanes<S>(S::set(next[0] - maximum));
   alignas(64) float sum[kLanes];
@@ -85,7 +86,7 @@ float softmax_weights(float* x, std::size_t n) noexcept {
   return S::fold(parts);
 }
 
-/// Rows are scattered: asks for `d` floats of one that comes soon.
+/// Rows are scattered: prefetches `d` floats of one that is needed soon.
 inline void prefetch_row_after(const float* const* rows, std::size_t r, std::size_t n,
                                std::size_t d) noexcept {
   constexpr std::size_t kRowsAhead = 8;

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
+#include <cstring>
+
 #include "engine/kernels/dense_impl.h"
 #include "engine/kernels/dense_packed_q4.h"
 #include "engine/kernels/four_floats_x86.h"
@@ -51,9 +54,9 @@ struct Avx2Common : Avx2Lanes {
     return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 1)));
   }
 
-  /// A round of q4: everything but products. Rows 0 and 1, then rows 2 and 3, four groups of each. `Products`
-  /// has run_sums(run, x, g), the sums of groups g and g + 1: in each half of the register two parts of the
-  /// first, two of the second.
+  /// A round of q4: everything but the products. Rows 0 and 1, then rows 2 and 3, four groups of each.
+  /// `Products` has run_sums(run, x, g), the sums of groups g and g + 1: each half of the register holds two
+  /// parts of the first and two of the second.
   template <class Products>
   struct Q4Round {
     struct W {
@@ -72,7 +75,7 @@ struct Avx2Common : Avx2Lanes {
       }
       four_rows(row, out);
     }
-    /// Of rows whose sums are in two parts, a half of a register each.
+    /// For rows whose sums are in two parts, half a register each.
     static void four_rows(const __m256i (&row)[4], F (&out)[2]) noexcept {
       const auto two_rows = [](__m256i a, __m256i b) {
         return _mm256_add_epi32(_mm256_permute2x128_si256(a, b, 0x20), _mm256_permute2x128_si256(a, b, 0x31));
@@ -126,7 +129,7 @@ struct Halves {
   __m256i half[2];
 };
 
-/// What dot_packed_q4() needs, whatever multiplies; see there.
+/// What dot_packed_q4() needs, whatever instruction multiplies; see there.
 struct PackedQ4Avx2 {
   /// Nibbles as they are, 0..15.
   static void unpack(const std::uint8_t* p, std::int8_t* out) noexcept {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
+
 #include "engine/kernels/dense_impl.h"
 #include "engine/kernels/lanes_avx512.h"  // silences a warning of immintrin.h, so it comes first
 
@@ -13,12 +15,12 @@ namespace {
 
 struct Avx512Common : Avx512Lanes {
   // 4 x 6 outputs of one register each leave eight for activations and weights. Widening four groups of bf16
-  // takes the place of eight multiply-adds, whatever the tokens: 4 x 4 is 10 % slower (bench_sparse_qkv).
+  // costs as much as eight multiply-adds, for any number of tokens: 4 x 4 is 10 % slower (bench_sparse_qkv).
   static constexpr std::size_t kRows = 4;
   static constexpr std::size_t kTokens = 6;
   static constexpr std::size_t kStreams = 4;
   // Emerald Rapids gains up to 60 % by software prefetch 2-8 KB ahead: its hardware prefetcher stops at page
-  // borders. Zen 4 loses 15-20 % by it: dense_kernels() takes a table without there (make_unprefetched).
+  // borders. Zen 4 loses 15-20 % by it: there dense_kernels() takes a table without (make_unprefetched).
   static constexpr std::size_t kPrefetch = 2048;
 
   static F keep(F v) noexcept {
@@ -39,10 +41,10 @@ struct Avx512Common : Avx512Lanes {
     _mm512_storeu_si512(out, _mm512_sub_epi8(nibbles, _mm512_set1_epi8(8)));
   }
 
-  /// A round of q4: everything but products. The sums of a row are in two registers, groups 0 and 2 (low
-  /// nibbles) and groups 1 and 3 (high nibbles), eight parts of each. Those of four rows are added up to
+  /// A round of q4: everything but the products. The sums of a row are in two registers, groups 0 and 2 (low
+  /// nibbles) and groups 1 and 3 (high nibbles), eight parts of each. Those of four rows are added up into
   /// quarters of a register: groups 0 and 1 of rows 0 and 1, groups 2 and 3 of the same, then rows 2 and 3.
-  /// `Products` has products(w, x, x_eight), sums of four products less 8 x.
+  /// `Products` has products(w, x, x_eight), sums of four products minus 8 x.
   template <class Products>
   struct Q4Round {
     struct W {
@@ -104,7 +106,7 @@ struct Avx512Common : Avx512Lanes {
     }
   };
 
-  /// Bytes of a step that has only n < 64 columns, zeros behind them.
+  /// The bytes of a step that has only n < 64 columns, then zeros.
   static __m512i load_part(const std::int8_t* p, std::size_t n) noexcept {
     return _mm512_maskz_loadu_epi8((__mmask64{1} << n) - 1, p);
   }

@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/kernels/dense_avx512vnni.h"
+
+#include <algorithm>
 #include "engine/kernels/dense_packed_avx512.h"
 
 namespace terrace {
 namespace {
 
-// Activations are the unsigned side here, x + 128, so that the weights can be broadcast as they are; 128
-// times the sum of a weight row is taken off.
-void pack_q8(const QuantizedRow* x, std::size_t n, std::size_t d, std::byte* pack) noexcept {
-  pack_rows(x, n, d, 0x80, pack);
-}
+// Activations are the unsigned side of q8 here, x + 128, so that the weights can be broadcast as they are;
+// 128 times the sum of a weight row is taken off.
 
 /// 128 times the sum of a row of weights, modulo 2^32.
 std::int32_t weight_offset(const std::int8_t* w, std::size_t d) noexcept {
@@ -72,7 +71,7 @@ using PackedQ4 = PackedQ4ByVectors<Avx512Common, PackedQ4Avx512, Q4Vectors>;
 
 constexpr DenseKernels make_table() noexcept {
   DenseKernels table = make_dense_kernels<Avx512Vnni>(Isa::kAvx512Vnni, "avx512vnni");
-  table.pack_q8 = pack_q8;
+  table.pack_q8 = pack_rows<0x80>;
   table.dot_packed_q8 = dot_packed_q8;
   table.pack_q4 = pack_q4;
   table.dot_packed_q4 = dot_packed_q4<PackedQ4>;

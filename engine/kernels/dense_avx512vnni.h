@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
+
 #include "engine/kernels/dense_avx512.h"
 #include "engine/kernels/lanes_avx512vnni.h"
 
@@ -10,7 +12,7 @@ namespace terrace {
 namespace {
 
 struct Avx512Vnni : Avx512Common {
-  // dpbusd multiplies unsigned by signed bytes: w + 128 is unsigned, and 128 times the sum of x is taken off
+  // dpbusd multiplies unsigned by signed bytes: w + 128 is unsigned, and 128 times the sum of x is subtracted
   // at the end.
   struct Q8 {
     static constexpr std::size_t kBytes = 64;

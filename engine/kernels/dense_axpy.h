@@ -3,21 +3,22 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "engine/dtype.h"
 #include "engine/kernels/lanes.h"
 #include "engine/tensor.h"
 
 // y += sum over k, in order, of a[k] * row_k. Rows are taken kAtOnce at a time, so y is loaded and stored
-// once for four rows and four streams of memory are in flight; within one element the chain of multiply-adds
-// stays in order.
+// once per kAtOnce rows and as many streams of memory are in flight; within one element the chain of
+// multiply-adds stays in order.
 
 namespace terrace {
 namespace {
 
 constexpr std::size_t kAtOnce = 4;
 
-/// What one prefetch brings.
+/// Bytes that one prefetch fetches.
 constexpr std::size_t kLineBytes = 64;
 
 /// One group of kLanes columns of N rows.

@@ -5,9 +5,11 @@
 #include <cstddef>
 
 // The order in which a dot kernel visits rows and tokens. A `Map` does the arithmetic:
-//   map.template run<R, T>(row, row_step, token)   outputs of rows row + k * row_step, k < R, and tokens
-//   token + j, j < T Map::kRows, Map::kTokens                       the largest block when there are several
-//   tokens Map::kStreams                                  rows of a one-token block map.row_bytes()
+//   map.template run<R, T>(row, row_step, token)
+//                              outputs of rows row + k * row_step, k < R, for tokens token + j, j < T
+//   Map::kRows, Map::kTokens   the largest block when there are several tokens
+//   Map::kStreams              rows of a one-token block
+//   map.row_bytes()            bytes of a weight row
 // Every output is computed by itself in a fixed order, so the visiting order is free to follow the caches.
 
 namespace terrace {
@@ -30,8 +32,8 @@ inline void run_block(const Map& map, std::size_t row, std::size_t row_step, std
 }
 
 /// Rows that are read once go through the block as R streams, each running through its own part of the
-/// matrix: several long streams keep more loads in flight than one (Zen 3: 24.6 GB/s with one core
-/// against 18.2 for one stream and 12 for four streams that jump at every row end; bench_dense_kernels).
+/// matrix: several long streams keep more loads in flight than one, or than streams that jump at every row
+/// end.
 template <std::size_t R, std::size_t MaxT, class Map>
 inline void run_streams(const Map& map, std::size_t n_rows, std::size_t n_tokens) noexcept {
   const std::size_t n = n_rows / R;

@@ -3,10 +3,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "engine/kernels/lanes.h"
 
-// Elementwise kernels. The same bits in every position of a register, so tails go through a padded group.
+// Elementwise kernels. An element gets the same bits in every lane, so tails go through a padded group.
 
 namespace terrace {
 namespace {
@@ -85,8 +86,8 @@ void fast_gelu(float* x, std::size_t n) noexcept {
 }
 
 /// x/2 (1 + erf(x / sqrt 2)) = max(x, 0) - |x|/2 erfc(t), t = |x| / sqrt 2, which has no cancellation.
-/// log erfc(t) = t p(t) with the polynomial of degree 8 that has the least largest error of erfc on [0, 9.5]
-/// (6.5e-8 in f32; fitted by reweighted least squares); beyond, erfc is below the smallest normal number.
+/// log erfc(t) = t p(t) with the minimax polynomial of degree 8 for erfc on [0, 9.5] (error 6.5e-8 in f32;
+/// fitted by reweighted least squares); beyond, erfc is below the smallest normal number.
 template <class S>
 inline typename S::F gelu_lanes(typename S::F x) noexcept {
   const auto bound = S::set(9.5F);

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
+#include <cstring>
 
 #include "engine/kernels/dense_blocks.h"
 #include "engine/kernels/lanes.h"
@@ -11,8 +11,8 @@
 // dense_scalar.cpp. Beyond lanes.h an instruction set says
 //   S::kRows, S::kTokens, S::kStreams   register blocks, see dense_blocks.h
 //   S::kPrefetch                        bytes that each stream fetches ahead; 0 = leave it to the hardware
-//   S::keep(x)                          x, in a register: the compiler may not turn its uses into repeated
-//   loads S::load_tight(p)                    as load, for loops that have no register left for a constant
+//   S::keep(x)                          x, in a register: the compiler may not reload it at every use
+//   S::load_tight(p)                    as load, for loops that have no register left for a constant
 
 namespace terrace {
 namespace {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
+
 #include "engine/kernels/dense_axpy.h"
 #include "engine/kernels/dense_elementwise.h"
 #include "engine/kernels/dense_float_dot.h"

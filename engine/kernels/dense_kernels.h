@@ -26,9 +26,9 @@ struct QuantizedRow {
 
 /// Quantised activation rows that lie side by side in a pack.
 inline constexpr std::size_t kPackRows = 16;
-/// Columns of a step through a pack; behind the last column of a row there are zeros.
+/// Columns of a step through a pack; zeros follow the last column of a row.
 inline constexpr std::size_t kPackColumns = 64;
-/// Rows are packed when they are a multiple of so many columns long.
+/// Rows are packed only if their length is a multiple of this.
 inline constexpr std::size_t kPackMultiple = 4;
 /// Bytes of one pack of rows of d columns.
 constexpr std::size_t pack_bytes(std::size_t d) noexcept {
@@ -41,7 +41,7 @@ constexpr std::size_t q4_pack_bytes(std::size_t d) noexcept {
 
 /// Activation rows that lie side by side in a pack of split rows, each as its high and its low part.
 inline constexpr std::size_t kSplitRows = 8;
-/// Columns of a step through such a pack; behind the last column of a row there are zeros.
+/// Columns of a step through such a pack; zeros follow the last column of a row.
 inline constexpr std::size_t kSplitColumns = 32;
 /// Bytes of one pack of rows of d columns. A row `alone`, not one of several, has a pack of its own kind.
 constexpr std::size_t split_bytes(std::size_t d, bool alone) noexcept {
@@ -60,8 +60,8 @@ struct DenseKernels {
                   std::size_t n_tokens, std::size_t d, float* y, std::size_t y_stride) noexcept;
   void (*dot_bf16)(const std::uint16_t* w, std::size_t row_stride, std::size_t n_rows, const float* const* x,
                    std::size_t n_tokens, std::size_t d, float* y, std::size_t y_stride) noexcept;
-  // The same of n rows that lie anywhere with one activation row: y[k] = <rows[k], x>. Bits of dot_f32,
-  // dot_bf16, dot_q8, dot_q4.
+  // The same for n weight rows that lie anywhere and one activation row: y[k] = <rows[k], x>. Bits of
+  // dot_f32, dot_bf16, dot_q8, dot_q4.
   void (*dot_gathered_f32)(const float* const* rows, std::size_t n, const float* x, std::size_t d,
                            float* y) noexcept;
   void (*dot_gathered_bf16)(const std::uint16_t* const* rows, std::size_t n, const float* x, std::size_t d,
@@ -82,12 +82,11 @@ struct DenseKernels {
                  std::size_t n_rows, const QuantizedRow* x, std::size_t n_tokens, std::size_t d, float* y,
                  std::size_t y_stride) noexcept;
 
-  // The products of dot_q8 and dot_q4, bit for bit, for many activation rows, which are packed first: what a
-  // pack holds in which order is the table's own business. Null in tables that gain nothing by it.
-  /// One pack of n <= kPackRows rows. d is a multiple of kPackMultiple; what lies behind d columns of x does
-  /// not count.
+  // The products of dot_q8 and dot_q4, bit for bit, for many activation rows, which are packed first: how a
+  // pack is laid out is the table's own business. Null in tables that gain nothing by it.
+  /// One pack of n <= kPackRows rows. d is a multiple of kPackMultiple; columns of x from d on are ignored.
   void (*pack_q8)(const QuantizedRow* x, std::size_t n, std::size_t d, std::byte* pack) noexcept = nullptr;
-  /// n_rows is a multiple of kPackRows; ceil(n_tokens / kPackRows) packs lie behind each other.
+  /// n_rows is a multiple of kPackRows; ceil(n_tokens / kPackRows) packs follow each other.
   void (*dot_packed_q8)(const std::int8_t* w, std::size_t row_stride, const float* w_scale,
                         std::size_t n_rows, const std::byte* packs, const QuantizedRow* x,
                         std::size_t n_tokens, std::size_t d, float* y,
@@ -102,14 +101,14 @@ struct DenseKernels {
   // Products of bf16 weights with f32 activation rows split into two bf16 numbers,
   //   high = bf16(x), low = bf16(x - high)   |x - high - low| <= 2^-17 |x|; low of an infinite x is 0
   // where the CPU multiplies tiles of them: a tenth of dot_bf16's time, but not its bits. For s = high, low,
-  // in steps of 32 columns, the last one filled up with zeros:
+  // in steps of 32 columns, the last one padded with zeros:
   //   even, odd = chains of fused multiply-adds over the columns of the step;   sum_s += even + odd
   // and then y = sum_high + sum_low. Denormals count as 0. The order depends on d only, so a layer that takes
   // these products for every number of tokens has equal prefill and decode. Null where there are no tiles.
   /// One pack of n <= kSplitRows rows, or of a row alone.
   void (*pack_split)(const float* const* x, std::size_t n, std::size_t d, bool alone,
                      std::byte* pack) noexcept = nullptr;
-  /// ceil(n_tokens / kSplitRows) packs lie behind each other; a single token is alone.
+  /// ceil(n_tokens / kSplitRows) packs follow each other; a single token is alone.
   void (*dot_split_bf16)(const std::uint16_t* w, std::size_t row_stride, std::size_t n_rows,
                          const std::byte* packs, std::size_t n_tokens, std::size_t d, float* y,
                          std::size_t y_stride) noexcept = nullptr;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
+
 #include "engine/kernels/dense_impl.h"
 #include "engine/kernels/lanes_neon.h"
 

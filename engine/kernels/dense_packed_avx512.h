@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -10,15 +9,15 @@
 
 #include "engine/kernels/dense_packed_q4.h"
 
-// Many int8 activation rows against a weight: sixteen of them lie side by side (a pack), so that the lanes of
-// a register are activation rows and no sum has to be folded across lanes. Floats gain nothing this way:
+// Many int8 activation rows times a weight matrix: sixteen rows lie side by side (a pack), so that the lanes
+// of a register are activation rows and no sum has to be folded across lanes. Floats gain nothing this way:
 // their sums have sixteen parts (dense_scalar.cpp), and f32 weights are broadcast from four times as many
 // lines.
 
 namespace terrace {
 namespace {
 
-/// A mask of the first n lanes; all of them if there are not more.
+/// A mask of the first n lanes, or of all lanes if there are fewer.
 template <class Mask>
 constexpr Mask first_lanes(std::size_t n) noexcept {
   constexpr std::size_t kBits = sizeof(Mask) * 8;
@@ -27,8 +26,8 @@ constexpr Mask first_lanes(std::size_t n) noexcept {
 
 /// The scales of n activation rows, one in each lane.
 inline __m512 scales_of(const QuantizedRow* x, std::size_t n) noexcept {
-  // Sixteen floats written one by one and read as one register would wait for all stores before them, those
-  // of outputs too, which may miss the caches: a third of the time.
+  // If sixteen floats were written one by one and read as one register, the load would wait for all earlier
+  // stores, even of outputs, which may miss the caches: a third of the time.
   const __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
   const __m512i offset_of = _mm512_mullo_epi32(lane, _mm512_set1_epi32(sizeof *x));
   return _mm512_mask_i32gather_ps(_mm512_setzero_ps(), first_lanes<__mmask16>(n), offset_of, &x->scale, 1);
@@ -64,8 +63,8 @@ inline void store_scaled(const __m512i* sums, const std::int32_t* offset, const 
 
 /// A pack of n int8 rows: four neighbouring columns of the sixteen rows are 64 bytes. `flip` is 0x80 where
 /// the kernel wants them unsigned, x + 128, else 0.
-inline void pack_rows(const QuantizedRow* x, std::size_t n, std::size_t d, int flip,
-                      std::byte* pack) noexcept {
+template <int flip>
+void pack_rows(const QuantizedRow* x, std::size_t n, std::size_t d, std::byte* pack) noexcept {
   const __m512i flips = _mm512_set1_epi8(static_cast<char>(flip));
   const std::int8_t* q[kPackRows];
   for (std::size_t r = 0; r < kPackRows; ++r) q[r] = x[r < n ? r : 0].q;
@@ -90,7 +89,7 @@ inline void pack_rows(const QuantizedRow* x, std::size_t n, std::size_t d, int f
 
 /// A pack for q4 weights.
 inline void pack_q4(const QuantizedRow* x, std::size_t n, std::size_t d, std::byte* pack) noexcept {
-  pack_rows(x, n, d, 0, pack);
+  pack_rows<0>(x, n, d, pack);
   const __m512i ones = _mm512_set1_epi16(1);
   const __m512i minus_eight = _mm512_set1_epi32(-8);
   std::byte* sums = pack + pack_bytes(d);

@@ -4,16 +4,15 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 
 #include "engine/dtype.h"
 #include "engine/kernels/dense_kernels.h"
 #include "engine/kernels/lanes.h"
 #include "engine/tensor.h"
 
-// Many int8 activation rows against 4-bit weight rows, bits of dot_q4: sixteen activation rows lie side by
-// side, as in a pack for q8, and are the lanes. Sixteen weight rows are unpacked to bytes, a span at a time,
-// for all packs. The sums of a group are exact integers, so it does not matter how they come about.
+// Many int8 activation rows times 4-bit weight rows, with the bits of dot_q4: sixteen activation rows lie
+// side by side, as in a pack for q8, and are the lanes. Sixteen weight rows are unpacked to bytes, a span at
+// a time, for all packs. The sums of a group are exact integers, so any order of adding will do.
 //
 // A pack: columns four by four, [column / 4][activation row][column % 4], then for each group -8 times the
 // sum of each activation row, int32 [group][activation row]: (n - 8) x = n x - 8 x for nibbles n that stay
@@ -28,7 +27,7 @@ struct alignas(64) UnpackedQ4 {
   float scale[kQ4Span / kQ4Group][kPackRows];
 };
 
-/// Outputs but for the scale of the activation row.
+/// Outputs without the scale of the activation row.
 struct alignas(64) PackTotals {
   float of[kPackRows][kPackRows];  ///< [weight row][activation row]
 };
@@ -41,7 +40,7 @@ inline void unpack_rows(const std::uint8_t* w, const std::uint16_t* w_scale, std
   for (std::size_t r = 0; r < kPackRows; ++r) {
     const std::uint8_t* const row = w + r * row_stride / 2;
     for (std::size_t run = 0; run < n / kQ4Columns; ++run) {
-      // The same part of the rows after these: their lines come while these are multiplied.
+      // The same part of the next rows: their lines arrive while these are multiplied.
       __builtin_prefetch(next + r * row_stride / 2 + run * kQ4Columns / 2);
       unpack(row + run * kQ4Columns / 2, out.w[run][r]);
     }

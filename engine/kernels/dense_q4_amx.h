@@ -13,7 +13,8 @@ namespace terrace {
 namespace {
 
 /// q4: a group is half a tile wide. Its sums are stored, become floats, are scaled and added. Tiles, stores
-/// and vectors overlap because each works on another group: a store waits for its tile, a load for its store.
+/// and vectors each work on a different group, so they overlap: a store waits for its tile, a load for its
+/// store.
 struct PackedQ4 : PackedQ4Avx512 {
   using F = Avx512Common::F;
   static constexpr std::size_t kGroupBytes = kQ4Group * kPackRows;  // of a pack
@@ -49,13 +50,6 @@ struct PackedQ4 : PackedQ4Avx512 {
       _tile_loadd(7, x, kTileRowBytes);
       _tile_dpbssd(3, 5, 7);
     }
-  }
-  template <std::size_t tile>
-  static void store_tile(TileSums& sums) noexcept {
-    if constexpr (tile == 0) _tile_stored(0, &sums, kTileRowBytes);
-    if constexpr (tile == 1) _tile_stored(1, &sums, kTileRowBytes);
-    if constexpr (tile == 2) _tile_stored(2, &sums, kTileRowBytes);
-    if constexpr (tile == 3) _tile_stored(3, &sums, kTileRowBytes);
   }
 
   void multiply(const UnpackedQ4& rows, std::size_t n_groups, const std::byte* pack, const std::int32_t*,
@@ -94,7 +88,7 @@ struct PackedQ4 : PackedQ4Avx512 {
       if (i < n)
         start<tile>(&rows.w[order[i] / 2][0][order[i] % 2 * kQ4Group], pack + order[i] * kGroupBytes);
       constexpr std::size_t stored = (tile + kInFlight - kStoreAfter) % kInFlight;
-      if (i >= kStoreAfter && i < n + kStoreAfter) store_tile<stored>(sums[stored]);
+      if (i >= kStoreAfter && i < n + kStoreAfter) store_tile<stored>(&sums[stored]);
       settle(&sums);
       if (i >= kAddAfter && i < n + kAddAfter)
         add(i - kAddAfter, sums[(tile + kInFlight - kAddAfter) % kInFlight]);

@@ -33,7 +33,7 @@ struct FourQ4Rows {
   const std::uint16_t* scale[4];
 };
 
-/// The last two groups of a row that has no whole round at its end: zeros behind them.
+/// The last two groups of a row that does not end with a whole round, then zeros.
 struct Q4RestOfRound {
   Q4RestOfRound(const FourQ4Rows& rows, std::size_t column) noexcept {
     for (std::size_t r = 0; r < 4; ++r) {
@@ -48,7 +48,7 @@ struct Q4RestOfRound {
   std::uint16_t scale[4][kQ4Sums] = {};
 };
 
-/// totals[j][r] = <row r, x_j> but for the scale of x_j. `ahead`: bytes to prefetch ahead.
+/// totals[j][r] = <row r, x_j> without the scale of x_j. `ahead`: bytes to prefetch ahead.
 template <class S, std::size_t T>
 inline void dot_four_q4(const FourQ4Rows& rows, const std::int8_t* const (&xs)[T], std::size_t d,
                         std::size_t ahead, float (&totals)[T][4]) noexcept {
@@ -127,7 +127,7 @@ struct Q4Dot {
   void run(std::size_t row, std::size_t row_step, std::size_t token) const noexcept {
     FourQ4Rows rows;
     for (std::size_t r = 0; r < 4; ++r) {
-      // Of fewer rows than four the last one takes the place of those that are not there.
+      // Where there are fewer than four rows, the last one stands in for those that are missing.
       const std::size_t first = (row + std::min(r, R - 1) * row_step) * row_stride;
       rows.w[r] = w + first / 2;
       rows.scale[r] = w_scale + first / kQ4Group;

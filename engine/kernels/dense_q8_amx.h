@@ -18,29 +18,20 @@ namespace {
 
 static_assert(kPackRows == kTileRows && kPackColumns == kTileRowBytes);
 
-inline void pack_q8(const QuantizedRow* x, std::size_t n, std::size_t d, std::byte* pack) noexcept {
-  pack_rows(x, n, d, 0, pack);
-}
-
-/// Sums of 32 weight rows (`two_rows`) or 16 with 32 activation rows (`two_packs`) or 16. `ahead`: the rows
-/// after these are asked for, as many bytes a step as a step reads.
+/// Sums of 32 weight rows (`two_rows`) or 16 with 32 activation rows (`two_packs`) or 16. `ahead`: the
+/// following rows are prefetched, as many bytes per step as a step reads.
 template <bool two_rows, bool two_packs>
 void multiply(const std::int8_t* w, std::size_t row_stride, const std::byte* pack, std::size_t d, bool ahead,
               TileSums (&sums)[2][2]) noexcept {
+  using Block = TileBlock<two_rows, two_packs>;
   constexpr std::size_t kRows = two_rows ? 2 * kTileRows : kTileRows;
-  _tile_zero(0);
-  if constexpr (two_packs) _tile_zero(1);
-  if constexpr (two_rows) _tile_zero(2);
-  if constexpr (two_rows && two_packs) _tile_zero(3);
+  Block::clear();
   const auto step = [&](std::size_t c, const void* first, const void* second, std::size_t stride) {
     _tile_loadd(4, first, stride);
     _tile_loadd(6, pack + c * kPackRows, kTileRowBytes);
     if constexpr (two_rows) _tile_loadd(5, second, stride);
     if constexpr (two_packs) _tile_loadd(7, pack + pack_bytes(d) + c * kPackRows, kTileRowBytes);
-    _tile_dpbssd(0, 4, 6);
-    if constexpr (two_packs) _tile_dpbssd(1, 4, 7);
-    if constexpr (two_rows) _tile_dpbssd(2, 5, 6);
-    if constexpr (two_rows && two_packs) _tile_dpbssd(3, 5, 7);
+    Block::add_products_q8();
   };
   std::size_t c = 0;
   for (; c + kTileRowBytes <= d; c += kTileRowBytes) {
@@ -55,14 +46,11 @@ void multiply(const std::int8_t* w, std::size_t row_stride, const std::byte* pac
     if constexpr (two_rows) second.fill(w + kTileRows * row_stride + c, row_stride, kTileRows, d - c);
     step(c, first.bytes, second.bytes, kTileRowBytes);
   }
-  _tile_stored(0, &sums[0][0], kTileRowBytes);
-  if constexpr (two_packs) _tile_stored(1, &sums[0][1], kTileRowBytes);
-  if constexpr (two_rows) _tile_stored(2, &sums[1][0], kTileRowBytes);
-  if constexpr (two_rows && two_packs) _tile_stored(3, &sums[1][1], kTileRowBytes);
+  Block::store(sums);
 }
 
-/// Weights of 32 rows over a panel of columns, tile by tile. In the matrix rows lie a power of two apart, as
-/// often as not, and push each other out of L1.
+/// Weights of 32 rows over a panel of columns, tile by tile. In the matrix, rows often lie a power of two
+/// apart and evict each other from L1.
 struct alignas(64) WeightPanel {
   static constexpr std::size_t kSteps = 8;  // 16 KB, a third of L1: as much of packs passes, and sums
   std::int8_t tile[kSteps][2][kTileRows][kTileRowBytes];
@@ -85,43 +73,28 @@ struct alignas(64) WeightPanel {
 template <bool two_rows, bool two_packs, class Prefetch>
 void multiply_panel(const WeightPanel& panel, std::size_t n_steps, const std::byte* pack,
                     std::size_t next_pack, bool first, Prefetch prefetch, TileSums (&sums)[2][2]) noexcept {
-  if (first) {
-    _tile_zero(0);
-    if constexpr (two_packs) _tile_zero(1);
-    if constexpr (two_rows) _tile_zero(2);
-    if constexpr (two_rows && two_packs) _tile_zero(3);
-  } else {
-    _tile_loadd(0, &sums[0][0], kTileRowBytes);
-    if constexpr (two_packs) _tile_loadd(1, &sums[0][1], kTileRowBytes);
-    if constexpr (two_rows) _tile_loadd(2, &sums[1][0], kTileRowBytes);
-    if constexpr (two_rows && two_packs) _tile_loadd(3, &sums[1][1], kTileRowBytes);
-  }
+  using Block = TileBlock<two_rows, two_packs>;
+  first ? Block::clear() : Block::load(sums);
   for (std::size_t s = 0; s < n_steps; ++s, pack += kTileRowBytes * kPackRows) {
     prefetch(s);
     _tile_loadd(4, panel.tile[s][0], kTileRowBytes);
     _tile_loadd(6, pack, kTileRowBytes);
     if constexpr (two_rows) _tile_loadd(5, panel.tile[s][1], kTileRowBytes);
     if constexpr (two_packs) _tile_loadd(7, pack + next_pack, kTileRowBytes);
-    _tile_dpbssd(0, 4, 6);
-    if constexpr (two_packs) _tile_dpbssd(1, 4, 7);
-    if constexpr (two_rows) _tile_dpbssd(2, 5, 6);
-    if constexpr (two_rows && two_packs) _tile_dpbssd(3, 5, 7);
+    Block::add_products_q8();
   }
-  _tile_stored(0, &sums[0][0], kTileRowBytes);
-  if constexpr (two_packs) _tile_stored(1, &sums[0][1], kTileRowBytes);
-  if constexpr (two_rows) _tile_stored(2, &sums[1][0], kTileRowBytes);
-  if constexpr (two_rows && two_packs) _tile_stored(3, &sums[1][1], kTileRowBytes);
+  Block::store(sums);
 }
 
 constexpr std::int32_t kNoOffset[kTileRows] = {};
 
-/// With more bytes of packs than this, which leave little of an L2 cache to weights, copying these saves more
-/// than it costs.
+/// With more bytes of packs than this, which leave little of an L2 cache to the weights, copying the weights
+/// saves more than it costs.
 constexpr std::size_t kManyPackBytes = std::size_t{256} * 1024;
 
 /// Many activation rows: 32 weight rows and a panel of columns stay in L1 while all packs pass. A block of
-/// outputs is stored bit by bit between the steps of the one after it, because storing takes as long as some
-/// of them.
+/// outputs is stored tile by tile between the steps of the next one, because storing takes as long as some of
+/// those steps.
 class PanelProduct {
  public:
   static constexpr std::size_t kPair = 2 * kTileRows;

@@ -90,7 +90,7 @@ struct Q8Dot {
       for (; i + Q8::kBytes <= d; i += Q8::kBytes) step(i, sum[0]);
     }
     if (i < d) {
-      // x may go on behind its end (a window), w may end there.
+      // x may continue beyond d (a window); w may end there.
       add_step<R, T>([&](std::size_t k) { return Q8::load_part_w(base + k * distance + i, d - i); },
                      [&](std::size_t j) { return Q8::load_part_x(xs[j] + i, d - i); }, sum[0]);
     }

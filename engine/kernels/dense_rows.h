@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -12,7 +11,7 @@
 #include "engine/kernels/lanes.h"
 
 // Kernels that reduce an activation row: norms and quantisation. Beyond lanes.h an instruction set says
-//   S::kNanStoresZero       whether a NaN, made an integer, is stored as 0
+//   S::kNanStoresZero       whether a NaN, converted to an integer, is stored as 0
 //   S::Q8                   as for dense_q8_dot.h; here it adds up int8 values
 
 namespace terrace {
@@ -70,8 +69,8 @@ inline std::int32_t sum_i8(const std::int8_t* q, std::size_t n) noexcept {
   return Q8::total(sum, static_cast<std::int32_t>(n));
 }
 
-/// Largest magnitude of d values, where group(i, n, out) gives those from i on, n of them, and zeros up to a
-/// whole group. A NaN is not greater than anything.
+/// Largest magnitude of d values; group(i, n, out) gives n of them from i on, then zeros up to a whole group.
+/// A NaN is not greater than anything.
 template <class S, class Group>
 inline float largest_of(std::size_t d, Group group) noexcept {
   using F = typename S::F;
@@ -129,7 +128,7 @@ float multiply_q8(const float* x, const std::int8_t* w, float scale, float* y, s
   });
 }
 
-/// q = x / scale rounded to int8, by way of `inverse`, 1 / scale; see quantize_runs().
+/// q = x * inverse rounded to int8, where `inverse` is 1 / scale; see quantize_runs().
 template <class S, class Value>
 inline void quantize_run(const float* x, std::size_t n, float inverse, Value value, std::int8_t* q) noexcept {
   const auto group = [&](const float* from, std::int8_t* to) {
@@ -162,7 +161,7 @@ void quantize_runs(const float* x, std::size_t n_runs, std::size_t run, float sc
       quantize_run<S>(x + r * run, run, inverse, value, q + r * stride);
     }
   };
-  const bool all_bounded = scale > 1e-30F && scale < 1e30F;  // but NaN, which no maximum shows
+  const bool all_bounded = scale > 1e-30F && scale < 1e30F;  // except NaN, which no maximum shows
   if (all_bounded) {
     for_runs(
         [](F v) { return S::kNanStoresZero ? v : S::if_less(S::abs(v), S::set(128.0F), v, S::set(0.0F)); });

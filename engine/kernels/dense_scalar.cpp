@@ -173,8 +173,8 @@ void quantize_runs(const float* x, std::size_t n_runs, std::size_t run, float sc
   for (std::size_t r = 0; r < n_runs; ++r) {
     for (std::size_t i = 0; i < run; ++i) {
       const float scaled = x[r * run + i] * inverse;
-      // No number: x is none, or 0 * inf. Infinite: 1 / scale is. Beyond 127: the scale of a denormal row is
-      // coarse.
+      // NaN: x is NaN, or 0 * inf. Infinite: 1 / scale is infinite. Beyond 127: the scale of a denormal row
+      // is coarse.
       const float clamped = std::fabs(scaled) < 1e30F ? std::clamp(scaled, -kLargest, kLargest) : 0.0F;
       const auto step = scale > 0.0F ? static_cast<std::int8_t>(std::nearbyint(clamped)) : std::int8_t{0};
       q[r * stride + i] = step;

@@ -36,7 +36,7 @@ struct SplitColumns {
   }
 
  private:
-  /// x - high; 0 where that is no number, as for an infinite x (a NaN is in the high part already).
+  /// x - high; 0 where that is NaN, as for an infinite x (a NaN of x is in the high part already).
   static __m512 rest(__m512 x, __m256i high) noexcept {
     const __m512 widened = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(high), 16));
     const __m512 difference = _mm512_sub_ps(x, widened);
@@ -111,15 +111,13 @@ struct alignas(64) SplitSums {
   }
 };
 
-/// Sums of 32 weight rows (`two_rows`) or 16 with two packs (`two_packs`) or one. `ahead`: where there is
-/// one, lines of the rows after these are asked for, as many bytes a step as a step reads.
+/// Sums of 32 weight rows (`two_rows`) or 16 with two packs (`two_packs`) or one. `ahead`: the following rows
+/// are prefetched, as many bytes per step as a step reads.
 template <bool two_rows, bool two_packs>
 inline void multiply_split(const SplitWeights& w, std::size_t row, const std::byte* pack, bool ahead,
                            SplitSums (&sums)[2][2]) noexcept {
-  _tile_zero(0);
-  if constexpr (two_packs) _tile_zero(1);
-  if constexpr (two_rows) _tile_zero(2);
-  if constexpr (two_rows && two_packs) _tile_zero(3);
+  using Block = TileBlock<two_rows, two_packs>;
+  Block::clear();
   PartialTile partial;
   const std::size_t pack_size = split_bytes(w.d, false);
   constexpr std::size_t kRows = two_rows ? 2 * kTileRows : kTileRows;
@@ -135,19 +133,14 @@ inline void multiply_split(const SplitWeights& w, std::size_t row, const std::by
       _tile_loadd(5, second.data, second.stride);
     }
     if constexpr (two_packs) _tile_loadd(7, pack + pack_size, kTileRowBytes);
-    _tile_dpbf16ps(0, 4, 6);
-    if constexpr (two_packs) _tile_dpbf16ps(1, 4, 7);
-    if constexpr (two_rows) _tile_dpbf16ps(2, 5, 6);
-    if constexpr (two_rows && two_packs) _tile_dpbf16ps(3, 5, 7);
+    Block::add_products_bf16();
   }
-  _tile_stored(0, &sums[0][0], kTileRowBytes);
-  if constexpr (two_packs) _tile_stored(1, &sums[0][1], kTileRowBytes);
-  if constexpr (two_rows) _tile_stored(2, &sums[1][0], kTileRowBytes);
-  if constexpr (two_rows && two_packs) _tile_stored(3, &sums[1][1], kTileRowBytes);
+  Block::store(sums);
 }
 
-/// Bytes between what a step of one activation row reads and what it asks for. A burst of requests before the
-/// products would not overlap with them (lm1b-24L bf16, one thread: a token is 10 % faster this way).
+/// How far a step of one activation row prefetches ahead of what it reads, in bytes. A burst of requests
+/// before the products would not overlap with them (lm1b-24L bf16, one thread: a token is 10 % faster this
+/// way).
 constexpr std::size_t kAhead = 8192;
 
 /// One activation row: four tiles of weights at a time, each with the same narrow tile of activations.

@@ -5,7 +5,7 @@
 
 #include <cstddef>
 
-// Four floats that lie `step` apart. Through a temporary array the vector load would wait for four narrow
+// Four floats that lie `step` apart. With a temporary array the vector load would wait for four narrow
 // stores.
 
 namespace terrace {

@@ -45,8 +45,8 @@ struct PartialGroup {
 
 /// exp(x), at most 1.1 ulp off for -87 <= x <= 88, 0 below -87, NaN for NaN. Exact at 0.
 ///   k = round(x / ln 2), r = x - k ln 2 (in two steps), exp(x) = 2^k (1 + r + r^2 p(r))
-/// p is the polynomial of degree 4 with the least largest relative error of the result on |r| <= ln 2 / 2
-/// (3e-9), its coefficients rounded to f32 one after the other with the rest fitted again.
+/// p is the minimax polynomial of degree 4 for the relative error of the result on |r| <= ln 2 / 2 (3e-9),
+/// its coefficients rounded to f32 one after the other, the rest refitted each time.
 template <class S>
 inline typename S::F exp_lanes(typename S::F x) noexcept {
   using F = typename S::F;

@@ -19,14 +19,15 @@ struct alignas(64) TileSums {
   std::int32_t sum[kTileRows][kTileRows];
 };
 
-/// What is written at p before is there after, and what is written after was not before: GCC's intrinsics
-/// that load tiles do not say what memory they read, so the compiler could leave stores out or move them.
+/// Stores at p before this call are done after it, and later ones do not move before it: GCC's intrinsics
+/// that load tiles do not say what memory they read, so the compiler could drop or move stores.
 inline void settle(const void* p) noexcept { asm volatile("" : : "r"(p) : "memory"); }
 
-/// The tile registers of this thread while it lives: eight tiles of 16 rows of 64 bytes. About 80 ns.
+/// While alive, holds the tile registers of this thread: eight tiles of 16 rows of 64 bytes. About 80 ns.
 class TileRegisters {
  public:
-  /// Tiles in `narrow`, a bit each, have rows of only `narrow_bytes`, those in `low` only `low_rows` rows.
+  /// Tiles in `narrow`, one bit each, have rows of only `narrow_bytes` bytes, those in `low` only `low_rows`
+  /// rows.
   explicit TileRegisters(unsigned narrow = 0, std::size_t narrow_bytes = kTileRowBytes, unsigned low = 0,
                          std::size_t low_rows = kTileRows) noexcept {
     struct alignas(64) Configuration {
@@ -50,11 +51,59 @@ class TileRegisters {
   TileRegisters& operator=(const TileRegisters&) = delete;
 };
 
+/// Stores tile register `tile`, of 0 to 3. The intrinsics take nothing but literals.
+template <std::size_t tile>
+inline void store_tile(void* sums) noexcept {
+  static_assert(tile < 4);
+  if constexpr (tile == 0) _tile_stored(0, sums, kTileRowBytes);
+  if constexpr (tile == 1) _tile_stored(1, sums, kTileRowBytes);
+  if constexpr (tile == 2) _tile_stored(2, sums, kTileRowBytes);
+  if constexpr (tile == 3) _tile_stored(3, sums, kTileRowBytes);
+}
+
+/// Two by two tiles of sums, or one where there are no more: registers 0 to 3 hold the sums [rows][pack],
+/// 4 and 5 the weights of the rows, 6 and 7 the packs.
+template <bool two_rows, bool two_packs>
+struct TileBlock {
+  static void clear() noexcept {
+    _tile_zero(0);
+    if constexpr (two_packs) _tile_zero(1);
+    if constexpr (two_rows) _tile_zero(2);
+    if constexpr (two_rows && two_packs) _tile_zero(3);
+  }
+  template <class Sums>
+  static void load(const Sums (&sums)[2][2]) noexcept {
+    _tile_loadd(0, &sums[0][0], kTileRowBytes);
+    if constexpr (two_packs) _tile_loadd(1, &sums[0][1], kTileRowBytes);
+    if constexpr (two_rows) _tile_loadd(2, &sums[1][0], kTileRowBytes);
+    if constexpr (two_rows && two_packs) _tile_loadd(3, &sums[1][1], kTileRowBytes);
+  }
+  template <class Sums>
+  static void store(Sums (&sums)[2][2]) noexcept {
+    store_tile<0>(&sums[0][0]);
+    if constexpr (two_packs) store_tile<1>(&sums[0][1]);
+    if constexpr (two_rows) store_tile<2>(&sums[1][0]);
+    if constexpr (two_rows && two_packs) store_tile<3>(&sums[1][1]);
+  }
+  static void add_products_q8() noexcept {
+    _tile_dpbssd(0, 4, 6);
+    if constexpr (two_packs) _tile_dpbssd(1, 4, 7);
+    if constexpr (two_rows) _tile_dpbssd(2, 5, 6);
+    if constexpr (two_rows && two_packs) _tile_dpbssd(3, 5, 7);
+  }
+  static void add_products_bf16() noexcept {
+    _tile_dpbf16ps(0, 4, 6);
+    if constexpr (two_packs) _tile_dpbf16ps(1, 4, 7);
+    if constexpr (two_rows) _tile_dpbf16ps(2, 5, 6);
+    if constexpr (two_rows && two_packs) _tile_dpbf16ps(3, 5, 7);
+  }
+};
+
 /// Products of n_rows weight rows with n_tokens activation rows, in blocks of two by two tiles of sums, or
 /// one where there are no more; a tile of sums is a `Sums` and holds kTileRows weight rows and kTokens
 /// activation rows.
 ///   multiply(two_rows, two_packs, row, token, ahead, sums)   sums of a block; the first two are constants.
-///                                   `ahead`: there are rows after these, which nobody has asked for yet
+///                                   `ahead`: rows follow these that nobody has prefetched yet
 ///   store(sums, row, token)         outputs of one tile
 /// A block is stored while the tiles of the one after are multiplied, because storing waits for its tiles.
 template <class Sums, std::size_t kTokens, class Multiply, class Store>
@@ -91,7 +140,7 @@ inline void for_tile_blocks(std::size_t n_rows, std::size_t n_tokens, Multiply m
   store_block(before, sums[1 - turn]);
 }
 
-/// A tile that cannot be loaded where it lies because a part of it is not there.
+/// A tile that cannot be loaded in place because a part of it does not exist.
 struct alignas(64) PartialTile {
   /// n_rows rows, row_bytes bytes of each; zeros elsewhere.
   void fill(const void* from, std::size_t stride, std::size_t n_rows, std::size_t row_bytes) noexcept {

@@ -5,7 +5,7 @@
 #include <xsimd/xsimd.hpp>
 
 // The operations of lanes.h that xsimd offers for every architecture. fma is not among them: xsimd 8.1 has
-// none for AVX-512 and rounds twice there.
+// none for AVX-512, where it rounds twice.
 
 namespace terrace {
 namespace {

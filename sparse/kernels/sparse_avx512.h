@@ -15,7 +15,7 @@ namespace {
 /// The first of the largest values, sixteen at a time.
 class FirstLargest {
  public:
-  /// `>` keeps a lane's first maximum and never takes a NaN. Lanes that are not `there` take nothing.
+  /// `>` keeps a lane's first maximum and never takes a NaN. Lanes outside `there` take nothing.
   void take(__m512 value, __mmask16 there) noexcept {
     const __mmask16 better = _mm512_mask_cmp_ps_mask(there, value, best_, _CMP_GT_OQ);
     best_ = _mm512_mask_mov_ps(best_, better, value);

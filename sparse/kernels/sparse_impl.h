@@ -13,9 +13,8 @@ namespace terrace {
 namespace {
 
 /// Each lane keeps its best value and that value's index (as a float: exact below 2^24, and it blends with
-/// the same mask).
-/// `>` is false for NaN and for equal values, so a lane keeps its first maximum; across lanes the lowest
-/// index wins.
+/// the same mask). `>` is false for NaN and for equal values, so a lane keeps its first maximum; across lanes
+/// the lowest index wins.
 template <class Arch>
 std::uint32_t biased_argmax(const float* z, const float* bias, std::size_t n) noexcept {
   using F32 = xsimd::batch<float, Arch>;
@@ -41,7 +40,7 @@ std::uint32_t biased_argmax(const float* z, const float* bias, std::size_t n) no
 
   float top = kLowest;
   for (std::size_t l = 0; l < kWidth; ++l) top = lane_best[l] > top ? lane_best[l] : top;
-  // Without branches: which lane wins is as good as random. All lanes at -inf have index 0.
+  // Without branches: which lane wins is unpredictable. All lanes at -inf have index 0.
   constexpr auto kNone = static_cast<float>(1U << 24);
   float first = kNone;
   for (std::size_t l = 0; l < kWidth; ++l) {

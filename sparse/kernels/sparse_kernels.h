@@ -20,8 +20,8 @@ struct SparseKernels {
   std::uint32_t (*biased_argmax)(const float* z, const float* bias, std::size_t n) noexcept;
 
   /// The decision of a controller in one pass over its int8 rows, without logits in memory:
-  ///   picks[b] = biased_argmax over e < block_size of float(<w_r, x>) * (w_scale[r] * x.scale), r = b *
-  ///   block_size + e
+  ///   picks[b] = biased_argmax over e < block_size of float(<w_r, x>) * (w_scale[r] * x.scale),
+  ///              r = b * block_size + e
   /// for n_blocks blocks, with bias[r]; the same picks as dot_q8 and biased_argmax give. Null where an ISA
   /// has no product of bytes that makes it worth while.
   void (*pick_q8)(const std::int8_t* w, std::size_t row_stride, const float* w_scale, const float* bias,
@@ -29,8 +29,8 @@ struct SparseKernels {
                   std::uint32_t* picks) noexcept;
 };
 
-/// The table for an available ISA; kScalar always is. An ISA without kernels of its own here gets the best of
-/// its architecture below it. Throws Error{kUnsupported} otherwise.
+/// The table for an available ISA (kScalar always is); an ISA without kernels of its own here gets the next
+/// weaker one of its architecture. Throws Error{kUnsupported} otherwise.
 const SparseKernels& sparse_kernels(Isa isa);
 
 }  // namespace terrace

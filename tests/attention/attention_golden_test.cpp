@@ -3,7 +3,6 @@
 // numbers.
 #include <doctest/doctest.h>
 
-#include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -15,7 +14,6 @@
 #include "attention/position.h"
 #include "attention/rotary.h"
 #include "attention/self_attention.h"
-#include "attention/threefry.h"
 #include "tests/support/golden_file.h"
 #include "tests/support/layer_runs.h"
 #include "tests/support/naive_attention.h"
@@ -184,35 +182,6 @@ TEST_CASE("LSH attention equals the oracle, whole sequences and step by step") {
       check_close(y, item);
     }
   }
-}
-
-TEST_CASE("threefry equals the oracle") {
-  for (const json& item : golden("random")) {
-    const ThreefryKey key = threefry_key(item.at("seed").get<std::uint64_t>());
-    for (const auto& [name, n] : {std::pair<const char*, std::size_t>{"split", 2}, {"split5", 5}}) {
-      const auto words = item.at(name).get<std::vector<std::uint32_t>>();
-      for (std::size_t i = 0; i < n; ++i) {
-        const ThreefryKey part = threefry_split(key, n, i);
-        CHECK(part[0] == words[2 * i]);
-        CHECK(part[1] == words[2 * i + 1]);
-      }
-    }
-    const auto uniform = item.at("uniform").get<std::vector<float>>();
-    const auto normal = item.at("normal").get<std::vector<float>>();
-    std::vector<float> y(uniform.size()), z(normal.size());
-    threefry_uniform(key, -2.0F, 3.0F, y);
-    threefry_normal(key, z);
-    CHECK(relative_difference(y, Matrix(y.size(), 1, uniform)) < kTolerance);
-    CHECK(relative_difference(z, Matrix(z.size(), 1, normal)) < kTolerance);
-  }
-  // Published test vector of Threefry-2x32 with 20 rounds (Random123), and the numbers JAX documents for key
-  // 0.
-  const auto words = threefry_block({0x13198A2E, 0x03707344}, 0x243F6A88, 0x85A308D3);
-  CHECK(words[0] == 0xC4923A9C);
-  CHECK(words[1] == 0x483DF7A0);
-  float x = 0;
-  threefry_normal(threefry_key(0), {&x, 1});
-  CHECK(x == doctest::Approx(-0.20584226).epsilon(1e-6));
 }
 
 }  // namespace

@@ -4,7 +4,6 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
-#include <numeric>
 #include <vector>
 
 #include "attention/self_attention.h"
@@ -354,6 +353,11 @@ TEST_CASE("bucket plans follow the length as in Trax") {
   CHECK(LshBuckets::from_length(3, 4).factors == std::vector<std::uint32_t>{2});
   CHECK(LshBuckets::from_length(8192, 128).factors == std::vector<std::uint32_t>{128});
   CHECK(LshBuckets::from_length(8192 + 128, 128).factors == std::vector<std::uint32_t>{16, 8});
+  std::size_t most = 0;
+  for (std::size_t length = 1; length < 9000; ++length) {
+    most = std::max(most, LshBuckets::from_length(length, 3).n_rotations());
+    if (LshBuckets::most_rotations(length, 3) != most) CHECK_MESSAGE(false, "length ", length);
+  }
   CHECK(LshBuckets{{4, 6}}.total() == 24);
   CHECK(LshBuckets{{4, 6}}.n_rotations() == 5);
 }

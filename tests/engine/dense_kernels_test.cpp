@@ -4,7 +4,7 @@
 
 #include <doctest/doctest.h>
 
-#include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <string>
 #include <vector>

@@ -24,6 +24,21 @@ TEST_CASE("VirtualBuffer: zeros, page aligned, larger than what is touched") {
   CHECK(floats.back() == 1.0F);
 }
 
+TEST_CASE("VirtualBuffer: committed memory is zero and can be written, wherever it begins and ends") {
+  constexpr std::size_t kBytes = std::size_t{5} << 20;
+  for (const std::size_t huge_from : {std::size_t{0}, std::size_t{100}, kBytes, 2 * kBytes}) {
+    const VirtualBuffer buffer(kBytes, "a test", huge_from);
+    for (const std::size_t begin : {std::size_t{0}, std::size_t{1}, std::size_t{4095}, kBytes - 10}) {
+      buffer.commit(begin, 10000);  // behind the end, too
+      CHECK(buffer.data()[begin] == std::byte{0});
+      buffer.data()[begin] = std::byte{1};
+      buffer.commit(begin, 10);
+      CHECK(buffer.data()[begin] == std::byte{1});
+      buffer.data()[begin] = std::byte{0};
+    }
+  }
+}
+
 TEST_CASE("VirtualBuffer: nothing reserved for zero bytes; moving hands the memory over") {
   CHECK(VirtualBuffer(0, "nothing").data() == nullptr);
   VirtualBuffer a(100, "a");

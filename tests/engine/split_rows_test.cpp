@@ -3,6 +3,7 @@
 // specification, near the exact value, whatever else is in the call.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <limits>

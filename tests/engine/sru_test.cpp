@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/sru.h"
 
+#include <algorithm>
+
 #include <doctest/doctest.h>
 
 #include "tests/support/expect_error.h"

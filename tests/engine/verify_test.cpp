@@ -3,7 +3,8 @@
 
 #include <doctest/doctest.h>
 
-#include <bit>
+#include <algorithm>
+#include <filesystem>
 #include <limits>
 
 #include "engine/weight_writer.h"

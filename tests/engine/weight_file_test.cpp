@@ -3,12 +3,13 @@
 
 #include <doctest/doctest.h>
 
-#include <chrono>
+#include <filesystem>
 #include <set>
 
 #include "tests/support/aligned_copy.h"
 #include "tests/support/broken_model_files.h"
 #include "tests/support/expect_error.h"
+#include "tests/support/resident_bytes.h"
 #include "tests/support/temporary_directory.h"
 
 namespace terrace {
@@ -187,15 +188,13 @@ TEST_CASE("Random damage to the header is refused or leaves a file that can be r
   }
 }
 
-TEST_CASE("A header of a hundred megabytes of brackets is refused at once and without deep recursion") {
+TEST_CASE("A header of a hundred megabytes of brackets is refused at the first one, without deep recursion") {
   std::string text = R"({"a":)";
   text.resize(kMaxHeaderBytes - 100, '[');
+  text.back() = '!';  // whoever gets there says that it is no JSON
   const AlignedCopy bytes(test::model_file(text, {}));
-  const auto start = std::chrono::steady_clock::now();
   expect_error(ErrorCode::kBadFile, "an array instead of the object",
                [&] { static_cast<void>(WeightFile::parse(bytes.bytes(), "brackets")); });
-  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-  CHECK(seconds.count() < 0.1);
 }
 
 TEST_CASE("Memory that is not aligned is refused as an argument") {
@@ -220,7 +219,7 @@ TEST_CASE("A file is opened by path, and every message names it") {
                [&] { WeightFile::open(directory.file("nothing")); });
 }
 
-TEST_CASE("Opening a model file of 30 GB takes less than 0.2 s and reads only its header") {
+TEST_CASE("Opening a model file of 30 GB reads only its header") {
   const test::TemporaryDirectory directory;
   constexpr std::uint64_t kTensors = 3000;
   constexpr std::uint64_t kBytes = 10U << 20;
@@ -238,15 +237,11 @@ TEST_CASE("Opening a model file of 30 GB takes less than 0.2 s and reads only it
     MESSAGE("skipped: the file system has no sparse files of that size");
     return;
   }
-  const auto start = std::chrono::steady_clock::now();
   const WeightFile file = WeightFile::open(path);
-  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
   CHECK(file.tensors().size() == kTensors);
   CHECK(file.weight("decoder.blocks.2999.ff.units").cols == kBytes / 2);
-  MESSAGE("opened in " << 1e3 * seconds.count() << " ms");
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-  CHECK(seconds.count() < 0.2);
-#endif
+  REQUIRE(file.mapping() != nullptr);
+  CHECK(test::resident_bytes(file.mapping()->bytes()) <= test::kMostReadAhead);
 }
 
 }  // namespace

@@ -6,8 +6,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
-#include <cstring>
+#include <filesystem>
 
 #include "engine/weight_file.h"
 #include "tests/support/expect_error.h"

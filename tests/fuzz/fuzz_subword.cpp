@@ -2,8 +2,8 @@
 // Any bytes as a `.subword` vocabulary, and any bytes as text: errors are Error, what encodes decodes to the
 // same text, and streaming gives what decoding at once gives. Input: the text, 0xFF, the vocabulary.
 //   cmake --preset fuzz && cmake --build --preset fuzz --target fuzz_subword
-//   build/fuzz/tests/fuzz_subword -max_total_time=60 CORPUS    (tests/golden/subword.json holds a vocabulary
-//   to start from)
+//   build/fuzz/tests/fuzz_subword -max_total_time=60 CORPUS
+//                          (tests/golden/subword.json holds a vocabulary to start from)
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>

@@ -191,11 +191,9 @@ def dot_product_cases():
 def random_cases():
     key = prng.prng_key(0)
     odd = prng.prng_key(0x123456789ABCDEF)
-    yield dict(seed=0, split=prng.prng_split(key).ravel().tolist(), split5=prng.prng_split(key, 5).ravel().tolist(),
-               uniform=packed(prng.prng_uniform(key, (7,), -2.0, 3.0)), normal=packed(prng.prng_normal(key, (1,))))
+    yield dict(seed=0, split=prng.prng_split(key).ravel().tolist(), split5=prng.prng_split(key, 5).ravel().tolist())
     yield dict(seed=0x123456789ABCDEF, split=prng.prng_split(odd).ravel().tolist(),
-               split5=prng.prng_split(odd, 5).ravel().tolist(), uniform=packed(prng.prng_uniform(odd, (7,), -2.0, 3.0)),
-               normal=packed(prng.prng_normal(odd, (41,))))
+               split5=prng.prng_split(odd, 5).ravel().tolist())
 
 
 def main():

@@ -36,10 +36,6 @@ def import_model(archive, out, rotations=None):
         if import_trax.main([*map(str, command)]) != 0:
             raise SystemExit(f"make_models.py: {out} was not written")
     tensors, metadata = read_container(out)
-    if cfg.mult_controller:  # no gin file can say so: Trax does not register its SparseFF
-        config = json.loads(metadata["config"])
-        config["decoder"]["ff"]["multiply_by_controller"] = True
-        metadata["config"] = json.dumps(config)
     for layer, of_layer in enumerate(rotations if rotations is not None else ()):
         # stored: [head, n_hashes, rotation, d_head]
         tensors[f"decoder.blocks.{layer}.attention.0.rotations"] = np.ascontiguousarray(of_layer.transpose(0, 2, 3, 1))

@@ -19,6 +19,7 @@ CASES = {
     "lm-1inN": lm(ff_sparsity=4),
     "lm-1inN-rank": lm(ff_sparsity=(3, 5), ff_sru=1),
     "lm-1inN-string": lm(ff_sparsity=(8, 2, 0.1, 0.3)),
+    "lm-1inN-controller": lm(ff_sparsity=4, mult_controller=True, ff_sru=1),
     "lm-block": lm(ff_sparsity=4, ff_type="Block"),
     "lm-switch-sru": lm(ff_sparsity=4, ff_type="Switch", ff_sru=(1, 5)),
     "lm-sin-cos": lm(pos="sin-cos"),

@@ -9,7 +9,7 @@ import sys
 import import_trax
 import numpy as np
 import pytest
-from model_cases import HASH, MULTCONV
+from model_cases import CASES, HASH, MULTCONV
 from trax_files import C4_MEDIUM, small, weights_of, write_triple
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -244,3 +244,70 @@ def test_models_that_cannot_be_expressed_say_so(refuse):
     refuse(cfg, weights_of(cfg), "infinite-affine", "--pos-type", "'infinite-affine'")
     cfg = small("transformer", attn="causal", cross_sparsity=4)
     refuse(cfg, weights_of(cfg), "without a projection", "--enc-dec-attention-sparsity", "('noop', 4)")
+
+
+def test_a_low_rank_that_the_tensors_do_not_have_is_named(refuse):
+    flat = weights_of(LM)
+    message = "tensor 1 of 38 (decoder.position.table): expected shape [max_len = 64, 3], found [64, 16]"
+    refuse(LM, flat, message, "--gin-param", "PositionalEncoding.d_feature = 3")
+    cfg = small("lm", attn="causal", pos=("lowrank", 4))
+    message = "tensor 1 of 39 (decoder.position.table): expected shape [max_len = 64, {}], found [64, 4]"
+    refuse(cfg, weights_of(cfg), message.format(3), "--gin-param", "PositionalEncoding.d_feature = 3")
+    refuse(cfg, weights_of(cfg), message.format(16), "--gin-param", "PositionalEncoding.d_feature = None")
+
+
+def test_a_table_where_the_gin_file_says_axial_is_named(refuse):
+    message = "decoder.position: pos_type is 'axial', an axial encoding; the tensor has shape [64, 16]"
+    refuse(LM, weights_of(LM), message, "--pos-type", "'axial'")
+
+
+@pytest.mark.parametrize("setting, part", [("key", "q"), ("value", "v")])
+def test_widths_of_heads_that_the_tensors_do_not_have_are_named(refuse, setting, part):
+    cfg = small("reformer_lm", attn={"kind": "selfattn", "chunk_len": None}, d_head=5)
+    message = f"(decoder.blocks.0.attention.0.{part}.weight): expected shape [n_heads = 4, 16, 6], found [4, 16, 5]"
+    refuse(cfg, weights_of(cfg), message, f"--d-attention-{setting}", "6")
+
+
+def warnings_of(folder, capsys, cfg, *flags, **options):
+    """The warnings of an import that succeeds."""
+    config, pkl, _ = write_triple(folder, cfg, weights_of(cfg), **options)
+    out = folder / "out.model"
+    assert import_trax.main(["--config", str(config), "--weights", str(pkl), "--out", str(out), *flags]) == 0
+    return [line for line in capsys.readouterr().err.split("\n") if line.startswith("warning: ")]
+
+
+def test_parameters_that_are_not_known_are_named(tmp_path, capsys):
+    cfg = small("reformer_lm", attn={"kind": "lsh", **HASH}, ff_sparsity=4)
+    flags = []
+    for binding in (
+        "SparseFF.sparsty = 8",  # a slip
+        "decoder/LSHSelfAttention.n_hash = 4",
+        "trax.models.ReformerLM.n_head = 4",
+        "LSHSelfAttention.max_length_for_buckets = 64",  # not offered
+        "LSHSelfAttention.attention_dropout = 0.2",  # for training
+        "ReformerLM.ff_dropout = 0.1",
+        "SwitchSparseFF.expertise = 3",  # not in this model
+        "MixedLSHSelfAttention.std_len = 3",
+    ):
+        flags += ["--gin-param", binding]
+    assert warnings_of(tmp_path, capsys, cfg, *flags) == [
+        f"warning: {name} is no parameter that the importer knows: it has no effect"
+        for name in (
+            "LSHSelfAttention.max_length_for_buckets",
+            "ReformerLM.n_head",
+            "SparseFF.sparsty",
+            "decoder/LSHSelfAttention.n_hash",
+        )
+    ]
+
+
+def test_parameters_of_another_function_are_named(tmp_path, capsys):
+    """TransformerLM has no ff_sparsity."""
+    flags = ["--model", "TransformerLM", "--n-heads", "4", "--ff-activation", "Relu", "--ff-sparsity", "4"]
+    found = warnings_of(tmp_path, capsys, LM, *flags)
+    assert found == ["warning: TransformerLM.ff_sparsity is no parameter that the importer knows: it has no effect"]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_published_settings_give_no_warning(tmp_path, capsys, name):
+    assert warnings_of(tmp_path, capsys, CASES[name]) == []

@@ -39,7 +39,7 @@ def test_commands_of_the_small_triple(tmp_path, terrace):
     commands = commands_below("Trying it without a download")
     assert len(commands) == 9
     done = {command: run(command, tmp_path, terrace) for command in commands}
-    assert (tmp_path / "out/small-q8.model").stat().st_size < (tmp_path / "out/small.model").stat().st_size
+    assert (tmp_path / "out/small-q8.terrace").stat().st_size < (tmp_path / "out/small.terrace").stat().st_size
     by_text, by_ids = [result for command, result in done.items() if " generate " in command]
     assert by_text.stdout == by_ids.stdout and by_text.stderr == ""
     assert all(re.search(f"^{part} ", by_ids.stderr, re.M) for part in ("encoder", "prefill", "decode"))
@@ -65,4 +65,4 @@ def test_the_command_for_a_checkpoint_without_gin_file(tmp_path, terrace):
     shutil.copy(COPY, tmp_path)
     (command,) = commands_below("Where settings come from")
     run(command, tmp_path, terrace)
-    run("terrace verify copy.model", tmp_path, terrace)
+    run("terrace verify copy.terrace", tmp_path, terrace)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The stored tensors, put into the formulas of docs/model-file.md, give the numbers of the oracle's layers."""
 
+import json
+
 import import_trax
 import numpy as np
 import pytest
@@ -152,6 +154,18 @@ def test_units_of_the_sparse_feed_forward(name, tmp_path):
             y[row] += max(0.0, x[row] @ w1) * w2
     expected = sparse_ff_eval(x, *[p[f"{q}.{k}"] for k in ("m1", "m2", "mb", "w1", "w2", "b2")])
     assert np.allclose(y, expected, atol=1e-5)
+
+
+def test_the_controller_multiplies_where_the_gin_file_says_so(tmp_path):
+    """No gin file of Trax itself says it, for Trax does not register its SparseFF; no tensor tells."""
+    flat = weights_of(CASES["lm-1inN"])
+    for name, flags, expected in (
+        ("plain", [], None),
+        ("off", ["--gin-param", "SparseFF.multiply_by_controller_output = False"], None),
+        ("on", ["--gin-param", "trax.layers.SparseFF.multiply_by_controller_output = True"], True),
+    ):
+        _, metadata = read_container(import_triple(tmp_path / name, CASES["lm-1inN"], flat, *flags))
+        assert json.loads(metadata["config"])["decoder"]["ff"].get("multiply_by_controller") is expected
 
 
 @pytest.mark.parametrize("name, switch", [("lm-block", False), ("lm-switch-sru", True)])

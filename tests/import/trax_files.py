@@ -138,6 +138,8 @@ def gin_text(cfg, leave_out=()):
     }
     if cfg.model in ("lm", "transformer"):
         values["ff_sparsity_type"] = repr(cfg.ff_type)
+    if cfg.mult_controller:
+        lines.append("SparseFF.multiply_by_controller_output = True")
     position, more = position_bindings(cfg)
     values |= position
     lines += more

@@ -13,6 +13,21 @@
 namespace terrace::test {
 namespace {
 
+TEST_CASE("session: loading a state keeps who is told what time is spent on") {
+  Models models;
+  const auto model = models.make(kSamples.front());
+  Runtime runtime({.n_threads = 1});
+  Session session = start(model, runtime);
+  session.prefill(some_tokens(*model, 5));
+  const std::string path = models.file("state");
+  session.save(path);
+  Profile profile;
+  session.set_profile(&profile);
+  session.load(path);
+  session.decode(1);
+  CHECK(profile.seconds(Zone::kFeedForward) > 0);
+}
+
 TEST_CASE("session: a saved state goes on as if nothing had happened") {
   Models models;
   for (const Sample& sample : kSamples) {

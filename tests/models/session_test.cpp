@@ -4,7 +4,8 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
-#include <numeric>
+#include <cmath>
+#include <thread>
 #include <vector>
 
 #include "engine/kernels/dense_kernels.h"
@@ -129,6 +130,33 @@ TEST_CASE("session: forks go their own ways without touching each other") {
     second.rewind(100);
     second.prefill(std::span(ids).subspan(100));
     CHECK(same_bits(second.logits(), expected.back()));
+  });
+}
+
+TEST_CASE("session: forks with a runtime of their own run beside the session they come from") {
+  for_samples([](Models& models, const Sample& sample) {
+    const auto model = models.make(sample);
+    const std::vector<TokenId> ids = some_tokens(*model, kLength);
+    const Logits expected = step_by_step(model, ids);
+    Runtime runtime({.n_threads = 2});
+    Session session = start(model, runtime);
+    session.prefill(std::span(ids).first(70));
+    std::vector<std::thread> threads;
+    std::vector<std::vector<float>> found(2);
+    for (std::vector<float>& logits : found) {
+      threads.emplace_back([&model, &session, &ids, &logits] {
+        Runtime own({.n_threads = 1});
+        Session fork = session.fork(own);
+        fork.prefill(some_tokens(*model, 20, 5));
+        fork.rewind(66);
+        fork.prefill(std::span(ids).subspan(66));
+        logits.assign(fork.logits().begin(), fork.logits().end());
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    session.prefill(std::span(ids).subspan(70));
+    CHECK(same_bits(session.logits(), expected.back()));
+    for (const std::vector<float>& logits : found) CHECK(same_bits(logits, expected.back()));
   });
 }
 

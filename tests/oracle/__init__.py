@@ -8,5 +8,5 @@ that must agree, and test_oracle.py checks that they do:
     feed(x)   append any number of rows to the state (Trax mode 'predict', made exact)
 
 It was compared with the layer code of Trax itself for about 100 configurations (differences below 1e-6). Needs numpy
-only. Section numbers in the docstrings are those of the Terraformer reference.
+only. The docstrings name the modules of Trax that define the layers.
 """

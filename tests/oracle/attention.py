@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Dot-product attention and FAVOR (sections 6.1 to 6.6 and 6.10), joining of encoder and decoder rows (section 7)."""
+"""Dot-product attention, FAVOR, joining of encoder and decoder rows (trax/layers/attention.py, research/sparsity.py)."""
 
 import math
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoint files of both generations (section 10.1), read and written."""
+"""Checkpoint files of both generations (docs/import.md), read and written."""
 
 import gzip
 import os

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Feed-forward blocks (section 5); their input is already normalised."""
+"""Feed-forward blocks (trax/layers/research/sparsity.py, layers/rnn.py); their input is already normalised."""
 
 import math
 

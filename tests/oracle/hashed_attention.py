@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The "efficient" attention family: SelfAttention, LSH, PureLSH (sections 6.7 to 6.9)."""
+"""SelfAttention, LSH, PureLSH (trax/layers/research/efficient_attention.py)."""
 
 import math
 
@@ -165,7 +165,7 @@ def lsh_attend(qk, v, buckets, n_total_buckets, chunk_len, before, after, causal
 class LSHCore:
     """Multi-head LSH attention on already projected vectors qk, v of shape [H, L, dh].
 
-    rotations: list of H arrays [dk, R, sum(factors)/2] (must be supplied, see section 6.8).
+    rotations: list of H arrays [dk, R, sum(factors)/2] (must be supplied: Trax draws them at random).
     feed() is Trax's one-token predict path and is NOT equal to full() in general;
     prefill() is Trax's first predict call with several tokens (only at position 0).
     """

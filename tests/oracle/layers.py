@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Elementary layers, and the sparse replacements of a dense layer (reference sections 2 and 4)."""
+"""Elementary layers, and the sparse replacements of a dense layer (trax/layers/core.py, research/sparsity.py)."""
 
 import math
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Description of a model, and the names and shapes of the flat weight list of a checkpoint (section 10)."""
+"""Description of a model, and the names and shapes of the flat weight list of a checkpoint."""
 
 import dataclasses
 
@@ -46,7 +46,7 @@ class Cfg:
 
 
 def at_width(cfg, block=None):
-    """The description at the width of a decoder block; None: of embeddings and encoder (section 8)."""
+    """The description at the width of a decoder block; None: of embeddings and encoder."""
     halves = 1 if cfg.half_before and (block is None or block < cfg.half_before) else 2
     if cfg.double_after and block is not None and block > cfg.double_after:
         halves = 4
@@ -81,7 +81,7 @@ def decoder_elements(cfg):
 
 
 def with_forgetting(elements, every):
-    """Inserts ("forget", i) as section 8 says; i numbers the element behind which it stands."""
+    """Inserts ("forget", i) where Trax's terraformer.py does; i numbers the element behind which it stands."""
     out = []
     points = _forget_points(len(elements), every)
     for i, element in enumerate(elements):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The four model families (section 9)."""
+"""The four model families (trax/models/research, trax/models/reformer)."""
 
 import numpy as np
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Positional encodings (section 3). Each adds to x[L, d], whose first row has position `start`."""
+"""Positional encodings (trax/layers/research/position_encodings.py and attention.py, rotary_positional_embedding.py).
+
+Each adds to x[L, d], whose first row has position `start`.
+"""
 
 import math
 

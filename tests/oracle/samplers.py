@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The steps of a sampling chain (elastic reference, section 8): logits in, logits out, -inf for what is removed."""
+"""The steps of a sampling chain (models/sampler.h defines them): logits in, logits out, -inf for what is removed."""
 
 import math
 

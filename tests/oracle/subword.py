@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The `.subword` vocabulary (section 12)."""
+"""The `.subword` vocabulary (trax/data/text_encoder.py)."""
 
 import re
 import unicodedata

@@ -89,8 +89,7 @@ TEST_CASE("FactoredDense: one module with a gate of ones is a dense layer") {
 }
 
 TEST_CASE("FactoredDense: any permutation can be expressed exactly") {
-  // Reference 4.1: with d = S * M, module s gates the input of each of its outputs and a one-hot projection
-  // reads it out.
+  // With d = S * M, module s gates the input of each of its outputs and a one-hot projection reads it out.
   constexpr std::size_t kModules = 4;
   constexpr std::size_t kWidth = 8;
   constexpr std::size_t kD = kModules * kWidth;

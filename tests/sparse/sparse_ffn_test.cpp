@@ -3,10 +3,11 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 
+#include "sparse/unit_sums.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/layer_runs.h"
 #include "tests/support/stored_weight.h"
@@ -169,7 +170,7 @@ TEST_CASE("SparseFfn: blocks beyond a width do not change a bit of what the widt
   Case c(dense_kernels(isa_from_environment()), o);
   const auto x = random_floats(o.d_model, 11);
   TestExec exec(1);
-  const std::size_t width = 2 * c.layer.blocks_per_group() * o.block_size;
+  const std::size_t width = 2 * UnitSums::group_of(o.n_blocks) * o.block_size;
   const auto before = run_layer(exec.get(), c.under_test(width), x, {1});
   const Case other(dense_kernels(isa_from_environment()), o);
   auto* const beyond =

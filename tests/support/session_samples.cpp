@@ -98,7 +98,8 @@ ModelConfig widened(ModelConfig config) {
     for (AttentionConfig& attention : stack.attention)
       attention.n_modules = std::min(attention.n_modules, 2U);
     stack.cross.q_modules = std::min(stack.cross.q_modules, 2U);
-    stack.ff.d_lowrank = stack.ff.sru.width = kQ4Columns;
+    if (stack.ff.d_lowrank != 0) stack.ff.d_lowrank = kQ4Columns;
+    stack.ff.sru.width = kQ4Columns;
     if (!stack.ff.widths.empty()) stack.ff.widths = {kQ4Columns, 2 * kQ4Columns, 4 * kQ4Columns};
   };
   widen(config.decoder);

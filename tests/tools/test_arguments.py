@@ -52,6 +52,7 @@ def test_no_number_wraps_or_saturates():
     "arguments, said",
     [
         ([], "subcommand"),
+        (["--frob"], "--frob"),
         (["no-such-command"], "no-such-command"),
         (["generate"], "--model"),
         (["generate", "-m", "x", "--no-such-flag"], "--no-such-flag"),
@@ -60,6 +61,18 @@ def test_no_number_wraps_or_saturates():
         (["generate", "-m", "x", "-p", "a", "-n", "many"], "many"),
         (["generate", "-m", "x", "-p", "a", "-t", "0"], "--threads"),
         (["generate", "-m", "x", "-p", "a", "-t", "-1"], "--threads"),
+        (["generate", "-m", "x", "-p", "a", "-n", "010"], "--predict: expected a decimal number"),
+        (["generate", "-m", "x", "-p", "a", "-n", "0x10"], "--predict"),
+        (["generate", "-m", "x", "-p", "a", "-n", "9223372036854775808"], "--predict"),
+        (["generate", "-m", "x", "-p", "a", "-n", "99999999999999999999999"], "--predict"),
+        (["generate", "-m", "x", "-p", "a", "--seed", "9223372036854775808"], "--seed"),
+        (["generate", "-m", "x", "-p", "a", "-c", "4294967296"], "--ctx-size"),
+        (["generate", "-m", "x", "-p", "a", "--width", "0"], "--width"),
+        (["generate", "-m", "x", "-p", "a", "--width", "64,010"], "--width"),
+        (["generate", "-m", "x", "-p", "a", "--temp", "1e-30"], "--temp: expected 0 or a number"),
+        (["generate", "-m", "x", "-p", "a", "--temp", "-1"], "--temp"),
+        (["generate", "-m", "x", "-p", "a", "--samplers", "top_k,top_k"], "--samplers"),
+        (["generate", "-m", "x", "-p", "a", "--stop", "b", "--ids"], "--stop"),
         (["generate", "-m", "x", "-p", "a", "--top-p", "1.5"], "--top-p"),
         (["generate", "-m", "x", "-p", "a", "--top-p", "nan"], "--top-p"),
         (["generate", "-m", "x", "-p", "a", "--kv-type", "q3"], "--kv-type"),
@@ -93,3 +106,45 @@ def test_no_number_wraps_or_saturates():
 )
 def test_usage_errors_exit_with_2_and_one_line(arguments, said):
     assert said in run(*arguments, code=2).err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(["generate", "-m", "x", "-p", "a", flag, ""]
+          for flag in ("--state-save", "--state-load", "--draft", "--stop", "--seed", "--kv-type", "--width")),
+        ["generate", "-m", "", "-p", "a"],
+        ["generate", "-m", "x", "-f", ""],
+        ["generate", "-m", "x", "--tokens", ""],
+        ["generate", "-m", "x", "-p", "a", "--state-save=", "-n", "3"],
+        ["moefy", "x", "y", "-f", ""],
+        ["logits", "-m", "x", "--tokens", "y", "-o", ""],
+        ["inspect", ""],
+        ["quantize", "x", ""],
+    ],
+)
+def test_an_empty_value_is_no_value(arguments):
+    """A shell variable that is not set must not switch a flag off in silence."""
+    assert "empty" in run(*arguments, code=2).err
+
+
+def test_arguments_that_the_model_cannot_have_are_usage_errors(models):
+    for flag, value in (("-c", 4294967295), ("--width", 99999), ("--width", "128,64,128"), ("--draft", 7)):
+        message = run("generate", "-m", models["dense"], "-p", "a", "-n", 1, flag, value, code=2).err
+        assert f"{flag}: " in message
+    assert "--stop" in run("generate", "-m", models["bare"], "--tokens", "x", "--stop", "b", code=2).err
+
+
+def test_an_output_is_no_input(models, tmp_path):
+    """Whatever name it goes by; a state may be continued in its own file."""
+    model, prompt, link, state = (tmp_path / name for name in ("model", "prompt", "link", "state"))
+    prompt.write_text("hello")
+    before = models["dense"].read_bytes()
+    model.write_bytes(before)
+    link.symlink_to(model)
+    for flag, out in (("-m", model), ("-m", link), ("-f", prompt), ("-f", f"{tmp_path}/./prompt")):
+        message = run("generate", "-m", model, "-f", prompt, "-n", 1, "--state-save", out, code=2).err
+        assert "--state-save" in message and f"that of {flag}" in message
+    assert model.read_bytes() == before and prompt.read_text() == "hello"
+    run("generate", "-m", model, "-f", prompt, "-n", 1, "--state-save", state)
+    run("generate", "-m", model, "-n", 1, "--state-load", state, "--state-save", state)

@@ -74,6 +74,8 @@ def test_an_empty_prompt_is_an_error(models, tmp_path):
 def test_an_unknown_id_is_named(models, tmp_path, bad):
     tokens = tmp_path / "tokens.txt"
     tokens.write_text(f"1 2 {bad} 3")
+    message = run("generate", "-m", models["dense"], "--tokens", tokens, code=1).err
+    assert f"tokens.txt: word 3: expected a token id from 0 to 258, found {bad}" in message
     for arguments in (["generate", "--tokens", tokens], ["logits", "--tokens", tokens, "-o", tmp_path / "x.npy"],
                       ["logits", "--tokens", tokens, "--mode", "step", "-o", tmp_path / "x.npy"]):
         assert bad in run(arguments[0], "-m", models["dense"], *arguments[1:], code=1).err

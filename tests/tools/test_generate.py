@@ -119,7 +119,7 @@ def test_widths_that_work_are_named(models, name, width, takes):
 
 
 def test_widths_the_model_has_not_are_no_draft(models):
-    wrong = run("generate", "-m", models["dense"], "-p", "a", "-n", 3, "--draft", 7, code=1)
+    wrong = run("generate", "-m", models["dense"], "-p", "a", "-n", 3, "--draft", 7, code=2)
     assert "width of 7 units" in wrong.err
 
 
@@ -136,6 +136,15 @@ def test_stop_text_ends_the_output_before_it(models):
     assert stopped.out.decode() == expected
     several = generate(models["dense"], "-p", "a", "-n", 60, "--temp", 1, "--seed", 3, "--stop", "§", "--stop", stop)
     assert several.out.decode() == expected
+
+
+def test_a_stop_text_is_taken_as_it_stands(models):
+    """CLI11 has a syntax for lists of its own: [a,b] and {}."""
+    command = [models["dense"], "-p", "a", "-n", 60, "--temp", 1, "--seed", 3]
+    plain = generate(*command).out
+    letter = next(c for c in plain.decode() if c.isascii() and c.isprintable() and c not in "[],{}%")
+    for stop in (f"[{letter}]", f"[{letter},{letter}]", "{}", "%%", "[]"):
+        assert generate(*command, "--stop", stop).out == plain
 
 
 @pytest.mark.parametrize("name", ["sparse", "dense"])

@@ -15,14 +15,14 @@ struct MachineRates {
   double multiply_adds_per_s = 0;
   /// The same for the sixteen rows, packed if the dtype has packs, that a layer of modules makes of a token.
   double module_multiply_adds_per_s = 0;
-  /// A phase in which each thread has nothing to do.
+  /// An empty phase.
   double seconds_per_phase = 0;
 };
 
 /// Takes about 50 ms.
 MachineRates measure_rates(Runtime& runtime, DType dtype);
 
-/// What one token takes of a model; the rest of the prediction.
+/// What one token takes; the other input of the prediction.
 struct TokenWork {
   double weight_bytes_per_s = 0;  ///< read rate of a buffer as large as the weights that the token reads
   std::uint64_t state_bytes = 0;  ///< keys, values, recurrent state
@@ -30,14 +30,14 @@ struct TokenWork {
   double phases = 0;              ///< shared by the threads
 };
 
-/// Seconds per token if nothing but bytes, multiply-adds and phases counted:
+/// Seconds per token if only bytes, multiply-adds and phases counted:
 ///
 ///   sum over tensors max(bytes / weight_bytes_per_s, multiply-adds / multiply_adds_per_s)
 ///     + state_bytes / state_bytes_per_s + phases * seconds_per_phase
 ///
 /// The serial form of the roofline of Pope et al. 2022 ("Efficiently Scaling Transformer Inference") with the
-/// barriers of one machine in place of the network. Not in it: norms, softmax, quantising activations,
-/// latency of gathered rows, chunks that end unevenly. A measurement below it means that caches helped.
+/// barriers of one machine in place of the network. It leaves out norms, softmax, quantising activations, the
+/// latency of gathered rows, and chunks that end unevenly. A faster measurement means that caches helped.
 double predicted_seconds(const Model& model, const MachineRates& rates, const TokenWork& work);
 
 }  // namespace terrace::tools

@@ -2,12 +2,10 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
 #include <span>
-#include <string>
 #include <vector>
 
 #include "engine/bandwidth.h"
@@ -28,15 +26,15 @@ struct BenchTest {
   std::size_t context() const noexcept { return depth + n_tokens; }
 };
 
-/// A session and what it is held against.
+/// A session and the bandwidth it is compared with.
 struct Subject {
   Session session;
   /// As large as what a token reads, for models that caches can hold in part; null where the probe of memory
-  /// serves.
+  /// is enough.
   std::unique_ptr<BandwidthProbe> own_probe;
 };
 
-/// What one subject gave.
+/// The measurements of one subject.
 struct Timing {
   std::vector<double> tokens_per_s;          ///< of every repetition
   std::vector<double> own_read_bw_gb_per_s;  ///< of its own probe, after each repetition
@@ -60,11 +58,11 @@ struct MeasureOptions {
 };
 
 /// Times every test on all subjects in turn (A1 B1 A2 B2 A1 B1 ...), so that a change of the machine's speed
-/// meets all of them, with a bandwidth probe before, between and after. The contexts are filled up to the
-/// depths beforehand. One untimed repetition comes first: it reads the weights into memory; the phases are
-/// counted in it. Profiles are taken afterwards, because looking costs time: of as many repetitions the one
-/// of median length. `timings` gets what each test gave, also where Error{kCancelled} is thrown after an
-/// interrupt.
+/// affects all of them, with a bandwidth probe before, between and after. The contexts are filled up to the
+/// depths beforehand. One untimed repetition comes first: it reads the weights into memory, and phases are
+/// counted in it. Profiles are taken afterwards, because profiling costs time: of as many repetitions, the
+/// one of median length. `timings` receives the results of each test, even if Error{kCancelled} is thrown
+/// after an interrupt.
 void measure(std::vector<Subject>& subjects, Runtime& runtime, const BandwidthProbe& memory,
              std::span<const BenchTest> tests, const MeasureOptions& options, std::vector<Timings>& timings);
 

@@ -28,7 +28,7 @@ struct BenchRow {
   double read_bw_gb_per_s = 0;  ///< of memory, measured beside the repetitions
   std::optional<double> speedup_vs_dense;
 
-  // Shown where they were asked for.
+  // Shown only on request.
   std::uint64_t parameters = 0;
   std::uint32_t blocks = 0;         ///< of the decoder as timed
   std::uint32_t preset_blocks = 0;  ///< of the decoder as described: more than `blocks` after --blocks
@@ -39,14 +39,14 @@ struct BenchRow {
   std::optional<double> gb_per_s() const noexcept;
   /// gb_per_s / read_bw_gb_per_s.
   std::optional<double> bw_share() const noexcept;
-  /// The measured time less the profiled shares of embedding and output layer, over the blocks.
+  /// The measured time without the profiled shares of embedding and output layer, divided by the blocks.
   std::optional<double> ms_per_block() const noexcept;
-  /// ms_per_token, and ms_per_block for every block that was left out.
+  /// ms_per_token plus ms_per_block for every block that was cut off.
   std::optional<double> ms_per_token_all_blocks() const noexcept;
 };
 
-/// The same columns as JSON, comma-separated; figures that do not apply are empty. `details`: the figures
-/// that are shown where they were asked for, too.
+/// The same columns as JSON, comma-separated; figures that do not apply are empty. `details`: include the
+/// figures that are shown only on request.
 std::string bench_csv(const std::vector<BenchRow>& rows, bool details);
 /// A list of objects; figures that do not apply are null.
 std::string bench_json(const std::vector<BenchRow>& rows, bool details);

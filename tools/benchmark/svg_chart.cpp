@@ -98,60 +98,76 @@ std::vector<double> round_ticks(double most) {
 
 std::string number(double value) { return fmt::format("{:.6g}", value); }
 
+/// The frame of a line chart: where its points lie, and what is around them.
+class LineFrame {
+ public:
+  static constexpr double kLeft = 75;
+  static constexpr double kTop = 45;
+  static constexpr double kWidth = 520;
+  static constexpr double kHeight = 300;
+  static constexpr double kLegend = kLeft + kWidth + 20;
+
+  explicit LineFrame(const LineChart& chart) : log_x_(chart.log_x) {
+    double most_y = 0;
+    std::set<double> xs;
+    for (const auto& series : chart.series) {
+      for (const auto& [x, y] : series.points) {
+        xs.insert(x);
+        most_y = std::max(most_y, y);
+      }
+    }
+    for (const auto& level : chart.levels) most_y = std::max(most_y, level.y);
+    y_ticks_ = round_ticks(most_y);
+    const double last_x = xs.empty() ? 1 : *xs.rbegin();
+    x_ticks_ = log_x_ ? std::vector<double>(xs.begin(), xs.end()) : round_ticks(last_x);
+  }
+
+  double place_x(double x) const {
+    const double first = log_x_ ? x_ticks_.front() : 0;
+    const double span = log_x_ ? std::log(x_ticks_.back() / first) : x_ticks_.back();
+    const double share = span > 0 ? (log_x_ ? std::log(x / first) : x) / span : 0.5;
+    // On a logarithmic axis the outermost points keep off the frame.
+    return kLeft + kWidth * (log_x_ ? 0.05 + 0.9 * share : share);
+  }
+  double place_y(double y) const { return kTop + kHeight * (1 - y / y_ticks_.back()); }
+
+  void draw(const LineChart& chart, Drawing& drawing) const {
+    for (const double y : y_ticks_) {
+      drawing.line(kLeft, place_y(y), kLeft + kWidth, place_y(y), kGrid);
+      drawing.text(kLeft - 8, place_y(y) + kFont / 3, "end", number(y));
+    }
+    for (const double x : x_ticks_) {
+      drawing.line(place_x(x), kTop + kHeight, place_x(x), kTop + kHeight + 5, kInk);
+      drawing.text(place_x(x), kTop + kHeight + 20, "middle", number(x));
+    }
+    drawing.line(kLeft, kTop, kLeft, kTop + kHeight, kInk);
+    drawing.line(kLeft, kTop + kHeight, kLeft + kWidth, kTop + kHeight, kInk);
+    drawing.text(kLeft + kWidth / 2, kTop + kHeight + 45, "middle", chart.x_label);
+    drawing.text(0, 0, "middle", chart.y_label,
+                 fmt::format("transform=\"translate(20 {:.1f}) rotate(-90)\"", kTop + kHeight / 2));
+  }
+
+ private:
+  bool log_x_;
+  std::vector<double> x_ticks_, y_ticks_;
+};
+
 }  // namespace
 
 std::string svg(const LineChart& chart) {
-  double most_y = 0;
-  std::set<double> xs;
   std::size_t longest = 0;
-  for (const auto& series : chart.series) {
-    longest = std::max(longest, series.name.size());
-    for (const auto& [x, y] : series.points) {
-      xs.insert(x);
-      most_y = std::max(most_y, y);
-    }
-  }
-  for (const auto& level : chart.levels) {
-    longest = std::max(longest, level.name.size());
-    most_y = std::max(most_y, level.y);
-  }
-  const auto y_ticks = round_ticks(most_y);
-  const double last_x = xs.empty() ? 1 : *xs.rbegin();
-  const auto x_ticks = chart.log_x ? std::vector<double>(xs.begin(), xs.end()) : round_ticks(last_x);
+  for (const auto& series : chart.series) longest = std::max(longest, series.name.size());
+  for (const auto& level : chart.levels) longest = std::max(longest, level.name.size());
+  using Frame = LineFrame;
+  const Frame frame(chart);
+  Drawing drawing(Frame::kLegend + 40 + kCharacter * static_cast<double>(longest),
+                  Frame::kTop + Frame::kHeight + 60, chart.title);
+  frame.draw(chart, drawing);
 
-  constexpr double kLeft = 75;
-  constexpr double kTop = 45;
-  constexpr double kWidth = 520;
-  constexpr double kHeight = 300;
-  const double legend = kLeft + kWidth + 20;
-  Drawing drawing(legend + 40 + kCharacter * static_cast<double>(longest), kTop + kHeight + 60, chart.title);
-  const auto place_x = [&](double x) {
-    const double first = chart.log_x ? x_ticks.front() : 0;
-    const double span = chart.log_x ? std::log(x_ticks.back() / first) : x_ticks.back();
-    const double share = span > 0 ? (chart.log_x ? std::log(x / first) : x) / span : 0.5;
-    // On a logarithmic axis the outermost points keep off the frame.
-    return kLeft + kWidth * (chart.log_x ? 0.05 + 0.9 * share : share);
-  };
-  const auto place_y = [&](double y) { return kTop + kHeight * (1 - y / y_ticks.back()); };
-
-  for (const double y : y_ticks) {
-    drawing.line(kLeft, place_y(y), kLeft + kWidth, place_y(y), kGrid);
-    drawing.text(kLeft - 8, place_y(y) + kFont / 3, "end", number(y));
-  }
-  for (const double x : x_ticks) {
-    drawing.line(place_x(x), kTop + kHeight, place_x(x), kTop + kHeight + 5, kInk);
-    drawing.text(place_x(x), kTop + kHeight + 20, "middle", number(x));
-  }
-  drawing.line(kLeft, kTop, kLeft, kTop + kHeight, kInk);
-  drawing.line(kLeft, kTop + kHeight, kLeft + kWidth, kTop + kHeight, kInk);
-  drawing.text(kLeft + kWidth / 2, kTop + kHeight + 45, "middle", chart.x_label);
-  drawing.text(0, 0, "middle", chart.y_label,
-               fmt::format("transform=\"translate(20 {:.1f}) rotate(-90)\"", kTop + kHeight / 2));
-
-  double legend_y = kTop + 10;
+  double legend_y = Frame::kTop + 10;
   const auto add_legend = [&](const std::string& name, std::string_view colour, std::string_view style) {
-    drawing.line(legend, legend_y, legend + 24, legend_y, colour, style);
-    drawing.text(legend + 30, legend_y + kFont / 3, "start", name);
+    drawing.line(Frame::kLegend, legend_y, Frame::kLegend + 24, legend_y, colour, style);
+    drawing.text(Frame::kLegend + 30, legend_y + kFont / 3, "start", name);
     legend_y += 20;
   };
   std::size_t next = 0;
@@ -159,14 +175,15 @@ std::string svg(const LineChart& chart) {
   for (const auto& series : chart.series) {
     const auto c = colour();
     std::vector<std::pair<double, double>> points;
-    for (const auto& [x, y] : series.points) points.emplace_back(place_x(x), place_y(y));
+    for (const auto& [x, y] : series.points) points.emplace_back(frame.place_x(x), frame.place_y(y));
     drawing.curve(points, c);
     add_legend(series.name, c, "stroke-width=\"2\"");
   }
   constexpr std::string_view kDashed = R"(stroke-width="2" stroke-dasharray="6 4")";
   for (const auto& level : chart.levels) {
     const auto c = colour();
-    drawing.line(kLeft, place_y(level.y), kLeft + kWidth, place_y(level.y), c, kDashed);
+    const double y = frame.place_y(level.y);
+    drawing.line(Frame::kLeft, y, Frame::kLeft + Frame::kWidth, y, c, kDashed);
     add_legend(level.name, c, kDashed);
   }
   return std::move(drawing).finish();

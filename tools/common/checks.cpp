@@ -9,11 +9,14 @@
 namespace terrace::tools {
 
 void refuse_empty_values(CLI::App& app) {
-  const auto check = [](const std::string& value) {
-    return value.empty() ? std::string("expected a value, found an empty one") : std::string();
-  };
+  const CLI::Validator check{[](const std::string& value) {
+                               return value.empty() ? std::string("expected a value, found an empty one")
+                                                    : std::string();
+                             },
+                             ""};
   for (CLI::Option* option : app.get_options([](const CLI::Option*) { return true; })) {
-    if (option->get_items_expected_max() > 0) option->check(check);
+    // It changes nothing, but so it comes before the option's own checks.
+    if (option->get_items_expected_max() > 0) option->transform(check);
   }
   for (CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
     refuse_empty_values(*command);

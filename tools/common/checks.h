@@ -27,7 +27,7 @@ bool parse_number(const std::string& text, T& value) {
 }
 
 /// Accepts a number from `least` to `most`, both included, and so no NaN, which CLI::Range lets through. Adds
-/// nothing to the help text: where a range matters to people, the description says it.
+/// nothing to the help text: where a range matters to users, the description gives it.
 template <class T>
 CLI::Validator between(T least, T most) {
   return {[least, most](const std::string& text) {

@@ -3,7 +3,8 @@
 
 #include <functional>
 #include <stdexcept>
-#include <string>
+
+#include "engine/error.h"
 
 namespace CLI {  // NOLINT(readability-identifier-naming): the library's
 class App;
@@ -15,12 +16,22 @@ namespace terrace::tools {
 /// a status.
 using Action = std::function<void()>;
 
-/// A command line that cannot be meant: exit status 2. The message names the flag, what was expected and what
-/// was found.
+/// A wrong command line: exit status 2. The message names the flag, what was expected and what was found.
 class UsageError : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
 };
+
+/// Runs fn. What the library says about a bad argument becomes a usage error of the flag that gave it.
+template <class F>
+auto blame(const std::string& flag, F&& fn) {
+  try {
+    return fn();
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kBadArgument) throw;
+    throw UsageError(flag + ": " + error.what());
+  }
+}
 
 // Each adds one subcommand to `app`. Parsing it stores its work in `action`.
 void add_generate(CLI::App& app, Action& action);

@@ -20,7 +20,7 @@ std::vector<std::uint32_t> parse_widths(const std::string& text) {
   std::stringstream parts(text);
   for (std::string part; std::getline(parts, part, ',');) {
     std::uint32_t width = 0;
-    if (!CLI::detail::lexical_cast(part, width) || width == 0) {
+    if (!parse_number(part, width) || width == 0) {
       throw CLI::ValidationError(
           "--draft", "expected 'lookup', or a width in feed-forward units (one, or one per block), found '" +
                          text + "'");
@@ -66,7 +66,7 @@ std::unique_ptr<Speculation> DraftArguments::open(Session& session, const Sample
   if (widths.empty()) {
     source = std::make_unique<LookupDraft>();
   } else {
-    source = std::make_unique<NestedDraft>(session, widths, sampler);
+    source = blame("--draft", [&] { return std::make_unique<NestedDraft>(session, widths, sampler); });
   }
   Speculation::Options options;
   options.adapt = length == kAdapt;

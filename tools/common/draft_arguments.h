@@ -24,7 +24,7 @@ struct DraftArguments {
   void add(CLI::App& command);
   /// Throws UsageError where one flag needs another.
   void check() const;
-  /// Null without --draft. Throws Error{kBadArgument} for widths that the model does not have.
+  /// Null without --draft. Throws UsageError for widths that the model does not have.
   std::unique_ptr<Speculation> open(Session& session, const Sampler& sampler) const;
 };
 

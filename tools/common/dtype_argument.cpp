@@ -31,9 +31,10 @@ WeightDTypes DTypeArguments::weight_dtypes() const {
   for (const std::string& text : kinds) {
     const std::size_t equals = text.find('=');
     const std::string name = equals == std::string::npos ? "" : text.substr(equals + 1);
-    if (std::find(dtype_names().begin(), dtype_names().end(), name) == dtype_names().end()) {
+    const std::vector<std::string> names = dtype_names();
+    if (std::find(names.begin(), names.end(), name) == names.end()) {
       throw UsageError(fmt::format("--kind: expected KIND=TYPE with a TYPE of {}, found {}",
-                                   fmt::join(dtype_names(), ", "), quote_text(text)));
+                                   fmt::join(names, ", "), quote_text(text)));
     }
     try {
       dtypes.set(parse_layer_kind(text.substr(0, equals)), parse_dtype(name));

@@ -11,27 +11,20 @@
 namespace terrace::tools {
 
 /// What --dtype takes.
-inline const std::vector<std::string>& dtype_names() {
-  static const std::vector<std::string> names = {"f32", "bf16", "q8", "q4"};
+inline std::vector<std::string> dtype_names() {
+  std::vector<std::string> names;
+  for (const DType dtype : kDTypes) names.emplace_back(dtype_name(dtype));
   return names;
-}
-
-/// `name` is one of dtype_names().
-inline DType parse_dtype(const std::string& name) {
-  for (const DType dtype : {DType::kF32, DType::kBf16, DType::kQ8}) {
-    if (name == dtype_name(dtype)) return dtype;
-  }
-  return DType::kQ4;
 }
 
 /// --dtype and --kind: how the weights of a file that is made are stored.
 struct DTypeArguments {
   std::string dtype = "f32";
-  std::vector<std::string> kinds;  ///< "KIND=TYPE"; of two for one kind the later one counts
+  std::vector<std::string> kinds;  ///< "KIND=TYPE"; the last one for a kind counts
 
   /// Returns --dtype.
   CLI::Option* add(CLI::App& command);
-  /// Throws UsageError for a kind or a dtype that there is not.
+  /// Throws UsageError for an unknown kind or dtype.
   WeightDTypes weight_dtypes() const;
 };
 

@@ -3,7 +3,6 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <sys/resource.h>
 
 #include <nlohmann/json.hpp>
 
@@ -20,17 +19,15 @@ double ratio(double a, double b) noexcept { return b > 0 ? a / b : 0; }
 }  // namespace
 
 void GenerationStats::measure(const Session& session, Runtime& runtime, KvType kv_type,
-                              std::span<const std::uint32_t> widths, bool exact_attention) {
-  const ModelCost cost = model_cost(session.model(), widths);
+                              bool exact_attention) {
+  const ModelCost cost = model_cost(session.model(), session.widths());
   const std::size_t middle = (first_position + session.position()) / 2;
   bytes_per_token = static_cast<double>(
       cost.total.touched_bytes +
       state_bytes_read(session.model(), kv_type, middle, session.encoder_length(), exact_attention));
   active_weight_share = cost.active_share();
 
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  peak_rss_bytes = static_cast<std::uint64_t>(usage.ru_maxrss) * 1024;  // before the probe takes memory
+  peak_rss_bytes = peak_resident_bytes();  // before the probe takes memory
   routed_shares = session.routed_shares();
   const StateBytes state = session.state_bytes();
   kv_bytes = state.kv_cache;
@@ -124,7 +121,7 @@ std::string GenerationStats::json() const {
     figures["prefill_tokens"] = encoder_tokens + 1;
     figures["prefill_seconds"] = prefill_seconds;
   }
-  return json_text(figures);
+  return json_text(figures, -1);
 }
 
 }  // namespace terrace::tools

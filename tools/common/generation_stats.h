@@ -4,7 +4,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
-#include <span>
 #include <string>
 #include <vector>
 
@@ -42,12 +41,11 @@ struct GenerationStats {
   std::uint64_t peak_rss_bytes = 0;  ///< of the process, pages of the model file included
 
   /// Fills in the second group; probes the read bandwidth with the runtime's threads, which takes a moment.
-  void measure(const Session& session, Runtime& runtime, KvType kv_type,
-               std::span<const std::uint32_t> widths, bool exact_attention);
+  void measure(const Session& session, Runtime& runtime, KvType kv_type, bool exact_attention);
 
   /// A table for people, one figure per line.
   std::string text() const;
-  /// One JSON object.
+  /// One JSON object in one line.
   std::string json() const;
 };
 

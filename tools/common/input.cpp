@@ -91,6 +91,14 @@ std::vector<TokenId> parse_token_ids(std::string_view text, std::string_view whe
   return ids;
 }
 
+void check_token_ids(std::span<const TokenId> ids, std::string_view where, std::uint32_t vocab_size) {
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    TERRACE_CHECK(ids[i] >= 0 && static_cast<std::uint32_t>(ids[i]) < vocab_size, kBadToken,
+                  fmt::format("{}: word {}: expected a token id from 0 to {}, found {}", where, i + 1,
+                              vocab_size - 1, ids[i]));
+  }
+}
+
 std::vector<TokenId> read_token_file(const std::string& path) {
   return parse_token_ids(read_file(path), path == "-" ? "standard input" : path);
 }

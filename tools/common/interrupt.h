@@ -5,7 +5,7 @@ namespace terrace::tools {
 
 /// While alive, the first SIGINT, SIGTERM or SIGHUP only sets a flag that long work polls; a second one of
 /// the first two removes unfinished files (engine/partial_files.h) and ends the process as usual. A SIGHUP
-/// that nohup ignores stays ignored. The destructor restores what was there.
+/// that nohup ignores stays ignored. The destructor restores the previous handlers.
 class Interrupt {
  public:
   Interrupt();

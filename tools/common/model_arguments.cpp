@@ -4,12 +4,14 @@
 #include <fmt/format.h>
 
 #include <limits>
+#include <new>
 #include <utility>
 
 #include "engine/error.h"
 #include "engine/verify.h"
 #include "tools/common/checks.h"
 #include "tools/common/command.h"
+#include "tools/common/encode_text.h"
 #include "tools/common/input.h"
 #include "tools/common/model_cost.h"
 #include "tools/common/warnings.h"
@@ -19,6 +21,19 @@ namespace {
 
 /// Scales that are read in about 50 ms, or less where they are in memory.
 constexpr std::uint64_t kCheckedScaleBytes = 64'000'000;
+
+/// A session, or what it has no memory for.
+Session open_or_say(std::shared_ptr<const Model> model, Runtime& runtime, const Session::Options& options) {
+  try {
+    return Session(std::move(model), runtime, options);
+  } catch (const std::bad_alloc&) {
+    throw Error(ErrorCode::kOutOfMemory,
+                fmt::format("no memory for a context of {} positions (-c)", options.max_context));
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kOutOfMemory) throw;
+    throw Error(error.code(), fmt::format("{} (-c makes the context smaller)", error.what()));
+  }
+}
 
 }  // namespace
 
@@ -90,13 +105,19 @@ Session ModelArguments::open_session(std::shared_ptr<const Model> loaded, Runtim
   const ModelConfig& config = loaded->config();
   const std::size_t document = document_length > config.max_context ? document_length : 0;
   const KvType kv = kv_type_for(kv_type, *loaded);
-  Session session(std::move(loaded), runtime,
-                  {.max_context = context,
-                   .kv_type = kv,
-                   .max_encoder_tokens = document,
-                   .exact_attention = exact_attention});
-  if (!widths.empty()) session.set_width(widths);
+  const Session::Options options{.max_context = context,
+                                 .kv_type = kv,
+                                 .max_encoder_tokens = document,
+                                 .exact_attention = exact_attention};
+  Session session = context > 0
+                        ? blame("-c", [&] { return open_or_say(std::move(loaded), runtime, options); })
+                        : open_or_say(std::move(loaded), runtime, options);
+  set_width(session);
   return session;
+}
+
+void ModelArguments::set_width(Session& session) const {
+  if (!widths.empty()) blame("--width", [&] { session.set_width(widths); });
 }
 
 EncoderInput Prompt::document() const noexcept {
@@ -117,16 +138,19 @@ void PromptArguments::add(CLI::App& command) {
   source->require_option(0, 1);
 }
 
-Prompt PromptArguments::read(const Model& model) const {
+Prompt PromptArguments::read(const std::shared_ptr<const Model>& model) const {
+  const ModelConfig& config = model->config();
   if (vector_file) return {*vector_file, {}, read_npy(*vector_file)};
   if (token_file) {
     Prompt prompt{*token_file, read_token_file(*token_file), {}};
     TERRACE_CHECK(!prompt.ids.empty(), kBadFile,
                   fmt::format("{}: expected token ids, found none", *token_file));
+    // An encoder for rows has no vocabulary, and says so.
+    const std::uint32_t vocab_size = config.encoder ? config.encoder->vocab_size : config.vocab_size;
+    if (vocab_size > 0) check_token_ids(prompt.ids, *token_file, vocab_size);
     return prompt;
   }
-  const std::string content = text ? *text : read_file(*text_file);
-  Prompt prompt{text ? "-p" : *text_file, model.tokenizer().encode(content), {}};
+  Prompt prompt{text ? "-p" : *text_file, encode_text(model, text ? *text : read_file(*text_file)), {}};
   if (!prompt.ids.empty()) return prompt;
   if (text) throw UsageError("-p: expected a text, found an empty one");
   throw Error(ErrorCode::kBadFile, fmt::format("{}: expected a text, found an empty one", *text_file));

@@ -17,8 +17,8 @@ namespace terrace::tools {
 
 /// --kv-type, checked, with the default of `to`.
 void add_kv_type(CLI::App& command, std::string& to);
-/// The type that --kv-type names; kAutoKvType is no more exact than the weights: f32 or bf16 as they are, q8
-/// where they are quantised.
+/// The type that --kv-type names; kAutoKvType follows the weights: f32 or bf16 as they are, q8 where they are
+/// quantised.
 KvType kv_type_for(const std::string& name, const Model& model);
 inline constexpr const char* kAutoKvType = "auto";
 
@@ -39,12 +39,15 @@ struct ModelArguments {
   /// Checks the scales of a quantised file too, unless they take more than 64 MB.
   std::shared_ptr<const Model> load() const;
   Runtime::Options runtime() const;
+  /// What --width says, if it was given. Throws UsageError for widths that the model does not have.
+  void set_width(Session& session) const;
   /// `document_length`: of the encoder's input, where it is known and may be longer than the model's context.
+  /// Throws UsageError where -c or --width is more than the model has.
   Session open_session(std::shared_ptr<const Model> loaded, Runtime& runtime,
                        std::size_t document_length = 0) const;
 };
 
-/// What a model is given to read: ids, or rows for an encoder that takes these.
+/// What a model is given to read: ids, or rows for an encoder that takes rows.
 struct Prompt {
   std::string source;  ///< flag or file, for messages
   std::vector<TokenId> ids;
@@ -64,12 +67,12 @@ struct PromptArguments {
   void add(CLI::App& command);
   bool given() const { return text || text_file || token_file || vector_file; }
 
-  /// Text goes through the model's tokenizer. Throws Error{kIo, kBadFile, kUnsupported} and, when there is
-  /// nothing in it, UsageError for -p and Error{kBadFile} for a file.
-  Prompt read(const Model& model) const;
+  /// Text goes through the model's tokenizer. Throws Error{kIo, kBadFile, kBadToken, kUnsupported,
+  /// kCancelled} and, when there is nothing in it, UsageError for -p and Error{kBadFile} for a file.
+  Prompt read(const std::shared_ptr<const Model>& model) const;
 };
 
-/// More threads than this are a mistake in writing, and what the team accepts.
+/// More threads than this are a typing error; the team accepts no more.
 inline constexpr unsigned kMaxThreads = 1024;
 
 }  // namespace terrace::tools

@@ -3,8 +3,6 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
-#include <string_view>
 
 #include "models/network.h"
 #include "models/token_cost.h"
@@ -12,24 +10,12 @@
 namespace terrace::tools {
 namespace {
 
-/// Whether a nested width takes a prefix of this feed-forward tensor.
-bool is_sliced_by_width(std::string_view name) noexcept {
-  constexpr std::string_view kSliced[] = {".ff.units",         ".ff.unit_bias",       ".ff.offsets",
-                                          ".ff.controller.up", ".ff.controller.bias", ".ff.w1.weight",
-                                          ".ff.w1.bias",       ".ff.w2.weight",       ".ff.gate.weight"};
-  return std::any_of(std::begin(kSliced), std::end(kSliced),
-                     [&](auto suffix) { return name.ends_with(suffix); });
-}
-
 /// The part of a tensor's touched elements that is in use at these widths; `planned` is the width of the
 /// plan.
 double share_in_use(const PlannedTensor& tensor, std::span<const std::uint32_t> widths,
                     double planned) noexcept {
-  constexpr std::string_view kBlocks = "decoder.blocks.";
-  if (widths.empty() || !tensor.name.starts_with(kBlocks) || !is_sliced_by_width(tensor.name)) return 1;
-  std::size_t block = 0;
-  std::from_chars(tensor.name.data() + kBlocks.size(), tensor.name.data() + tensor.name.size(), block);
-  return static_cast<double>(widths[widths.size() == 1 ? 0 : block]) / planned;
+  if (widths.empty() || !tensor.block || !tensor.by_width) return 1;
+  return static_cast<double>(widths[widths.size() == 1 ? 0 : *tensor.block]) / planned;
 }
 
 std::uint64_t scaled(std::uint64_t value, double factor) noexcept {

@@ -39,7 +39,7 @@ DType main_dtype(const Model& model);
 
 /// Bytes of keys and values that the token at `position` reads (those of the document included), and of
 /// recurrent state. LSH layers read their budget of slots, or all that they remember with `exact_attention`.
-/// Other attention that looks at a window is counted as if it read all.
+/// Other windowed attention is counted as if it read everything.
 std::uint64_t state_bytes_read(const Model& model, KvType kv_type, std::size_t position,
                                std::size_t encoder_length, bool exact_attention = false);
 

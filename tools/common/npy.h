@@ -26,10 +26,10 @@ struct NpyMatrix {
 NpyMatrix read_npy(const std::string& path);
 
 /// Writes a float32 matrix as a NumPy .npy file (format 1.0), row by row, so that memory does not grow with
-/// it. The file appears under its name only when it is complete.
+/// its size. The file appears under its name only when it is complete.
 class NpyWriter {
  public:
-  /// Reserves the room of the whole file. Throws Error{kIo} when it cannot be written or does not fit.
+  /// Reserves space for the whole file. Throws Error{kIo} when it cannot be written or does not fit.
   NpyWriter(const std::string& path, std::size_t rows, std::size_t cols);
 
   /// Appends one row of `cols` values. Throws Error{kIo}.

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "tools/common/output.h"
 
@@ -27,6 +28,11 @@ std::string format_duration(double seconds) {
   const auto whole = static_cast<std::uint64_t>(std::lround(std::min(seconds, 359999.0)));
   if (whole >= 3600) return fmt::format("{}:{:02}:{:02}", whole / 3600, whole / 60 % 60, whole % 60);
   return fmt::format("{}:{:02}", whole / 60, whole % 60);
+}
+
+void draw(std::string line) {
+  line.resize(std::min(line.size(), terminal_columns() - 1));  // a wrapped line could not be erased
+  write_stderr(kClearLine + line);
 }
 
 }  // namespace
@@ -50,6 +56,7 @@ void Progress::update(std::uint64_t done) {
   drawn_ = now;
 
   const double seconds = std::chrono::duration<double>(now - start_).count();
+  if (total_ == kUnknown) return draw(fmt::format("{}, {}", label_, format_duration(seconds)));
   const double rate = seconds > 0 ? static_cast<double>(done) / seconds : 0;
   const double fraction =
       total_ > 0 ? std::min(1.0, static_cast<double>(done) / static_cast<double>(total_)) : 1;
@@ -59,8 +66,7 @@ void Progress::update(std::uint64_t done) {
   if (done > 0 && done < total_) {
     line += fmt::format(", {} left", format_duration(static_cast<double>(total_ - done) / rate));
   }
-  line.resize(std::min(line.size(), terminal_columns() - 1));  // a wrapped line could not be erased
-  write_stderr(kClearLine + line);
+  draw(std::move(line));
 }
 
 }  // namespace terrace::tools

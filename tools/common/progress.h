@@ -8,9 +8,12 @@
 namespace terrace::tools {
 
 /// A progress bar on stderr: done, total, rate and time left, redrawn at most ten times a second.
-/// Silent when stderr is no terminal.
+/// Silent when stderr is not a terminal.
 class Progress {
  public:
+  /// `total`, if it is known: else only the time that has passed is drawn.
+  static constexpr std::uint64_t kUnknown = ~std::uint64_t{0};
+
   /// `unit` is what is counted ("tokens", "MB").
   Progress(std::string label, std::uint64_t total, std::string unit);
   /// Clears the line.

@@ -8,9 +8,9 @@
 
 namespace terrace::tools {
 
-/// Two tables: the tensors whose dtype changed, and all by kind of layer. Tensors that differ only in the
-/// number of their block share a line with their common error and the worst of them; `full` gives each its
-/// own.
+/// Two tables: the tensors whose dtype changed, and all tensors by kind of layer. Tensors that differ only in
+/// the number of their block share a line with their common error and the largest one; `full` gives each a
+/// line of its own.
 std::string quantize_text(std::span<const TensorChange> changes, bool full);
 
 /// {"total": {...}, "kinds": {name: {...}}, "tensors": [...]}, every tensor of the model on its own.

@@ -22,6 +22,17 @@ DiskReads DiskReads::so_far() noexcept {
           kBlockBytes * static_cast<std::uint64_t>(usage.ru_inblock)};
 }
 
+std::uint64_t peak_resident_bytes() noexcept {
+#ifdef __APPLE__
+  constexpr std::uint64_t kUnit = 1;
+#else
+  constexpr std::uint64_t kUnit = 1024;
+#endif
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return kUnit * static_cast<std::uint64_t>(usage.ru_maxrss);
+}
+
 std::uint64_t free_disk_bytes(const std::string& folder) {
   struct statvfs status {};
   TERRACE_CHECK(statvfs(folder.c_str(), &status) == 0, kIo,

@@ -17,13 +17,16 @@ struct DiskReads {
   }
 };
 
+/// The most memory that this process has had, pages of files included.
+std::uint64_t peak_resident_bytes() noexcept;
+
 /// Free bytes for files in `folder`. Throws Error{kIo} when it is no folder.
 std::uint64_t free_disk_bytes(const std::string& folder);
 
 /// "12.3 GB", "456 MB".
 std::string format_bytes(std::uint64_t bytes);
 
-/// A new folder inside another, removed with all it holds.
+/// A new folder inside another; the destructor removes it with all its contents.
 class TemporaryFolder {
  public:
   /// Throws Error{kIo}.

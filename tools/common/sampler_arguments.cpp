@@ -14,9 +14,19 @@ namespace {
 void set_order(SamplerConfig& sampler, const std::string& order) {
   try {
     set_sampler_order(sampler, order);
+    static_cast<void>(Sampler(sampler, 1));  // refuses a step that occurs twice
   } catch (const Error& error) {
     throw CLI::ValidationError("--samplers", error.what());
   }
+}
+
+/// The sampler divides by it.
+std::string check_temperature(const std::string& text) {
+  constexpr double kLeast = 1e-6, kMost = 1e6;
+  double value = 0;
+  const bool fits = parse_number(text, value) && (value == 0 || (value >= kLeast && value <= kMost));
+  return fits ? std::string()
+              : fmt::format("expected 0 or a number from {} to {}, found '{}'", kLeast, kMost, text);
 }
 
 }  // namespace
@@ -24,7 +34,6 @@ void set_order(SamplerConfig& sampler, const std::string& order) {
 void SamplerArguments::add(CLI::App& command) {
   SamplerConfig& sampler = config;
   const CLI::Validator probability = between(0.0, 1.0);
-  const CLI::Validator temperature = between(0.0, 1e6);
   auto* group = command.add_option_group("sampling", "How the next token is drawn");
   // First, because "hf" also sets values that the flags below may change.
   group
@@ -34,7 +43,7 @@ void SamplerArguments::add(CLI::App& command) {
           "penalties,top_k,top_p,min_p,temperature")
       ->type_name("ORDER");
   group->add_option("--temp", sampler.temperature, "Temperature; 0 takes the most likely token")
-      ->check(temperature)
+      ->check(CLI::Validator(check_temperature, ""))
       ->type_name("X")
       ->capture_default_str();
   group->add_option("--top-k", sampler.top_k, "Keep the K most likely tokens; 0 keeps all")

@@ -7,16 +7,16 @@
 
 namespace terrace::tools {
 
-/// Lets streamed text through up to the first stop text, which it keeps back; so does it with an end of the
-/// text that may yet grow into one.
+/// Lets streamed text through up to the first stop text, which it withholds, as it withholds the end of the
+/// text while that may still grow into a stop text.
 class StopFilter {
  public:
   /// Empty stop texts are ignored.
   explicit StopFilter(std::vector<std::string> stops);
 
-  /// The text that is certain after `text` was appended.
+  /// Appends `text` and returns what is certain now.
   std::string push(std::string_view text);
-  /// What was kept back, unless a stop text was found.
+  /// The text withheld so far, unless a stop text was found.
   std::string finish();
   /// Whether a stop text was found: nothing more comes out.
   bool stopped() const noexcept { return stopped_; }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cstddef>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace terrace::tools {

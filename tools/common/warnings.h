@@ -11,7 +11,7 @@ namespace terrace::tools {
 /// One line on stderr, once per process however often it is said. The library itself prints nothing.
 void warn(const std::string& message);
 
-// What is allowed but surely slower than the user hopes.
+// What is allowed but slower than the user would expect.
 
 /// More threads than cores.
 void warn_about_threads(unsigned n_threads);
@@ -19,7 +19,7 @@ void warn_about_threads(unsigned n_threads);
 void warn_about_isa(Isa isa);
 /// A model file that is copied though some of its tensors have no checksum.
 void warn_about_checksums(const WeightFile& file);
-/// A model file that does not fit into the memory that is free.
+/// A model file that does not fit into the free memory.
 void warn_about_memory(const Model& model);
 
 }  // namespace terrace::tools

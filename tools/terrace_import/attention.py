@@ -140,23 +140,22 @@ def self_attention(flat, name, layer, d):
     n_stacked = next((i for i in range(5) if len(flat.peek(i)) != 3), 5)
     given = settings.layer_given(layer, "share_qk")
     share_qk = n_stacked == 3 if given is ABSENT else bool(given)
-    heads, sizes = _stacked(flat, name, ("q", "v") if share_qk else ("q", "k", "v"), d)
+    heads, sizes = stacked_heads(flat, name, ("q", "v") if share_qk else ("q", "k", "v"), d)
     given = settings.layer_given(layer, "bias")
     if len(flat.peek()) == 2 if given is ABSENT else given:
         for part, size in sizes.items():
             index = flat.take(f"{name}.{part}.bias", heads, size)
             flat.put(f"{name}.{part}.bias", (heads * size,), index, lambda b: b.reshape(-1))
-    return {"kind": "self", "share_qk": share_qk, **_head_sizes(flat, sizes, heads, d), **chunks(settings, layer)}
+    return {"kind": "self", "share_qk": share_qk, **head_sizes(flat, sizes, heads, d), **chunks(settings, layer)}
 
 
-def _stacked(flat, name, parts, d):
+def stacked_heads(flat, name, parts, d):
     """Per-head matrices of `parts` and the output matrix; returns (number of heads, {part: width per head})."""
     sizes = {}
     for part in parts:
-        found = flat.axis(2)
-        like = sizes.get("q" if part == "k" else None)
-        index = flat.take(f"{name}.{part}.weight", "n_heads", d, like or found)
-        heads, size = flat.settings.known("n_heads"), like or found
+        size = sizes["q"] if part == "k" else _given_width(flat, name, part, d) or flat.axis(2)
+        index = flat.take(f"{name}.{part}.weight", "n_heads", d, size)
+        heads = flat.settings.known("n_heads")
         sizes[part] = size
         flat.put(
             f"{name}.{part}.weight",
@@ -170,7 +169,16 @@ def _stacked(flat, name, parts, d):
     return heads, sizes
 
 
-def _head_sizes(flat, sizes, heads, d):
+def _given_width(flat, name, part, d):
+    """What the gin file gives for the width of a head, where the model passes that on: in decoders of reversible models.
+    None where it gives nothing."""
+    if flat.settings.family not in ("terraformer", "reformer_lm") or not name.startswith("decoder."):
+        return None
+    given = flat.settings.given("d_attention_value" if part == "v" else "d_attention_key")
+    return None if given in (ABSENT, None) else given * d // flat.settings.known("d_model")
+
+
+def head_sizes(flat, sizes, heads, d):
     """d_head and d_value of the configuration, where they are not what it derives by itself. They follow the width of a
     block, as in Trax, and are stated for d_model."""
     d_model = flat.settings.known("d_model")

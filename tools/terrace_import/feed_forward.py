@@ -8,6 +8,7 @@ from .gin_config import ABSENT
 from .gin_syntax import Reference
 from .projections import bias, dense, norm
 
+SPARSE_FF = Reference((), "SparseFF")
 ACTIVATIONS = {"Relu": "relu", "Gelu": "gelu", "FastGelu": "fast_gelu", "Swish": "silu"}
 
 
@@ -85,7 +86,10 @@ def _sparse(flat, name, d, d_ff, widest):
     w2 = flat.take(f"{name}.units (w2)", n, b, d)
     flat.put(f"{name}.units", (d_ff, 2, d), (w1, w2), _interleave, is_weight=True)
     bias(flat, name, d)
-    return {"kind": "sparse", "block_size": n, "d_lowrank": stored_rank}, d_ff
+    out = {"kind": "sparse", "block_size": n, "d_lowrank": stored_rank}
+    if flat.settings.layer_usual(SPARSE_FF, "multiply_by_controller_output"):
+        out["multiply_by_controller"] = True
+    return out, d_ff
 
 
 def _sparse_sizes(flat, name, d_ff, widest):
@@ -123,6 +127,7 @@ def _experts(flat, name, d, d_ff):
         raise ImportFailure(
             f"{name}: the tensors are those of ff_sparsity_type 'Block' or 'Switch', the setting is {kind!r}"
         )
+    flat.settings.use(f"{kind}SparseFF")
     if experts <= 0 or d_ff % experts:
         raise ImportFailure(f"{name}: {experts} experts do not divide d_ff = {d_ff}")
     index = flat.take(f"{name}.router", d, experts)

@@ -72,6 +72,10 @@ class GinConfig:
                 return self._resolve(self._bindings[key], ())
         return ABSENT
 
+    def bindings(self):
+        """(scopes with their slashes, function, parameter) of every binding."""
+        return list(self._bindings)
+
     def functions(self):
         """Names of all functions that have a binding."""
         return {function for _, function, _ in self._bindings}

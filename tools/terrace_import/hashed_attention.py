@@ -4,7 +4,7 @@
 import dataclasses
 import math
 
-from .attention import _head_sizes, _stacked
+from .attention import head_sizes, stacked_heads
 from .errors import ImportFailure
 from .gin_config import ABSENT
 from .gin_syntax import Reference
@@ -44,8 +44,8 @@ def bucket_factors(n_buckets, length, chunk_len):
 
 def lsh(flat, name, layer, d):
     """LSHSelfAttention: wqk [H, d, dk], wv [H, d, dv], wo [H, dv, d]."""
-    heads, sizes = _stacked(flat, name, ("qk", "v"), d)
-    return {"kind": "lsh", **_head_sizes(flat, sizes, heads, d), **_hashing(flat, name, layer, heads, sizes["qk"])}
+    heads, sizes = stacked_heads(flat, name, ("qk", "v"), d)
+    return {"kind": "lsh", **head_sizes(flat, sizes, heads, d), **_hashing(flat, name, layer, heads, sizes["qk"])}
 
 
 def pure_lsh(flat, name, layer, d):

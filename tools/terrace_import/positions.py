@@ -7,6 +7,7 @@ from .errors import ImportFailure
 from .gin_config import ABSENT
 from .gin_syntax import Reference
 
+LEARNED = Reference((), "PositionalEncoding")
 TIME_BIN = Reference((), "TimeBinPositionalEncoding")
 INFINITE = Reference((), "InfinitePositionalEncoding")
 BASES, DIGITS = 4, 8
@@ -31,7 +32,7 @@ def position(flat, name, d):
         return _infinite(flat, name, d)
     if given == "infinite-affine":
         raise ImportFailure("pos_type 'infinite-affine' draws its phases anew in every call of Trax: nothing to import")
-    return _table(flat, name, d)
+    return _axial(flat, name, d) if given else _table(flat, name, d)
 
 
 def _recognise(flat, d):
@@ -45,10 +46,14 @@ def _recognise(flat, d):
 
 
 def _table(flat, name, d):
-    first = flat.peek()
+    """What pos_type None builds: a table, with PositionalEncoding.d_feature one of low rank. Older checkpoints may hold
+    axial tables under it."""
+    first, rank = flat.peek(), flat.settings.layer_given(LEARNED, "d_feature")
+    if rank not in (ABSENT, None):
+        return _low_rank(flat, name, d, rank)
     if len(first) >= 3 and first[0] == 1 and not (len(first) == 3 and first[2] == d):
         return _axial(flat, name, d)
-    if len(first) == 2 and first[1] != d and flat.peek(1) == (first[1], d):
+    if rank is ABSENT and len(first) == 2 and first[1] != d and flat.peek(1) == (first[1], d):
         return _low_rank(flat, name, d, rank=first[1])
     # Older checkpoints store [1, max_len, d].
     length = flat.settings.known("max_len")
@@ -72,7 +77,11 @@ def _low_rank(flat, name, d, rank):
 
 def _axial(flat, name, d):
     """Axis a: [1, 1 .., shape[a], .. 1, d_a]."""
+    flat.settings.use("AxialPositionalEncoding")
+    given = flat.settings.given("pos_type")
     n_axes = len(flat.peek()) - 2
+    if n_axes < 1:
+        raise ImportFailure(f"{name}: pos_type is {given!r}, an axial encoding; the tensor has shape {list(flat.peek())}")
     shape, dims = [], []
     for axis in range(n_axes):
         found = flat.peek() or (1,) * (n_axes + 2)
@@ -84,15 +93,16 @@ def _axial(flat, name, d):
         shape.append(length)
         dims.append(width)
     for setting, found in (("pos_axial_shape", shape), ("pos_d_axial_embs", dims)):
-        given = flat.settings.given(setting)
-        if given not in (ABSENT, None, ()) and list(given) != found and flat.settings.given("pos_type"):
-            raise ImportFailure(f"{name}: {setting} is {tuple(given)}, the tensors have {tuple(found)}")
+        value = flat.settings.given(setting)
+        if value not in (ABSENT, None, ()) and list(value) != found and given:
+            raise ImportFailure(f"{name}: {setting} is {tuple(value)}, the tensors have {tuple(found)}")
     if sum(dims) != d:
         raise ImportFailure(f"{name}: axial tables of widths {dims}, which do not add up to d_model = {d}")
     return {"kind": "axial", "shape": shape, "dims": dims}
 
 
 def _fixed_base(flat, name, d):
+    flat.settings.use("FixedBasePositionalEncoding")
     width = d // DIGITS
     sources = [
         flat.take(f"{name}.digits (base {i // DIGITS}, digit {i % DIGITS})", 1, width) for i in range(BASES * DIGITS)
@@ -114,6 +124,8 @@ def _infinite(flat, name, d):
 
 def _without_tensors(flat, kind):
     out = {"kind": WITHOUT_TENSORS[kind]}
+    if kind == "sin-cos":
+        flat.settings.use("SinCosPositionalEncoding")
     if kind == "time-bin":
         out["bin_length"] = flat.settings.layer_need(TIME_BIN, "time_bin_length")
     return out

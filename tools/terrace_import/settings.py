@@ -4,7 +4,7 @@
 from .errors import ImportFailure
 from .gin_config import ABSENT, UndefinedMacro
 from .gin_syntax import Reference
-from .trax_functions import FIXED, LAYERS, MODELS
+from .trax_functions import FIXED, LAYERS, MODELS, WITHOUT_EFFECT
 
 
 class Settings:
@@ -19,6 +19,7 @@ class Settings:
         self.function = _model_function(gin)
         self.family, self._defaults = MODELS[self.function]
         self._trax_defaults = trax_defaults
+        self._used = {self.function: self._defaults}  # function or layer -> its parameters
         self._found = {}
         self._questions = {}
         self._reasons = {}  # why a binding of the gin file did not answer
@@ -55,7 +56,12 @@ class Settings:
 
     # --- parameters of a layer
 
+    def use(self, layer):
+        """Notes that the model has such a layer, so that its bindings count."""
+        self._used[layer] = LAYERS[layer]
+
     def layer_given(self, layer, name):
+        self.use(layer.name)
         return self._lookup(f"{layer.name}.{name}", layer.name, name, layer.scopes)
 
     def _lookup(self, title, *key):
@@ -80,6 +86,17 @@ class Settings:
     def layer_default(layer, name):
         """What Trax takes where nothing is said; None also for a parameter that the layer does not have."""
         return LAYERS[layer.name].get(name)
+
+    # --- bindings that nothing reads
+
+    def unknown_bindings(self):
+        """Parameters that the gin file gives to functions and layers of this model, but that neither have an effect here
+        nor are known to have none: slips, and what the importer does not offer."""
+        return sorted(
+            f"{scope}/{function}.{parameter}" if scope else f"{function}.{parameter}"
+            for scope, function, parameter in self.gin.bindings()
+            if function in self._used and parameter not in self._used[function] and parameter not in WITHOUT_EFFECT
+        )
 
     # --- questions
 

@@ -9,7 +9,7 @@ from .gin_config import ABSENT
 from .gin_syntax import Reference
 from .projections import dense, mult, conv, norm
 
-LAYERS = {
+ATTENTION_LAYERS = {
     "CausalAttention": attention.dot_product,
     "Attention": attention.dot_product,
     "Favor": favor,
@@ -37,9 +37,9 @@ class Stack:
         self.flat, self.side, self.settings = flat, side, flat.settings
         self.layers = layers if isinstance(layers, (list, tuple)) else [layers]
         for layer in self.layers:
-            if not isinstance(layer, Reference) or layer.name not in LAYERS:
+            if not isinstance(layer, Reference) or layer.name not in ATTENTION_LAYERS:
                 raise ImportFailure(
-                    f"{side}: attention {layer!r} is not known; known are {', '.join('@' + n for n in LAYERS)}"
+                    f"{side}: attention {layer!r} is not known; known are {', '.join('@' + n for n in ATTENTION_LAYERS)}"
                 )
             if side == "decoder" and layer.name in BIDIRECTIONAL:
                 raise ImportFailure(f"decoder: @{layer.name} is bidirectional, a decoder needs a causal layer")
@@ -55,7 +55,7 @@ class Stack:
         layer = self.layers[self.n_blocks % len(self.layers)]
         for j in range(n_attention):
             self._norm_biases.append(norm(self.flat, f"{name}.attention.{j}.norm", d))
-            config = LAYERS[layer.name](self.flat, f"{name}.attention.{j}", layer, d)
+            config = ATTENTION_LAYERS[layer.name](self.flat, f"{name}.attention.{j}", layer, d)
             if self.side == "encoder" and layer.name not in BIDIRECTIONAL + EITHER_WAY:
                 config["causal"] = True
             self._attention[self.n_blocks % len(self.layers)] = self._same(

@@ -123,7 +123,7 @@ _HASHES = {
     "predict_drop_len": 256,
 }
 
-# Attention layers: parameters with Trax's defaults. None for `sparsity` means the number of heads.
+# Layers: parameters with Trax's defaults. None for `sparsity` means the number of heads.
 LAYERS = {
     "CausalAttention": {"use_dconv": False},
     "Attention": {},
@@ -167,6 +167,26 @@ LAYERS = {
         "bias": True,
         "rotary_position_emb": False,
     },
+    "BlockSparseFF": {},
+    "SwitchSparseFF": {},
+    "SparseFF": {"multiply_by_controller_output": False},
+    "PositionalEncoding": {"d_feature": None},
+    "SinCosPositionalEncoding": {},
+    "FixedBasePositionalEncoding": {},
+    "AxialPositionalEncoding": {},
     "TimeBinPositionalEncoding": {"time_bin_length": None},
     "InfinitePositionalEncoding": {"drift": 0.03, "transform": "any"},
 }
+
+# Parameters of these functions and layers that change no number here: they matter to training or to the way a result is
+# computed, or the model passes its own value whatever a gin file says.
+WITHOUT_EFFECT = frozenset(
+    """
+    mode dropout ff_dropout dropout_shared_axes attention_dropout output_dropout dropout_rate dropout_broadcast_dims
+    ff_chunk_size attention_chunk_size n_parallel_heads use_python_loop use_reference_code max_inference_length precision
+    use_bfloat16 big_weights_in_bfloat16 kernel_initializer bias_initializer initializer kernel_scaling temperature
+    quant_prob pos_start_from_zero_prob pos_max_offset_to_add start_from_zero_prob max_offset_to_add
+    start_from_zero_one_in base_dropout_one_in base_dropout_prob affine
+    d_feature n_heads d_qk d_v causal masked d_ff n_elements_in_block d_lowrank n_experts max_len shape d_embs
+    """.split()
+)

@@ -38,8 +38,8 @@ def byte_lengths(corpus):
 
 @pytest.fixture(scope="session")
 def terrace():
-    """Path of the engine's binary: $TERRACE_BIN, else build/release/terrace."""
-    path = Path(os.environ.get("TERRACE_BIN", REPOSITORY / "build" / "release" / "terrace"))
+    """Path of the engine's binary: $TERRACE_BINARY, else build/release/terrace."""
+    path = Path(os.environ.get("TERRACE_BINARY", REPOSITORY / "build" / "release" / "terrace"))
     if not path.is_file():
-        pytest.skip(f"{path} is not built: set TERRACE_BIN to compare with the engine")
+        pytest.skip(f"{path} is not built: set TERRACE_BINARY to compare with the engine")
     return path

@@ -2,7 +2,10 @@
 """What users get wrong: the message names the place, what was found and what was expected."""
 
 import json
+import lzma
+import struct
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +17,7 @@ from train.settings import complete_settings
 from train.tests import tiny
 from train.token_files import TokenMix, open_tokens
 from train.trainer import Trainer, pick_device
+from train.warm_start import tokenizer_bytes
 
 
 @pytest.mark.parametrize(
@@ -29,15 +33,52 @@ def test_text_that_is_none(tmp_path, data, message):
     path = tmp_path / "text.txt"
     path.write_bytes(data)
     with pytest.raises(TrainError, match=message):
-        documents.read_documents(path, "\n\n\n")
+        list(documents.read_documents(path, "\n\n\n"))
 
 
 def test_missing_text(tmp_path):
     with pytest.raises(TrainError, match="nowhere.txt: cannot read"):
-        documents.read_documents(tmp_path / "nowhere.txt", "\n\n\n")
+        list(documents.read_documents(tmp_path / "nowhere.txt", "\n\n\n"))
 
 
-@pytest.mark.parametrize("line", ["{oops", '{"summary": "s"}', "[1]", '{"document": 3}'])
+@pytest.mark.parametrize("name", ["text.txt.xz", "pairs.jsonl.xz"])
+def test_xz_file_that_is_cut_short(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(lzma.compress(b'{"document": "a text"}\n' * 2000)[:-40])
+    for read in (documents.read_text, lambda path: list(documents.read_documents(path, "\n\n\n"))):
+        with pytest.raises(TrainError, match=f"{name}: cannot read: Compressed file ended"):
+            read(path)
+    path.write_bytes(b"not compressed")
+    with pytest.raises(TrainError, match=f"{name}: cannot read"):
+        documents.read_text(path)
+
+
+@pytest.mark.parametrize("separator", ["\n\n\n", "--", ""])
+@pytest.mark.parametrize("block", [1, 2, 3, 7, 1000])
+def test_documents_do_not_depend_on_the_blocks_that_are_read(tmp_path, monkeypatch, separator, block):
+    path = tmp_path / "text.txt"
+    text = "one\ntwo\r\n\n\n\nthr\u00e9e\r\r\n--\n\U0001f600four--\r\n\r\n \n-- \n\n\nfi\ufeffve"
+    text += "\nsix" * 50 + "---\r"
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode("utf-8"))
+    monkeypatch.setattr(documents, "BLOCK", block)
+    text = text.replace("\r\n", "\n")
+    expected = [piece.strip("\n") for piece in (text.split(separator) if separator else [text]) if piece.strip()]
+    assert [document.text for document in documents.read_documents(path, separator)] == expected
+    assert documents.read_text(path) == text
+
+
+@pytest.mark.parametrize("block", [1, 2, 1000])
+@pytest.mark.parametrize("data, place", [(b"abc\xc3\xa9\0", 5), (b"caf\xc3\xa9 \xe9", 6), (b"caf\xc3\xa9 \xe9\x82", 6)])
+def test_places_of_wrong_bytes_do_not_depend_on_the_blocks(tmp_path, monkeypatch, block, data, place):
+    monkeypatch.setattr(documents, "BLOCK", block)
+    (tmp_path / "text.txt").write_bytes(data)
+    with pytest.raises(TrainError, match=f"byte {place} is"):
+        documents.read_text(tmp_path / "text.txt")
+
+
+@pytest.mark.parametrize(
+    "line", ["{oops", '{"summary": "s"}', "[1]", '{"document": 3}', pytest.param("[" * 200_000, id="deep")]
+)
 def test_json_lines_that_are_none(tmp_path, line):
     path = tmp_path / "pairs.jsonl"
     path.write_text('{"document": "good"}\n' + line)
@@ -115,8 +156,6 @@ def test_a_run_that_diverges_stops(corpus, byte_lengths, tmp_path):
 
 
 def test_damaged_container_is_refused(tmp_path):
-    import numpy as np
-
     path = tmp_path / "m.terrace"
     write_container(path, {"a": np.arange(7, dtype="f4"), "b": np.ones((2, 64), "i1")}, {"config": json.dumps({})})
     good = path.read_bytes()
@@ -127,3 +166,61 @@ def test_damaged_container_is_refused(tmp_path):
     path.write_bytes(good + b"\0" * 64)
     with pytest.raises(TrainError, match="tensors end at"):
         read_container(path)
+
+
+def write_header(path, header, data=bytes(64)):
+    """A model file with any bytes as its header."""
+    header += b" " * (-(8 + len(header)) % 64)
+    path.write_bytes(struct.pack("<Q", len(header)) + header + data)
+
+
+METADATA = {"format": "terrace", "format_version": "1", "checksums": "{}"}
+ENTRY = {"dtype": "F32", "shape": [16], "data_offsets": [0, 64]}
+
+
+@pytest.mark.parametrize(
+    "header, message",
+    [
+        (b"{", "the header: expected JSON"),
+        (b'{"a\xff": 1}', "the header: expected JSON: 'utf-8' codec"),
+        pytest.param(b"[" * 200_000, "the header: expected JSON", id="deep"),
+        (b"[]", "the header: expected a JSON object, found list"),
+        (b'{"a": 1, "a": 2}', "m.terrace: the header: expected JSON: a key appears twice"),
+        (b"{}", "not a terrace model file"),
+        (b'{"__metadata__": 3}', "not a terrace model file"),
+        ({"__metadata__": {**METADATA, "checksums": 3}, "a": ENTRY}, "metadata: no 'checksums'"),
+        ({"__metadata__": {**METADATA, "checksums": "{"}, "a": ENTRY}, "metadata 'checksums': expected JSON"),
+        ({"__metadata__": {**METADATA, "checksums": "[]"}, "a": ENTRY}, "expected a JSON object, found list"),
+        ({"__metadata__": METADATA, "a": ENTRY}, "checksums and tensors differ"),
+        ({"__metadata__": METADATA, "a": 3}, "tensor 'a': expected dtype"),
+        ({"__metadata__": METADATA, "a": {}}, "tensor 'a': expected dtype"),
+        ({"__metadata__": METADATA, "a": {**ENTRY, "dtype": "F64"}}, "tensor 'a': expected dtype"),
+        ({"__metadata__": METADATA, "a": {**ENTRY, "dtype": []}}, "tensor 'a': expected dtype"),
+        ({"__metadata__": METADATA, "a": {**ENTRY, "shape": [16.0]}}, "tensor 'a': expected dtype"),
+        ({"__metadata__": METADATA, "a": {**ENTRY, "shape": ""}}, "tensor 'a': expected dtype"),
+        ({"__metadata__": METADATA, "a": {**ENTRY, "data_offsets": [64]}}, "tensor 'a': expected dtype"),
+        ({"__metadata__": METADATA, "a": {**ENTRY, "data_offsets": None}}, "tensor 'a': expected dtype"),
+        ({"__metadata__": METADATA, "a": {**ENTRY, "shape": [2**40, 2**40]}}, "tensor 'a': .* leaves a hole"),
+        ({"__metadata__": METADATA, "a": {**ENTRY, "shape": [2**70, 0], "data_offsets": [0, 0]}}, "tensor 'a': shape"),
+    ],
+)
+def test_headers_that_no_writer_makes_are_refused(tmp_path, header, message):
+    path = tmp_path / "m.terrace"
+    write_header(path, header if isinstance(header, bytes) else json.dumps(header).encode())
+    with pytest.raises(TrainError, match=message):
+        read_container(path)
+
+
+@pytest.mark.parametrize(
+    "metadata, message",
+    [
+        ({}, "metadata: no 'tokenizer'"),
+        ({"tokenizer": "{"}, "metadata 'tokenizer': expected JSON"),
+        ({"tokenizer": "{}"}, "its tokenizer is 'None'"),
+        ({"tokenizer": '{"kind": "sentencepiece"}'}, "no tensor 'tokenizer.data'"),
+    ],
+)
+def test_model_files_without_a_vocabulary(tmp_path, metadata, message):
+    write_container(tmp_path / "m.terrace", {"a": np.zeros(3, "f4")}, metadata)
+    with pytest.raises(TrainError, match=message):
+        tokenizer_bytes(tmp_path / "m.terrace")

@@ -1,10 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """A resumed run is the uninterrupted run; the number of workers changes nothing."""
 
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tracemalloc
+
 import pytest
 import torch
 
-from train.checkpoint import load_checkpoint
+from train import checkpoint
+from train.checkpoint import load_checkpoint, save_checkpoint
 from train.errors import TrainError
 from train.tests import tiny
 from train.trainer import Trainer
@@ -85,3 +93,54 @@ def test_a_damaged_checkpoint_is_named(corpus, byte_lengths, tmp_path):
     (tmp_path / "last.pt").write_bytes(b"not a checkpoint")
     with pytest.raises(TrainError, match="last.pt: no checkpoint"):
         Trainer(tiny.settings(tiny.ALL_FAMILIES["dense"], corpus), tmp_path, byte_lengths, resume=True)
+
+
+def layers(count, width=256):
+    return torch.nn.Sequential(*(torch.nn.Linear(width, width) for _ in range(count)))
+
+
+def test_saving_needs_memory_for_a_tensor_not_for_the_checkpoint(tmp_path):
+    model = layers(16)
+    tracemalloc.start()
+    save_checkpoint(tmp_path / "c.pt", {}, model, [], {})
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < (tmp_path / "c.pt").stat().st_size / 3
+    assert_same(load_checkpoint(tmp_path / "c.pt")["model"], model.state_dict())
+
+
+def save_beyond_the_limit(path):
+    """Saves a small checkpoint, then one that is larger than any file may be from now on."""
+    save_checkpoint(path, {}, layers(1), [], {"step": 1})
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, resource.RLIM_INFINITY))
+    try:
+        save_checkpoint(path, {}, layers(16), [], {"step": 2})
+    except TrainError as error:
+        print(error)
+
+
+def test_a_disk_that_fills_up_while_saving(tmp_path):
+    """In a process of its own, which torch would end."""
+    script = f"from train.tests import test_resume; test_resume.save_beyond_the_limit({str(tmp_path / 'c.pt')!r})"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "c.pt: cannot save: File too large; the previous file is kept" in done.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["c.pt"]
+    assert load_checkpoint(tmp_path / "c.pt")["progress"]["step"] == 1
+
+
+def test_ctrl_c_while_saving_keeps_the_previous_checkpoint(tmp_path, monkeypatch):
+    path = tmp_path / "c.pt"
+    save_checkpoint(path, {}, layers(1), [], {"step": 1})
+    write = checkpoint._PatientFile.write
+
+    def interrupted(file, data):
+        if len(data) > 100_000:
+            os.kill(os.getpid(), signal.SIGINT)
+        return write(file, data)
+
+    monkeypatch.setattr(checkpoint._PatientFile, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(path, {}, layers(1), [], {"step": 2})
+    assert [path.name for path in tmp_path.iterdir()] == ["c.pt"]
+    assert load_checkpoint(path)["progress"]["step"] == 1

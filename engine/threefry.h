@@ -4,11 +4,10 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <span>
 
 /// The counter-based random generator of JAX (Threefry-2x32, 20 rounds) in its legacy, non-partitionable
-/// layout, which Trax's checkpoints were made with. Used for LSH rotations from imported keys and for the
-/// phases of the `infinite` positional encoding. Source: Salmon et al. 2011; reference section 11.
+/// layout, with which Trax's checkpoints were made. Used by the sampler and for the phases of the `infinite`
+/// positional encoding. Source: Salmon et al. 2011; jax/_src/prng.py.
 namespace terrace {
 
 using ThreefryKey = std::array<std::uint32_t, 2>;
@@ -20,18 +19,7 @@ std::array<std::uint32_t, 2> threefry_block(const ThreefryKey& key, std::uint32_
 /// Key of an integer seed: (upper, lower) 32 bits.
 ThreefryKey threefry_key(std::uint64_t seed) noexcept;
 
-/// out = the first out.size() random words: counters 0..n-1 (padded to even), first half and second half as
-/// lanes.
-void threefry_bits(const ThreefryKey& key, std::span<std::uint32_t> out) noexcept;
-
 /// Key `index` of `n` keys split from `key` (index < n).
 ThreefryKey threefry_split(const ThreefryKey& key, std::size_t n, std::size_t index) noexcept;
-
-/// Uniform numbers in [low, high).
-void threefry_uniform(const ThreefryKey& key, float low, float high, std::span<float> out) noexcept;
-
-/// Standard normal numbers: sqrt(2) erfinv(uniform(nextafter(-1, 0), 1)), with the single-precision
-/// polynomial of Giles 2010.
-void threefry_normal(const ThreefryKey& key, std::span<float> out) noexcept;
 
 }  // namespace terrace
