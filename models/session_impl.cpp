@@ -118,6 +118,7 @@ void Session::Impl::clear() {
   document_times = {};
   tokens.clear();
   width_history.cut(0);
+  forget_last();
 }
 
 void Session::Impl::pass(std::span<const TokenId> ids, std::size_t first_row, const LogitsSink* sink,

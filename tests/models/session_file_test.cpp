@@ -13,6 +13,19 @@
 namespace terrace::test {
 namespace {
 
+TEST_CASE("session: equal states are equal files, and nothing is left of tokens that were taken back") {
+  for_samples([](Models& models, const Sample& sample) {
+    const auto model = models.make(sample);
+    Runtime runtime({.n_threads = 1});
+    Session session = start(model, runtime);
+    session.save(models.file("fresh"));
+    session.prefill(some_tokens(*model, 20));
+    session.rewind(0);
+    session.save(models.file("rewound"));
+    CHECK(models.bytes("rewound") == models.bytes("fresh"));
+  });
+}
+
 TEST_CASE("session: loading a state keeps who is told what time is spent on") {
   Models models;
   const auto model = models.make(kSamples.front());
