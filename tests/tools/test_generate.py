@@ -114,8 +114,8 @@ def test_statistics_count_the_slots_that_hashes_choose(tmp_path):
     ],
 )
 def test_widths_that_work_are_named(models, name, width, takes):
-    message = run("generate", "-m", models[name], "-p", "a", "--width", width, code=1).err
-    assert f"a width of {width} units is {takes}" in message
+    message = run("generate", "-m", models[name], "-p", "a", "--width", width, code=2).err
+    assert f"--width: block 0: a width of {width} units is {takes}" in message
 
 
 def test_widths_the_model_has_not_are_no_draft(models):
