@@ -417,8 +417,8 @@ void validate(const ModelConfig& c) {
   };
   token("start", c.tokens.start, -1, c.vocab_size);
   token("end", c.tokens.end, -1, c.vocab_size);
-  token("pad", c.tokens.pad, 0, c.vocab_size);
-  if (has_encoder && c.encoder->vocab_size > 0) token("pad", c.tokens.pad, 0, c.encoder->vocab_size);
+  token("pad", c.tokens.pad, -1, c.vocab_size);
+  if (has_encoder && c.encoder->vocab_size > 0) token("pad", c.tokens.pad, -1, c.encoder->vocab_size);
 }
 
 }  // namespace terrace
