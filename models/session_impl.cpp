@@ -119,6 +119,7 @@ void Session::Impl::clear() {
   tokens.clear();
   width_history.cut(0);
   forget_last();
+  take_snapshot();
 }
 
 void Session::Impl::pass(std::span<const TokenId> ids, std::size_t first_row, const LogitsSink* sink,
@@ -126,7 +127,6 @@ void Session::Impl::pass(std::span<const TokenId> ids, std::size_t first_row, co
   Exec e = exec();
   const Network& net = network();
   const Workspace::Scope scope(workspace);
-  if (tokens.empty()) take_snapshot();
   width_history.note(tokens.size(), widths);
   Streams streams = net.take_streams(e, ids.size());
   net.embed(e, ids, tokens.size(), streams);
@@ -243,6 +243,7 @@ void Session::Impl::encode(const EncoderInput& input, const Progress& progress) 
     clear();
     throw;
   }
+  take_snapshot();
   document_length = n_real;
   document_times = {seconds(middle - start), seconds(Clock::now() - middle)};
 }

@@ -37,7 +37,8 @@ TEST_CASE("session: documents are checked, and trailing padding changes nothing"
   CHECK(same_bits(session.logits(), expected));
   CHECK_THROWS_AS(
       session.encode(std::vector<TokenId>(200, 3), [](std::size_t, std::size_t) { return false; }), Error);
-  CHECK(session.encoder_length() == 0);
+  CHECK(session.encoder_length() == 3);
+  CHECK(same_bits(session.logits(), expected));
 }
 
 // Every kind of attention that an encoder may have, in one stack: {"chunk_len": 8} divides the documents
