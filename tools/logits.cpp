@@ -20,7 +20,6 @@
 #include "tools/common/model_arguments.h"
 #include "tools/common/npy.h"
 #include "tools/common/progress.h"
-#include "tools/common/text_input.h"
 
 namespace terrace::tools {
 namespace {

@@ -16,6 +16,7 @@
 #include "tools/common/checks.h"
 #include "tools/common/command.h"
 #include "tools/common/dtype_argument.h"
+#include "tools/common/encode_text.h"
 #include "tools/common/input.h"
 #include "tools/common/interrupt.h"
 #include "tools/common/json_text.h"
@@ -23,7 +24,6 @@
 #include "tools/common/output.h"
 #include "tools/common/progress.h"
 #include "tools/common/table.h"
-#include "tools/common/text_input.h"
 #include "tools/common/warnings.h"
 
 namespace terrace::tools {
@@ -47,10 +47,10 @@ struct Options {
   bool json = false;
 };
 
-std::vector<TokenId> text_of(const Options& options, const Model& model) {
+std::vector<TokenId> text_of(const Options& options, const std::shared_ptr<const Model>& model) {
   std::vector<TokenId> ids;
   if (!options.token_file.empty()) {
-    ids = read_token_file(options.token_file, model.config().vocab_size);
+    ids = read_token_file(options.token_file, model->config().vocab_size);
   } else if (!options.text_file.empty()) {
     ids = encode_text(model, read_file(options.text_file), options.text_file);
   } else {
@@ -127,7 +127,7 @@ void run(const Options& options) {
   if (moefy.n_active == 0) moefy.n_active = std::max(1U, moefy.n_experts / kMoefyActivePart);
   check_experts(model->config(), moefy);
   if (!options.dtype.empty()) moefy.dtype = parse_dtype(options.dtype);
-  const std::vector<TokenId> text = text_of(options, *model);
+  const std::vector<TokenId> text = text_of(options, model);
   moefy.text = text;
   std::vector<MoefiedBlock> blocks;
   {

@@ -16,13 +16,13 @@
 #include "models/session.h"
 #include "tools/common/checks.h"
 #include "tools/common/command.h"
+#include "tools/common/encode_text.h"
 #include "tools/common/input.h"
 #include "tools/common/interrupt.h"
 #include "tools/common/json_text.h"
 #include "tools/common/model_arguments.h"
 #include "tools/common/output.h"
 #include "tools/common/progress.h"
-#include "tools/common/text_input.h"
 
 namespace terrace::tools {
 namespace {
@@ -121,7 +121,7 @@ void run(const Options& options) {
                             options.model.model));
   const Tokenizer& tokenizer = need_tokenizer(*model);
   const std::string text = read_file(options.file);
-  const auto ids = encode_text(*model, text, options.file);
+  const auto ids = encode_text(model, text, options.file);
   const bool has_start = model->config().tokens.start >= 0;
   const std::size_t least = has_start ? 1 : 2;
   TERRACE_CHECK(

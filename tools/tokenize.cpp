@@ -11,11 +11,11 @@
 #include "models/model.h"
 #include "models/utf8.h"
 #include "tools/common/command.h"
+#include "tools/common/encode_text.h"
 #include "tools/common/input.h"
 #include "tools/common/json_text.h"
 #include "tools/common/model_arguments.h"
 #include "tools/common/output.h"
-#include "tools/common/text_input.h"
 
 namespace terrace::tools {
 namespace {
@@ -30,8 +30,8 @@ struct TokenizeOptions {
 void tokenize(const TokenizeOptions& options, bool from_file) {
   const auto model = options.model.load();
   const Tokenizer& tokenizer = need_tokenizer(*model);
-  const auto ids = from_file ? encode_text(*model, read_file(options.file), options.file)
-                             : encode_text(*model, options.text, "-p");
+  const auto ids = from_file ? encode_text(model, read_file(options.file), options.file)
+                             : encode_text(model, options.text, "-p");
   if (options.json) {
     nlohmann::ordered_json tokens = nlohmann::ordered_json::array();
     for (const TokenId id : ids) {

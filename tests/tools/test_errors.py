@@ -88,7 +88,7 @@ def test_an_unknown_id_has_a_file_and_a_place_in_every_mode(models, tmp_path, mo
     tokens.write_text("1 2 99999")
     out = tmp_path / "x.npy"
     message = run("logits", "-m", models["dense"], "--tokens", tokens, "--mode", mode, "-o", out, code=1).err
-    assert "tokens.txt: word 3: expected an id from 0 to 258, found 99999" in message
+    assert "tokens.txt: word 3: expected a token id from 0 to 258, found 99999" in message
     assert not out.exists()
     tokens.write_text(" ".join(300 * ["1"]) + " -1")
     assert "tokens.txt: word 301" in run("moefy", models["dense"], tmp_path / "x", "--tokens", tokens, code=1).err

@@ -44,7 +44,7 @@ def test_every_tokenizer_knows_its_ids(models, tmp_path, bad):
     tokens.write_text(f"100 {bad}")
     for path in (model, models["dense"]):
         message = run("detokenize", "-m", path, tokens, code=1).err
-        assert "tokens.txt: word 2: expected an id from 0 to" in message and f"found {bad}" in message
+        assert "tokens.txt: word 2: expected a token id from 0 to" in message and f"found {bad}" in message
 
 
 def test_ids_of_a_model_without_tokenizer_have_no_text(models):

@@ -10,9 +10,12 @@
 #include <utility>
 
 #include "engine/error.h"
+#include "models/byte_tokenizer.h"
+#include "models/utf8.h"
 #include "tools/common/interrupt.h"
 #include "tools/common/progress.h"
 #include "tools/common/resources.h"
+#include "tools/common/warnings.h"
 
 namespace terrace::tools {
 namespace {
@@ -23,9 +26,28 @@ constexpr auto kWait = std::chrono::milliseconds(50);
 
 std::atomic<bool> g_left_running{false};
 
+void warn_of_other_encodings(const Tokenizer& tokenizer, std::string_view text, std::string_view source) {
+  if (dynamic_cast<const ByteTokenizer*>(&tokenizer) != nullptr) return;  // keeps every byte
+  const auto at = find_ill_formed_utf8(text);
+  if (!at) return;
+  const bool utf16 = text.starts_with("\xff\xfe") || text.starts_with("\xfe\xff");
+  warn(fmt::format(
+      "{}: expected UTF-8, found another byte at offset {}{}; the model reads U+FFFD for each such byte",
+      source == "-" ? "standard input" : source, *at, utf16 ? " (it begins like UTF-16)" : ""));
+}
+
 }  // namespace
 
-std::vector<TokenId> encode_text(std::shared_ptr<const Model> model, std::string text) {
+const Tokenizer& need_tokenizer(const Model& model) {
+  const Tokenizer& tokenizer = model.tokenizer();
+  TERRACE_CHECK(tokenizer.vocab_size() > 0, kUnsupported,
+                fmt::format("{}: expected a tokenizer in the model file, found none", model.file().label()));
+  return tokenizer;
+}
+
+std::vector<TokenId> encode_text(std::shared_ptr<const Model> model, std::string text,
+                                 std::string_view source) {
+  warn_of_other_encodings(model->tokenizer(), text, source);
   if (text.size() <= kShortBytes) return model->tokenizer().encode(text);
   // SentencePiece encodes a text in one call that cannot be stopped, and parts of a text need not give the
   // ids of the whole: it sums scores in float. So a thread of its own does it, which a signal leaves behind.

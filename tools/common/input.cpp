@@ -22,11 +22,13 @@ namespace {
 /// How long a signal may wait that another thread got, or that came just before a wait.
 constexpr int kPollMilliseconds = 100;
 
+std::string source_name(const std::string& path) { return path == "-" ? "standard input" : path; }
+
 /// A file of its own, or standard input.
 class Source {
  public:
   explicit Source(const std::string& path)
-      : name_(path == "-" ? "standard input" : path), descriptor_(path == "-" ? STDIN_FILENO : -1) {
+      : name_(source_name(path)), descriptor_(path == "-" ? STDIN_FILENO : -1) {
     while (descriptor_ < 0) {
       descriptor_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);  // of a named pipe this waits for a writer
       if (descriptor_ < 0) retry_or_fail();
@@ -100,7 +102,13 @@ void check_token_ids(std::span<const TokenId> ids, std::string_view where, std::
 }
 
 std::vector<TokenId> read_token_file(const std::string& path) {
-  return parse_token_ids(read_file(path), path == "-" ? "standard input" : path);
+  return parse_token_ids(read_file(path), source_name(path));
+}
+
+std::vector<TokenId> read_token_file(const std::string& path, std::uint32_t vocab_size) {
+  std::vector<TokenId> ids = read_token_file(path);
+  check_token_ids(ids, source_name(path), vocab_size);
+  return ids;
 }
 
 }  // namespace terrace::tools

@@ -26,5 +26,7 @@ void check_token_ids(std::span<const TokenId> ids, std::string_view where, std::
 
 /// Ids of a file ("-" is standard input). Throws Error{kIo, kBadFile}.
 std::vector<TokenId> read_token_file(const std::string& path);
+/// The same, checked for a vocabulary. Throws Error{kBadToken} too.
+std::vector<TokenId> read_token_file(const std::string& path, std::uint32_t vocab_size);
 
 }  // namespace terrace::tools

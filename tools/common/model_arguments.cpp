@@ -150,7 +150,9 @@ Prompt PromptArguments::read(const std::shared_ptr<const Model>& model) const {
     if (vocab_size > 0) check_token_ids(prompt.ids, *token_file, vocab_size);
     return prompt;
   }
-  Prompt prompt{text ? "-p" : *text_file, encode_text(model, text ? *text : read_file(*text_file)), {}};
+  Prompt prompt{text ? "-p" : *text_file,
+                encode_text(model, text ? *text : read_file(*text_file), text ? "-p" : *text_file),
+                {}};
   if (!prompt.ids.empty()) return prompt;
   if (text) throw UsageError("-p: expected a text, found an empty one");
   throw Error(ErrorCode::kBadFile, fmt::format("{}: expected a text, found an empty one", *text_file));
