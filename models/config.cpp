@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "models/config.h"
 
+#include <algorithm>
+
 namespace terrace {
 
 bool is_routed(const StackConfig& s, std::uint32_t index) noexcept {
@@ -46,6 +48,16 @@ AttentionConfig attention_of(const ModelConfig& config, const StackConfig& stack
   a.d_head = at_width(a.d_head);
   a.d_value = at_width(a.d_value);
   return a;
+}
+
+std::size_t attention_scratch_bytes(const ModelConfig& config, const StackConfig& stack, std::size_t n_rows) {
+  std::size_t floats = 0;
+  for (const AttentionConfig& a : stack.attention) {
+    const std::size_t d_head = a.d_head ? a.d_head : config.d_model / config.n_heads;
+    const std::size_t d_value = a.d_value ? a.d_value : d_head;
+    floats = std::max(floats, a.n_hashes * (d_value + 64));
+  }
+  return n_rows * (16 * std::size_t{config.n_heads} + floats) * sizeof(float);
 }
 
 std::uint32_t embedding_width(const ModelConfig& c) noexcept {

@@ -34,11 +34,16 @@ void check_steps(const StackConfig& stack) {
 /// Scratch of one session. Reserved, not committed: what passes do not touch costs nothing. The layers take a
 /// few buffers of the model's widest row per row of a pass; the constant part covers attention's per-thread
 /// scratch.
-std::size_t workspace_bytes(const ModelConfig& config, const Network& network, std::size_t max_slots) {
+std::size_t workspace_bytes(const ModelConfig& config, const Network& network, std::size_t max_slots,
+                            std::size_t max_document) {
   const std::size_t rows = std::max(EncodeContext::kRowsPerBlock, Session::kSnapshotInterval);
   const std::size_t widest =
       2 * std::size_t{config.d_ff} + 64 * network.decoder().max_width() + config.vocab_size;
-  const std::size_t attention = 64 * max_slots * std::size_t{config.n_heads};
+  std::size_t attention = attention_scratch_bytes(config, config.decoder, max_slots);
+  if (config.encoder) {
+    const std::size_t padded = max_document + network.encoder()->length_multiple();
+    attention = std::max(attention, attention_scratch_bytes(config, *config.encoder, padded));
+  }
   return (std::size_t{1} << 30) + rows * 4 * sizeof(float) * widest + attention;
 }
 
@@ -67,7 +72,7 @@ Session::Impl::Impl(std::shared_ptr<const Model> shared, Runtime& r, const Optio
   const std::size_t n_snapshots = options.max_context / kSnapshotInterval + 1;
   snapshots =
       VirtualBuffer(n_snapshots * recurrent_floats() * sizeof(float), "snapshots of the recurrent state");
-  workspace = Workspace(workspace_bytes(config, net, max_slots));
+  workspace = Workspace(workspace_bytes(config, net, max_slots, options.max_encoder_tokens));
   for (const Block& block : net.decoder().blocks()) {
     widths.push_back(static_cast<std::uint32_t>(block.ff().default_width()));
     if (!block.cross()) continue;
