@@ -15,7 +15,8 @@ namespace {
 using nlohmann::json;
 
 TEST_CASE("threefry: keys are split as by the oracle") {
-  for (const json& item : json::parse(read_golden_file("attention.json")).at("random")) {
+  const json golden = json::parse(read_golden_file("attention.json"));
+  for (const json& item : golden.at("random")) {
     const ThreefryKey key = threefry_key(item.at("seed").get<std::uint64_t>());
     for (const auto& [name, n] : {std::pair<const char*, std::size_t>{"split", 2}, {"split5", 5}}) {
       const auto words = item.at(name).get<std::vector<std::uint32_t>>();
