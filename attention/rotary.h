@@ -23,7 +23,6 @@ class Rotary {
   Rotary(std::size_t d_head, std::size_t max_positions, double base = 10000.0, bool interleaved = false);
 
   explicit operator bool() const noexcept { return d_head_ != 0; }
-  std::size_t max_positions() const noexcept { return max_positions_; }
 
   /// Rotates every head of every row in place: x [n, n_heads * d_head], row t at positions[t]. Angles of
   /// positions from max_positions on are computed again each time.

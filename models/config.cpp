@@ -50,14 +50,19 @@ AttentionConfig attention_of(const ModelConfig& config, const StackConfig& stack
   return a;
 }
 
-std::size_t attention_scratch_bytes(const ModelConfig& config, const StackConfig& stack, std::size_t n_rows) {
-  std::size_t floats = 0;
-  for (const AttentionConfig& a : stack.attention) {
-    const std::size_t d_head = a.d_head ? a.d_head : config.d_model / config.n_heads;
-    const std::size_t d_value = a.d_value ? a.d_value : d_head;
-    floats = std::max(floats, a.n_hashes * (d_value + 64));
-  }
-  return n_rows * (16 * std::size_t{config.n_heads} + floats) * sizeof(float);
+std::size_t attention_scratch_bytes(const ModelConfig& config, std::size_t n_decoder_rows,
+                                    std::size_t n_encoder_rows) {
+  const auto of_stack = [&config](const StackConfig& stack, std::size_t n_rows) {
+    std::size_t floats = 0;
+    for (const AttentionConfig& a : stack.attention) {
+      const std::size_t d_head = a.d_head ? a.d_head : config.d_model / config.n_heads;
+      const std::size_t d_value = a.d_value ? a.d_value : d_head;
+      floats = std::max(floats, a.n_hashes * (d_value + 64));
+    }
+    return n_rows * (16 * std::size_t{config.n_heads} + floats) * sizeof(float);
+  };
+  const std::size_t of_decoder = of_stack(config.decoder, n_decoder_rows);
+  return config.encoder ? std::max(of_decoder, of_stack(*config.encoder, n_encoder_rows)) : of_decoder;
 }
 
 std::uint32_t embedding_width(const ModelConfig& c) noexcept {

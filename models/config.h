@@ -192,9 +192,10 @@ constexpr std::int32_t padding_id(const ModelConfig& config) noexcept {
   return config.tokens.pad >= 0 ? config.tokens.pad : 0;
 }
 
-/// Scratch memory that an attention layer of the stack takes at most when it sees `n_rows` at once, with room
-/// to spare: LSH attention keeps a row of values and a few numbers per row and hash round.
-std::size_t attention_scratch_bytes(const ModelConfig& config, const StackConfig& stack, std::size_t n_rows);
+/// Scratch memory that an attention layer takes at most when the decoder or the encoder sees so many rows at
+/// once, with room to spare: LSH attention keeps a row of values and a few numbers per row and hash round.
+std::size_t attention_scratch_bytes(const ModelConfig& config, std::size_t n_decoder_rows,
+                                    std::size_t n_encoder_rows);
 
 /// Width that the final norm and the output layer see.
 std::uint32_t final_width(const ModelConfig& config);

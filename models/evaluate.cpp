@@ -63,11 +63,8 @@ void evaluate_whole(const Model& model, Runtime& runtime, std::span<const TokenI
   const std::size_t n_encoder = joined ? length_of(document->padded()) : 0;
   const std::size_t n_rows = (n_encoder + ids.size() + multiple - 1) / multiple * multiple;
   const std::size_t n_decoder = n_rows - n_encoder;
-  std::size_t attention = attention_scratch_bytes(config, config.decoder, n_rows);
-  if (document) {
-    const std::size_t n = length_of(document->padded());
-    attention = std::max(attention, attention_scratch_bytes(config, *config.encoder, n));
-  }
+  const std::size_t n_document = document ? length_of(document->padded()) : 0;
+  const std::size_t attention = attention_scratch_bytes(config, n_rows, n_document);
   Workspace workspace((std::size_t{4} << 30) + 64 * n_rows * net.decoder().max_width() + attention);
   Exec exec{runtime.team(), workspace};
 

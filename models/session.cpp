@@ -120,7 +120,6 @@ void Session::rewind(std::size_t position) {
   }
   s.replay(restart, position);
   s.logits_of_last();
-  if (position == 0) s.forget_last();
 }
 
 Session Session::fork() const { return fork(*impl_->runtime); }

@@ -141,6 +141,10 @@ void Session::Impl::load(ByteSource& source) {
 
 void Session::save(const std::string& path) const {
   impl_->logits_of_last();
+  if (impl_->tokens.empty()) {  // equal states give equal files: nothing is left of a token that is no more
+    std::fill(impl_->hidden.begin(), impl_->hidden.end(), 0.0F);
+    std::fill(impl_->logits.begin(), impl_->logits.end(), 0.0F);
+  }
   CountingSink size;
   impl_->save(size);
   AtomicFile file(path, size.size() + sizeof(std::uint64_t));

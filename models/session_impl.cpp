@@ -39,11 +39,8 @@ std::size_t workspace_bytes(const ModelConfig& config, const Network& network, s
   const std::size_t rows = std::max(EncodeContext::kRowsPerBlock, Session::kSnapshotInterval);
   const std::size_t widest =
       2 * std::size_t{config.d_ff} + 64 * network.decoder().max_width() + config.vocab_size;
-  std::size_t attention = attention_scratch_bytes(config, config.decoder, max_slots);
-  if (config.encoder) {
-    const std::size_t padded = max_document + network.encoder()->length_multiple();
-    attention = std::max(attention, attention_scratch_bytes(config, *config.encoder, padded));
-  }
+  const std::size_t padding = network.encoder() ? network.encoder()->length_multiple() : 0;
+  const std::size_t attention = attention_scratch_bytes(config, max_slots, max_document + padding);
   return (std::size_t{1} << 30) + rows * 4 * sizeof(float) * widest + attention;
 }
 
@@ -123,7 +120,6 @@ void Session::Impl::clear() {
   document_times = {};
   tokens.clear();
   width_history.cut(0);
-  forget_last();
   take_snapshot();
 }
 

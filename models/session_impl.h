@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <algorithm>
 #include <memory>
 #include <vector>
 
@@ -63,11 +62,6 @@ struct Session::Impl {
   void replay(std::size_t begin, std::size_t position);
   void encode(const EncoderInput& input, const Progress& progress);
   std::span<const float> logits_of_last();
-  /// Equal states give equal files: nothing is left of a token that is no more.
-  void forget_last() noexcept {
-    std::fill(hidden.begin(), hidden.end(), 0.0F);
-    std::fill(logits.begin(), logits.end(), 0.0F);
-  }
   /// Takes a snapshot if one is due after the last token.
   void take_snapshot();
   void set_mark() noexcept { marks.start(tokens.size(), state.recurrent(), hidden); }

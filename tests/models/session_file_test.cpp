@@ -23,6 +23,11 @@ TEST_CASE("session: equal states are equal files, and nothing is left of tokens 
     session.rewind(0);
     session.save(models.file("rewound"));
     CHECK(models.bytes("rewound") == models.bytes("fresh"));
+    session.verify(some_tokens(*model, 5), {});
+    session.logits();
+    session.rewind(0);  // to a mark
+    session.save(models.file("rewound"));
+    CHECK(models.bytes("rewound") == models.bytes("fresh"));
   });
 }
 

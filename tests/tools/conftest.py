@@ -120,6 +120,16 @@ def models(tmp_path_factory):
     return paths
 
 
+@pytest.fixture(scope="session")
+def words_model(tmp_path_factory):
+    """A model with SentencePiece: tokens of several characters, and seconds for megabytes of text."""
+    folder = tmp_path_factory.mktemp("words")
+    (folder / "config.json").write_text(json.dumps({**DENSE, "vocab_size": 160}))
+    path, vocabulary = folder / "words.terrace", ROOT / "tests/golden/tiny_bpe.model"
+    run("init", "--config", folder / "config.json", "--tokenizer", f"sentencepiece:{vocabulary}", "--dtype", "f32", "-o", path)
+    return path
+
+
 @pytest.fixture
 def ids(tmp_path):
     """A file of token ids."""

@@ -9,7 +9,7 @@ import subprocess
 import time
 
 import pytest
-from conftest import BINARY, DENSE, ROOT, drawn_on_a_terminal, run
+from conftest import BINARY, drawn_on_a_terminal, run
 
 
 def start(*arguments, **options):
@@ -53,16 +53,6 @@ def test_the_first_ctrl_c_ends_waiting_for_a_pipe(models, flag):
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=20) == 1
     assert process.stderr.read() == b"terrace generate: interrupted\n" and process.stdout.read() == b""
-
-
-@pytest.fixture(scope="module")
-def words_model(tmp_path_factory):
-    """A SentencePiece model, which needs seconds for megabytes."""
-    folder = tmp_path_factory.mktemp("words")
-    (folder / "config.json").write_text(json.dumps({**DENSE, "vocab_size": 2000}))
-    path, vocabulary = folder / "words.terrace", ROOT / "tests/golden/tiny_bpe.model"
-    run("init", "--config", folder / "config.json", "--tokenizer", f"sentencepiece:{vocabulary}", "--dtype", "f32", "-o", path)
-    return path
 
 
 def test_ctrl_c_ends_tokenising(words_model, tmp_path):

@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import BINARY, DENSE, ROOT, run
+from conftest import BINARY, DENSE, run
 
 GREEDY = ["--temp", 0]
 SAMPLED = ["--temp", 1, "--seed", 3]
@@ -141,16 +141,6 @@ def test_a_state_that_is_replaced_keeps_its_mode(models, tmp_path):
     state.chmod(0o600)
     generate(models["dense"], "-p", "abc", "-n", 2, "--state-save", state)
     assert stat.S_IMODE(state.stat().st_mode) == 0o600 and state.stat().st_size > 0
-
-
-@pytest.fixture(scope="module")
-def words_model(tmp_path_factory):
-    """Tokens of several characters."""
-    folder = tmp_path_factory.mktemp("words")
-    (folder / "config.json").write_text(json.dumps({**DENSE, "vocab_size": 160}))
-    path, vocabulary = folder / "words.terrace", ROOT / "tests/golden/tiny_bpe.model"
-    run("init", "--config", folder / "config.json", "--tokenizer", f"sentencepiece:{vocabulary}", "--dtype", "f32", "-o", path)
-    return path
 
 
 def test_a_token_that_a_stop_text_cuts_is_not_in_the_state(words_model, tmp_path):

@@ -12,6 +12,7 @@
 #include "engine/error.h"
 #include "models/byte_tokenizer.h"
 #include "models/utf8.h"
+#include "tools/common/input.h"
 #include "tools/common/interrupt.h"
 #include "tools/common/progress.h"
 #include "tools/common/resources.h"
@@ -33,7 +34,7 @@ void warn_of_other_encodings(const Tokenizer& tokenizer, std::string_view text, 
   const bool utf16 = text.starts_with("\xff\xfe") || text.starts_with("\xfe\xff");
   warn(fmt::format(
       "{}: expected UTF-8, found another byte at offset {}{}; the model reads U+FFFD for each such byte",
-      source == "-" ? "standard input" : source, *at, utf16 ? " (it begins like UTF-16)" : ""));
+      source_name(source), *at, utf16 ? " (it begins like UTF-16)" : ""));
 }
 
 }  // namespace

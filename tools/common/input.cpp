@@ -22,8 +22,6 @@ namespace {
 /// How long a signal may wait that another thread got, or that came just before a wait.
 constexpr int kPollMilliseconds = 100;
 
-std::string source_name(const std::string& path) { return path == "-" ? "standard input" : path; }
-
 /// A file of its own, or standard input.
 class Source {
  public:
@@ -67,6 +65,8 @@ class Source {
 
 }  // namespace
 
+std::string source_name(std::string_view path) { return std::string(path == "-" ? "standard input" : path); }
+
 std::string read_file(const std::string& path) {
   const Source source(path);
   std::string text;
@@ -93,21 +93,17 @@ std::vector<TokenId> parse_token_ids(std::string_view text, std::string_view whe
   return ids;
 }
 
-void check_token_ids(std::span<const TokenId> ids, std::string_view where, std::uint32_t vocab_size) {
-  for (std::size_t i = 0; i < ids.size(); ++i) {
-    TERRACE_CHECK(ids[i] >= 0 && static_cast<std::uint32_t>(ids[i]) < vocab_size, kBadToken,
-                  fmt::format("{}: word {}: expected a token id from 0 to {}, found {}", where, i + 1,
-                              vocab_size - 1, ids[i]));
-  }
-}
-
 std::vector<TokenId> read_token_file(const std::string& path) {
   return parse_token_ids(read_file(path), source_name(path));
 }
 
 std::vector<TokenId> read_token_file(const std::string& path, std::uint32_t vocab_size) {
   std::vector<TokenId> ids = read_token_file(path);
-  check_token_ids(ids, source_name(path), vocab_size);
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    TERRACE_CHECK(ids[i] >= 0 && static_cast<std::uint32_t>(ids[i]) < vocab_size, kBadToken,
+                  fmt::format("{}: word {}: expected a token id from 0 to {}, found {}", source_name(path),
+                              i + 1, vocab_size - 1, ids[i]));
+  }
   return ids;
 }
 

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -10,6 +9,9 @@
 #include "models/token.h"
 
 namespace terrace::tools {
+
+/// What messages call a file of the command line.
+std::string source_name(std::string_view path);
 
 /// All bytes of a file; "-" is standard input. Throws Error{kIo}, and Error{kCancelled} soon after a signal
 /// (Interrupt).
@@ -20,13 +22,9 @@ std::string read_file(const std::string& path);
 /// is not an id.
 std::vector<TokenId> parse_token_ids(std::string_view text, std::string_view where);
 
-/// Whether the ids are in a vocabulary of so many. Throws Error{kBadToken} with the first word that is not,
-/// counted as parse_token_ids() does.
-void check_token_ids(std::span<const TokenId> ids, std::string_view where, std::uint32_t vocab_size);
-
 /// Ids of a file ("-" is standard input). Throws Error{kIo, kBadFile}.
 std::vector<TokenId> read_token_file(const std::string& path);
-/// The same, checked for a vocabulary. Throws Error{kBadToken} too.
+/// The same, for a vocabulary of so many. Throws Error{kBadToken} too, with the first word that is not in it.
 std::vector<TokenId> read_token_file(const std::string& path, std::uint32_t vocab_size);
 
 }  // namespace terrace::tools

@@ -142,13 +142,11 @@ Prompt PromptArguments::read(const std::shared_ptr<const Model>& model) const {
   const ModelConfig& config = model->config();
   if (vector_file) return {*vector_file, {}, read_npy(*vector_file)};
   if (token_file) {
-    Prompt prompt{*token_file, read_token_file(*token_file), {}};
-    TERRACE_CHECK(!prompt.ids.empty(), kBadFile,
-                  fmt::format("{}: expected token ids, found none", *token_file));
     // An encoder for rows has no vocabulary, and says so.
     const std::uint32_t vocab_size = config.encoder ? config.encoder->vocab_size : config.vocab_size;
-    if (vocab_size > 0) check_token_ids(prompt.ids, *token_file, vocab_size);
-    return prompt;
+    auto ids = vocab_size > 0 ? read_token_file(*token_file, vocab_size) : read_token_file(*token_file);
+    TERRACE_CHECK(!ids.empty(), kBadFile, fmt::format("{}: expected token ids, found none", *token_file));
+    return {*token_file, std::move(ids), {}};
   }
   Prompt prompt{text ? "-p" : *text_file,
                 encode_text(model, text ? *text : read_file(*text_file), text ? "-p" : *text_file),
