@@ -7,6 +7,7 @@
 #include <string>
 #include <utility>
 
+#include "attention/attend_slots.h"
 #include "attention/chunked_attention.h"
 #include "attention/lsh_select.h"
 #include "attention/score_scale.h"
@@ -22,14 +23,12 @@ struct StepScratch {
   std::uint32_t* ids;    // [n_hashes]
   float* hash;           // of LshHash
   std::uint32_t* slots;  // see select_slots
-  const float** keys;    // [budget]
-  const float** values;  // [budget]
-  float* weights;        // [budget]
+  SlotScratch attend;
 
   static std::size_t bytes(std::size_t d_k, std::size_t n_hashes, std::size_t hash_floats,
                            std::size_t budget) noexcept {
-    return (d_k + (1 + kSelectNumbersPerRound) * n_hashes + hash_floats + 3 * budget) * sizeof(float) +
-           2 * budget * sizeof(const float*) + 7 * kCacheLine;
+    return (d_k + (1 + kSelectNumbersPerRound) * n_hashes + hash_floats + 2 * budget) * sizeof(float) +
+           4 * kCacheLine + SlotScratch::bytes(budget);
   }
   StepScratch(Workspace& ws, std::size_t d_k, std::size_t n_hashes, std::size_t hash_floats,
               std::size_t budget)
@@ -37,9 +36,7 @@ struct StepScratch {
         ids(ws.take<std::uint32_t>(n_hashes)),
         hash(ws.take<float>(hash_floats)),
         slots(ws.take<std::uint32_t>(2 * budget + kSelectNumbersPerRound * n_hashes)),
-        keys(ws.take<const float*>(budget)),
-        values(ws.take<const float*>(budget)),
-        weights(ws.take<float>(budget)) {}
+        attend(ws, budget) {}
 };
 
 }  // namespace
@@ -69,12 +66,12 @@ LshHash LshAttention::make_hash(LshBuckets buckets) const {
   return LshHash(*kernels_, std::move(buckets), config_.n_heads, config_.n_hashes, config_.d_k, rotations_);
 }
 
-LshState LshAttention::make_state(std::size_t max_length) const {
+LshState LshAttention::make_state(KvType type, std::size_t max_length) const {
   TERRACE_CHECK(
       hash_.has_value(), kBadConfig,
       "LSH attention needs an explicit n_buckets to decode: Trax would derive the number from the length of "
       "each call");
-  return LshState(config_.n_heads, config_.d_k, config_.d_v, config_.n_hashes, hash_->buckets().total(),
+  return LshState(config_.n_heads, config_.d_k, config_.d_v, type, config_.n_hashes, hash_->buckets().total(),
                   max_length);
 }
 
@@ -106,17 +103,11 @@ void LshAttention::step(const Exec& exec, LshState& state, ConstRows qk, ConstRo
       const std::size_t n =
           state.attends_all() ? every_slot(slot, window_, mine.slots)
                               : select_slots(state, h, slot, config_.n_hashes, window_, budget(), mine.slots);
-      for (std::size_t i = 0; i < n; ++i) {
-        mine.keys[i] = state.key(h, mine.slots[i]);
-        mine.values[i] = state.value(h, mine.slots[i]);
-      }
       if (n == 0) {
         std::fill_n(out, d_v, 0.0F);  // the empty slot was all that was chosen; its value is zero
         continue;
       }
-      kernels_->dot_rows(q, mine.keys, n, d_k, scale, mine.weights);
-      const float sum = kernels_->softmax_weights(mine.weights, n);
-      kernels_->weighted_sum(mine.weights, mine.values, n, d_v, 1.0F / sum, out);
+      attend_slots(*kernels_, state, h, q, scale, mine.slots, n, mine.attend, out);
     }
   });
   state.set_length(first + qk.n);

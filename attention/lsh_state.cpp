@@ -11,7 +11,7 @@
 namespace terrace {
 namespace {
 
-constexpr std::uint64_t kStateTag = 0x31'6873'6C72'74;  // "trlsh1"
+constexpr std::uint64_t kStateTag = 0x32'6873'6C72'74;  // "trlsh2"
 
 constexpr std::size_t pages_for(std::size_t n_slots) noexcept {
   return (n_slots + kPageSlots - 1) / kPageSlots;
@@ -20,24 +20,19 @@ constexpr std::size_t pages_for(std::size_t n_slots) noexcept {
 }  // namespace
 
 // The part of one head in one page:
-//   float rows[kPageSlots][padded d_k | padded d_v]       key beside value: a chosen slot needs both
-//   u32   links[kPageSlots][trail[n_hashes][kTrail] | bucket[n_hashes], padded]   one or two cache lines
+//   SlotRows
+//   u32 links[kPageSlots][trail[n_hashes][kTrail] | bucket[n_hashes], padded]   whole cache lines
 
-LshState::LshState(std::size_t n_heads, std::size_t d_k, std::size_t d_v, std::size_t n_hashes,
+LshState::LshState(std::size_t n_heads, std::size_t d_k, std::size_t d_v, KvType type, std::size_t n_hashes,
                    std::uint32_t n_buckets, std::size_t max_length)
-    : n_heads_(n_heads),
-      d_k_(d_k),
-      d_v_(d_v),
-      n_hashes_(n_hashes),
-      n_buckets_(n_buckets),
-      max_length_(max_length) {
+    : n_heads_(n_heads), n_hashes_(n_hashes), n_buckets_(n_buckets), max_length_(max_length) {
   TERRACE_CHECK(n_heads > 0 && d_k > 0 && d_v > 0 && n_hashes > 0 && n_buckets > 0, kBadArgument,
                 "an LSH state needs heads, channels, hash rounds and buckets");
   TERRACE_CHECK(max_length < kNone, kBadArgument,
                 "an LSH state holds fewer than 2^32 - 1 slots, asked for " + std::to_string(max_length));
-  row_floats_ = padded_width(d_k) + padded_width(d_v);
+  rows_ = SlotRows(type, d_k, d_v);
   link_numbers_ = padded_width(n_hashes * (kTrail + 1));
-  head_bytes_ = kPageSlots * (row_floats_ * sizeof(float) + link_numbers_ * sizeof(std::uint32_t));
+  head_bytes_ = rows_.bytes() + kPageSlots * link_numbers_ * sizeof(std::uint32_t);
   pages_ = PageStore(n_heads * head_bytes_, pages_for(max_length), "the LSH attention state");
   newest_.assign(n_heads * n_hashes * n_buckets, kNone);
 }
@@ -46,21 +41,9 @@ std::size_t LshState::bytes() const noexcept {
   return pages_for(length_) * pages_.page_bytes() + newest_.size() * sizeof(std::uint32_t);
 }
 
-const float* LshState::row(std::size_t head, std::size_t slot) const noexcept {
-  const auto* rows = reinterpret_cast<const float*>(pages_.page(slot / kPageSlots) + head * head_bytes_);
-  return rows + slot % kPageSlots * row_floats_;
-}
-
 const std::uint32_t* LshState::links(std::size_t head, std::size_t slot) const noexcept {
-  const std::byte* part = pages_.page(slot / kPageSlots) + head * head_bytes_;
-  return reinterpret_cast<const std::uint32_t*>(part + kPageSlots * row_floats_ * sizeof(float)) +
+  return reinterpret_cast<const std::uint32_t*>(part(head, slot) + rows_.bytes()) +
          slot % kPageSlots * link_numbers_;
-}
-
-const float* LshState::key(std::size_t head, std::size_t slot) const noexcept { return row(head, slot); }
-
-const float* LshState::value(std::size_t head, std::size_t slot) const noexcept {
-  return row(head, slot) + padded_width(d_k_);
 }
 
 std::uint32_t LshState::bucket(std::size_t head, std::size_t slot, std::size_t round) const noexcept {
@@ -85,15 +68,16 @@ void LshState::commit_next(std::size_t n) const noexcept {
 
 void LshState::write(std::size_t head, std::size_t slot, const float* key, const float* value,
                      const std::uint32_t* buckets) noexcept {
-  std::byte* part = pages_.writable_page(slot / kPageSlots) + head * head_bytes_;
-  float* to = reinterpret_cast<float*>(part) + slot % kPageSlots * row_floats_;
-  std::copy_n(key, d_k_, to);
-  std::copy_n(value, d_v_, to + padded_width(d_k_));
-  auto* const link = const_cast<std::uint32_t*>(links(head, slot));
+  rows_.write(key, value, slot % kPageSlots, pages_.writable_page(slot / kPageSlots) + head * head_bytes_);
+  link(head, slot, buckets);
+}
+
+void LshState::link(std::size_t head, std::size_t slot, const std::uint32_t* buckets) noexcept {
+  auto* const numbers = const_cast<std::uint32_t*>(links(head, slot));
   for (std::size_t round = 0; round < n_hashes_; ++round) {
-    link[n_hashes_ * kTrail + round] = buckets[round];
+    numbers[n_hashes_ * kTrail + round] = buckets[round];
     std::uint32_t& newest = newest_of(head, round, buckets[round]);
-    std::uint32_t* const own = link + round * kTrail;
+    std::uint32_t* const own = numbers + round * kTrail;
     own[0] = newest;
     if (newest == kNone) {
       std::fill_n(own + 1, kTrail - 1, kNone);
@@ -135,14 +119,12 @@ void LshState::relink(std::size_t begin, std::size_t end) noexcept {
 LshState LshState::fork() const {
   LshState child;
   child.n_heads_ = n_heads_;
-  child.d_k_ = d_k_;
-  child.d_v_ = d_v_;
   child.n_hashes_ = n_hashes_;
   child.n_buckets_ = n_buckets_;
   child.max_length_ = max_length_;
   child.length_ = length_;
   child.attends_all_ = attends_all_;
-  child.row_floats_ = row_floats_;
+  child.rows_ = rows_;
   child.link_numbers_ = link_numbers_;
   child.head_bytes_ = head_bytes_;
   child.newest_ = newest_;
@@ -152,14 +134,16 @@ LshState LshState::fork() const {
 
 void LshState::save(ByteSink& sink) const {
   for (const std::uint64_t value :
-       {kStateTag, std::uint64_t{n_heads_}, std::uint64_t{d_k_}, std::uint64_t{d_v_},
-        std::uint64_t{n_hashes_}, std::uint64_t{n_buckets_}, std::uint64_t{length_}}) {
+       {kStateTag, std::uint64_t{n_heads_}, std::uint64_t{rows_.d_k()}, std::uint64_t{rows_.d_v()},
+        static_cast<std::uint64_t>(rows_.type()), std::uint64_t{n_hashes_}, std::uint64_t{n_buckets_},
+        std::uint64_t{length_}}) {
     write_u64(sink, value);
   }
   for (std::size_t begin = 0; begin < length_; begin += kPageSlots) {
     const std::size_t n = std::min(kPageSlots, length_ - begin);
     for (std::size_t head = 0; head < n_heads_; ++head) {
-      write_array(sink, row(head, begin), n * row_floats_);
+      write_array(sink, key(head, begin), n * rows_.row_bytes());
+      if (rows_.type() == KvType::kQ8) write_array(sink, scales(head, begin), 2 * n);
       for (std::size_t round = 0; round < n_hashes_; ++round) {
         std::uint32_t buckets[kPageSlots];
         for (std::size_t i = 0; i < n; ++i) buckets[i] = bucket(head, begin + i, round);
@@ -173,19 +157,21 @@ void LshState::load(ByteSource& source) {
   truncate(0);
   expect_u64(source, kStateTag, "kind of the LSH state");
   expect_u64(source, n_heads_, "number of LSH heads");
-  expect_u64(source, d_k_, "width of an LSH key");
-  expect_u64(source, d_v_, "width of an LSH value");
+  expect_u64(source, rows_.d_k(), "width of an LSH key");
+  expect_u64(source, rows_.d_v(), "width of an LSH value");
+  expect_u64(source, static_cast<std::uint64_t>(rows_.type()), "type of LSH keys and values");
   expect_u64(source, n_hashes_, "number of hash rounds");
   expect_u64(source, n_buckets_, "number of buckets");
   const auto length =
       static_cast<std::size_t>(read_u64(source, max_length_, "number of remembered positions"));
-  std::vector<float> rows(kPageSlots * row_floats_);
   std::vector<std::uint32_t> ids(n_hashes_ * kPageSlots), of_slot(n_hashes_);
   try {
     for (std::size_t begin = 0; begin < length; begin += kPageSlots) {
       const std::size_t n = std::min(kPageSlots, length - begin);
       for (std::size_t head = 0; head < n_heads_; ++head) {
-        read_array(source, rows.data(), n * row_floats_);
+        std::byte* const to = pages_.writable_page(begin / kPageSlots) + head * head_bytes_;
+        read_array(source, to, n * rows_.row_bytes());
+        if (rows_.type() == KvType::kQ8) read_array(source, rows_.scales(0, to), 2 * n);
         for (std::size_t round = 0; round < n_hashes_; ++round)
           read_array(source, ids.data() + round * kPageSlots, n);
         for (std::size_t i = 0; i < n; ++i) {
@@ -196,8 +182,7 @@ void LshState::load(ByteSource& source) {
                               std::to_string(begin + i) + ", expected less than " +
                               std::to_string(n_buckets_));
           }
-          const float* key = rows.data() + i * row_floats_;
-          write(head, begin + i, key, key + padded_width(d_k_), of_slot.data());
+          link(head, begin + i, of_slot.data());
         }
       }
     }

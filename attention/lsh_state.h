@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "attention/page_store.h"
+#include "attention/slot_rows.h"
 #include "engine/serial.h"
 
 namespace terrace {
@@ -22,11 +23,11 @@ class LshState {
   static constexpr std::uint32_t kNone = 0xFFFFFFFF;
   /// Earlier slots of its bucket that every slot names. Slots lie anywhere in memory, so each step of a walk
   /// waits for memory: a walk advances by that many slots per step.
-  static constexpr std::size_t kTrail = 8;
+  static constexpr std::size_t kTrail = 7;  // with the bucket, two rounds fill a cache line
 
   LshState() = default;
-  /// Throws Error{kOutOfMemory, kBadArgument}.
-  LshState(std::size_t n_heads, std::size_t d_k, std::size_t d_v, std::size_t n_hashes,
+  /// `type`: how keys and values are kept (SlotRows). Throws Error{kOutOfMemory, kBadArgument}.
+  LshState(std::size_t n_heads, std::size_t d_k, std::size_t d_v, KvType type, std::size_t n_hashes,
            std::uint32_t n_buckets, std::size_t max_length);
   LshState(LshState&&) noexcept = default;
   LshState& operator=(LshState&&) noexcept = default;
@@ -42,13 +43,22 @@ class LshState {
   LshState fork() const;
 
   void save(ByteSink& sink) const;
-  /// Throws Error{kBadFile} when the state was saved with another shape, is too long, or holds an impossible
-  /// bucket; the state is then empty.
+  /// Throws Error{kBadFile} when the state was saved with another shape or type, is too long, or holds an
+  /// impossible bucket; the state is then empty.
   void load(ByteSource& source);
 
   // One head's view, for LshAttention. A chunk owns a head, so heads may be written side by side.
-  const float* key(std::size_t head, std::size_t slot) const noexcept;
-  const float* value(std::size_t head, std::size_t slot) const noexcept;
+  const SlotRows& rows() const noexcept { return rows_; }
+  const std::byte* key(std::size_t head, std::size_t slot) const noexcept {
+    return rows_.key(slot % kPageSlots, part(head, slot));
+  }
+  const std::byte* value(std::size_t head, std::size_t slot) const noexcept {
+    return rows_.value(slot % kPageSlots, part(head, slot));
+  }
+  /// Of key and value; only where rows() are q8.
+  const float* scales(std::size_t head, std::size_t slot) const noexcept {
+    return rows_.scales(slot % kPageSlots, part(head, slot));
+  }
   std::uint32_t bucket(std::size_t head, std::size_t slot, std::size_t round) const noexcept;
   /// The kTrail slots before `slot` in its bucket of `round`, newest first, then kNone.
   const std::uint32_t* trail(std::size_t head, std::size_t slot, std::size_t round) const noexcept;
@@ -68,16 +78,21 @@ class LshState {
   void set_length(std::size_t length) noexcept { length_ = length; }
 
  private:
-  const float* row(std::size_t head, std::size_t slot) const noexcept;            // key, then value
+  /// The head's part of the page of `slot`.
+  const std::byte* part(std::size_t head, std::size_t slot) const noexcept {
+    return pages_.page(slot / kPageSlots) + head * head_bytes_;
+  }
   const std::uint32_t* links(std::size_t head, std::size_t slot) const noexcept;  // trails, then buckets
   std::uint32_t& newest_of(std::size_t head, std::size_t round, std::uint32_t bucket) noexcept;
+  void link(std::size_t head, std::size_t slot, const std::uint32_t* buckets) noexcept;
   void relink(std::size_t begin, std::size_t end) noexcept;
 
-  std::size_t n_heads_ = 0, d_k_ = 0, d_v_ = 0, n_hashes_ = 0;
+  std::size_t n_heads_ = 0, n_hashes_ = 0;
   std::uint32_t n_buckets_ = 0;  // of one round
   std::size_t max_length_ = 0, length_ = 0;
   bool attends_all_ = false;
-  std::size_t row_floats_ = 0, link_numbers_ = 0, head_bytes_ = 0;
+  SlotRows rows_;
+  std::size_t link_numbers_ = 0, head_bytes_ = 0;
   PageStore pages_;
   std::vector<std::uint32_t> newest_;  // [n_heads, n_hashes, n_buckets]
 };

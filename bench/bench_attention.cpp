@@ -51,8 +51,7 @@ class Bench {
         v_(random_floats(kRowsPerAppend * kWidth, 3)),
         rotations_(random_floats(kHeads * kHashes * kRotations * kHead, 4)) {}
 
-  /// Multi-head attention against fewer KV heads; with f32 keys and values also against LSH attention, which
-  /// keeps those.
+  /// Multi-head attention against fewer KV heads, and against LSH attention.
   void add(KvType type) {
     for (const std::size_t n : kContexts) {
       const std::string suffix = std::string("/") + kv_type_name(type) + "/" + std::to_string(n);
@@ -63,7 +62,7 @@ class Bench {
         comparison.rivals.push_back(
             add_exact("prefill_" + std::to_string(kPrefillRows) + suffix, type, n, kHeads, kPrefillRows));
       }
-      if (type == KvType::kF32) comparison.rivals.push_back(add_lsh_step("lsh" + suffix, n));
+      comparison.rivals.push_back(add_lsh_step("lsh" + suffix, type, n));
       comparisons_.push_back(comparison);
     }
     const std::string suffix = std::string("/") + kv_type_name(type);
@@ -183,7 +182,7 @@ class Bench {
     require(y == expected, name);
   }
 
-  Contender add_lsh_step(const std::string& name, std::size_t n) {
+  Contender add_lsh_step(const std::string& name, KvType type, std::size_t n) {
     LshConfig config{kHeads, kHead, kHead};
     config.n_hashes = kHashes;
     config.n_buckets = {2 * kRotations};
@@ -202,7 +201,7 @@ class Bench {
                                    const ThreadTeam::Region held(runtime_.team());
                                    std::vector<float> out(kWidth);
                                    if (states->empty()) {
-                                     fill_states(attention, n, *states);
+                                     fill_states(attention, type, n, *states);
                                      std::vector<float> expected(kWidth);
                                      step(attention, states->front(), 0, out.data());
                                      step(scalar, states->front(), 0, expected.data());
@@ -216,15 +215,15 @@ class Bench {
                                  })
         ->UseRealTime()
         ->Unit(benchmark::kMicrosecond);
-    return {name, kHeads * attention.budget() * 2 * kHead * sizeof(float)};
+    return {name, kHeads * attention.budget() * SlotRows(type, kHead, kHead).slot_bytes()};
   }
 
   /// States of n slots in buckets drawn as those of random rows would be; what the rows hold does not change
   /// the work.
-  void fill_states(const LshAttention& attention, std::size_t n, std::vector<LshState>& states) {
+  void fill_states(const LshAttention& attention, KvType type, std::size_t n, std::vector<LshState>& states) {
     const std::size_t wanted = bytes_in_rotation();
     for (std::size_t bytes = 0; bytes < wanted; bytes += states.back().bytes()) {
-      states.push_back(attention.make_state(n + kInputs));
+      states.push_back(attention.make_state(type, n + kInputs));
       std::mt19937 random(5);
       for (std::size_t t = 0; t < n; ++t) {
         for (std::size_t h = 0; h < kHeads; ++h) {

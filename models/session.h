@@ -42,7 +42,7 @@ class Session {
  public:
   struct Options {
     std::size_t max_context = 0;  ///< tokens; 0 = the model's max_context
-    /// How K and V are stored; LSH attention keeps f32, because it gathers rows.
+    /// How K and V are stored; LSH attention, which gathers rows, keeps q4 as q8.
     KvType kv_type = KvType::kF32;
     /// Longest document that encode() accepts; 0 = the model's max_context. Never more than the encoder has
     /// positions.

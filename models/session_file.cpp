@@ -15,7 +15,7 @@ namespace terrace {
 namespace {
 
 constexpr std::uint64_t kMagic = 0x5453454341525254;  // "TRRACEST"
-constexpr std::uint64_t kVersion = 3;
+constexpr std::uint64_t kVersion = 4;
 constexpr std::uint64_t kMaxStateTokens = std::uint64_t{1} << 28;
 
 class CountingSink final : public ByteSink {

@@ -15,7 +15,7 @@ StackState::StackState(const StateLayout& layout, KvType kv_type, std::size_t ma
   for (const KvSpec& s : layout.kv) kv_.emplace_back(s.n_heads, s.d_k, s.d_v, kv_type, max_length);
   lsh_.reserve(layout.lsh.size());
   for (const LshSpec& s : layout.lsh) {
-    lsh_.emplace_back(s.n_heads, s.d_k, s.d_v, s.n_hashes, s.n_buckets, max_length);
+    lsh_.emplace_back(s.n_heads, s.d_k, s.d_v, kv_type, s.n_hashes, s.n_buckets, max_length);
   }
   routes_.reserve(layout.n_routes);
   for (std::size_t i = 0; i < layout.n_routes; ++i) routes_.emplace_back(max_length);

@@ -7,6 +7,7 @@
 #include "attention/kernels/attend_page_q4_impl.h"
 #include "attention/kernels/attend_page_q8_impl.h"
 #include "attention/kernels/attention_tables.h"
+#include "attention/kernels/gathered_rows_impl.h"
 #include "attention/kernels/quantize_impl.h"
 #include "attention/kernels/rows_impl.h"
 
@@ -31,8 +32,12 @@ constexpr AttentionKernels make_attention_kernels(Isa isa, const char* name) noe
           finish_state<S>,
           softmax_weights<S>,
           exp_all<S>,
-          dot_rows<S>,
-          weighted_sum<S>,
+          dot_rows<S, float>,
+          dot_rows<S, std::uint16_t>,
+          dot_rows<S, std::int8_t>,
+          weighted_sum<S, float>,
+          weighted_sum<S, std::uint16_t>,
+          weighted_sum<S, std::int8_t>,
           linear_attention<S>};
 }
 

@@ -106,12 +106,21 @@ struct AttentionKernels {
   /// y[i] = exp(x[i]): at most 1.1 ulp off for -87 <= x <= 88, 0 below -87.
   void (*exp)(const float* x, std::size_t n, float* y) noexcept;
 
-  /// y[i] = scale * <q, rows[i]> over d elements: kLanes chains folded in one tree.
+  /// y[i] = scale * <q, rows[i]> over d elements, which are turned into floats: kLanes chains folded in one
+  /// tree.
   void (*dot_rows)(const float* q, const float* const* rows, std::size_t n, std::size_t d, float scale,
                    float* y) noexcept;
-  /// y[j] = scale * sum over i, in order, of w[i] * rows[i][j], j < d.
+  void (*dot_rows_bf16)(const float* q, const std::uint16_t* const* rows, std::size_t n, std::size_t d,
+                        float scale, float* y) noexcept;
+  void (*dot_rows_i8)(const float* q, const std::int8_t* const* rows, std::size_t n, std::size_t d,
+                      float scale, float* y) noexcept;
+  /// y[j] = scale * sum over i, in order, of w[i] * rows[i][j], j < d; likewise.
   void (*weighted_sum)(const float* w, const float* const* rows, std::size_t n, std::size_t d, float scale,
                        float* y) noexcept;
+  void (*weighted_sum_bf16)(const float* w, const std::uint16_t* const* rows, std::size_t n, std::size_t d,
+                            float scale, float* y) noexcept;
+  void (*weighted_sum_i8)(const float* w, const std::int8_t* const* rows, std::size_t n, std::size_t d,
+                          float scale, float* y) noexcept;
 
   /// Linear attention over `sums` [m, d], d a multiple of kLanes, in one pass:
   ///   sums[i] += key[i] * value                           unless key is null

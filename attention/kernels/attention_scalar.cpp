@@ -17,6 +17,7 @@ struct Scalar {
 
   static F load(const float* p) noexcept { return *p; }
   static F load(const std::uint16_t* p) noexcept { return from_bits(std::uint32_t{*p} << 16); }
+  static F load(const std::int8_t* p) noexcept { return static_cast<float>(*p); }
   static void store(float* p, F x) noexcept { *p = x; }
   static F set(float a) noexcept { return a; }
   static F fma(F a, F b, F c) noexcept { return __builtin_fmaf(a, b, c); }

@@ -8,8 +8,7 @@
 #include "attention/kernels/attention_kernels.h"
 #include "engine/kernels/lanes.h"
 
-// Bodies of the kernels over scattered or plain rows: softmax states, dot products with gathered rows, linear
-// attention.
+// Bodies of the kernels over plain rows: softmax states, linear attention.
 
 namespace terrace {
 namespace {
@@ -84,94 +83,6 @@ float softmax_weights(float* x, std::size_t n) noexcept {
   }
   std::memcpy(x + whole, tail.lanes, (n - whole) * sizeof(float));
   return S::fold(parts);
-}
-
-/// Rows are scattered: prefetches `d` floats of one that is needed soon.
-inline void prefetch_row_after(const float* const* rows, std::size_t r, std::size_t n,
-                               std::size_t d) noexcept {
-  constexpr std::size_t kRowsAhead = 8;
-  if (r + kRowsAhead >= n) return;
-  for (std::size_t line = 0; line < d; line += kLanes) __builtin_prefetch(rows[r + kRowsAhead] + line);
-}
-
-/// y[r] = scale * <q, rows[r]> for R rows at a time, so that q is loaded once for them.
-template <class S, std::size_t R>
-inline void dot_some_rows(const float* q, const float* const* rows, std::size_t d, float scale,
-                          float* y) noexcept {
-  using F = typename S::F;
-  F sum[R][kParts<S>];
-  TERRACE_UNROLL
-  for (std::size_t r = 0; r < R; ++r) {
-    TERRACE_UNROLL
-    for (std::size_t i = 0; i < kParts<S>; ++i) sum[r][i] = S::set(0.0F);
-  }
-  std::size_t at = 0;
-  for (; at + kLanes <= d; at += kLanes) {
-    TERRACE_UNROLL
-    for (std::size_t i = 0; i < kParts<S>; ++i) {
-      const F x = S::load(q + at + i * S::kWidth);
-      TERRACE_UNROLL
-      for (std::size_t r = 0; r < R; ++r) {
-        sum[r][i] = S::fma(x, S::load(rows[r] + at + i * S::kWidth), sum[r][i]);
-      }
-    }
-  }
-  if (at < d) {
-    const PartialGroup<float> x(q + at, d - at);
-    for (std::size_t r = 0; r < R; ++r) {
-      const PartialGroup<float> row(rows[r] + at, d - at);
-      TERRACE_UNROLL
-      for (std::size_t i = 0; i < kParts<S>; ++i) {
-        sum[r][i] = S::fma(S::load(x.lanes + i * S::kWidth), S::load(row.lanes + i * S::kWidth), sum[r][i]);
-      }
-    }
-  }
-  for (std::size_t r = 0; r < R; ++r) y[r] = S::fold(sum[r]) * scale;
-}
-
-template <class S>
-void dot_rows(const float* q, const float* const* rows, std::size_t n, std::size_t d, float scale,
-              float* y) noexcept {
-  std::size_t r = 0;
-  for (; r + kRowTile <= n; r += kRowTile) {
-    for (std::size_t i = r; i < r + kRowTile; ++i) prefetch_row_after(rows, i, n, d);
-    dot_some_rows<S, kRowTile>(q, rows + r, d, scale, y + r);
-  }
-  for (; r < n; ++r) dot_some_rows<S, 1>(q, rows + r, d, scale, y + r);
-}
-
-/// y[i] = scale * sum over rows, in order, of w[row] * rows[row][i] for G groups of columns.
-template <class S, std::size_t G>
-inline void sum_columns(const float* w, const float* const* rows, std::size_t n, std::size_t at, float scale,
-                        float* y) noexcept {
-  using F = typename S::F;
-  constexpr std::size_t parts = G * kParts<S>;
-  F sum[parts];
-  TERRACE_UNROLL
-  for (std::size_t i = 0; i < parts; ++i) sum[i] = S::set(0.0F);
-  for (std::size_t r = 0; r < n; ++r) {
-    if (at == 0) prefetch_row_after(rows, r, n, G * kLanes);
-    const F weight = S::set(w[r]);
-    TERRACE_UNROLL
-    for (std::size_t i = 0; i < parts; ++i)
-      sum[i] = S::fma(weight, S::load(rows[r] + at + i * S::kWidth), sum[i]);
-  }
-  TERRACE_UNROLL
-  for (std::size_t i = 0; i < parts; ++i) S::store(y + i * S::kWidth, S::mul(sum[i], S::set(scale)));
-}
-
-template <class S>
-void weighted_sum(const float* w, const float* const* rows, std::size_t n, std::size_t d, float scale,
-                  float* y) noexcept {
-  std::size_t at = 0;
-  constexpr std::size_t block = kGroups<S, 1>;
-  for (; at + block * kLanes <= d; at += block * kLanes) sum_columns<S, block>(w, rows, n, at, scale, y + at);
-  for (; at + kLanes <= d; at += kLanes) sum_columns<S, 1>(w, rows, n, at, scale, y + at);
-  for (; at < d; ++at) {
-    float sum = 0;
-    for (std::size_t r = 0; r < n; ++r) sum = __builtin_fmaf(w[r], rows[r][at], sum);
-    y[at] = sum * scale;
-  }
 }
 
 template <class S>

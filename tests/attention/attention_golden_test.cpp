@@ -176,7 +176,7 @@ TEST_CASE("LSH attention equals the oracle, whole sequences and step by step") {
         attention.full(exec.get(), rows_of(qk, h * d_k), rows_of(v, h * d_v), item.at("n_real"),
                        item.at("causal"), rows_of(y, h * d_v));
       } else {
-        LshState state = attention.make_state(n);
+        LshState state = attention.make_state(KvType::kF32, n);
         attention.step(exec.get(), state, rows_of(qk, h * d_k), rows_of(v, h * d_v), rows_of(y, h * d_v));
       }
       check_close(y, item);

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "attention/kernels/attention_kernels.h"
+#include "engine/dtype.h"
 #include "tests/support/naive_attention.h"
 #include "tests/support/stored_weight.h"
 
@@ -67,39 +68,62 @@ TEST_CASE("softmax_weights: same bits on every instruction set, sums to the retu
   }
 }
 
-TEST_CASE("dot_rows and weighted_sum: same bits on every instruction set, close to double, for all tails") {
+/// Checks dot_rows and weighted_sum over the rows `data`, n of d elements of T, which are worth `values`.
+template <class T, class Kernel>
+void check_gathered(Kernel AttentionKernels::*dot_rows, Kernel AttentionKernels::*weighted_sum,
+                    const std::vector<T>& data, const std::vector<float>& values, std::size_t n) {
+  const std::size_t d = data.size() / n;
+  const auto q = random_floats(d, 1), w = random_floats(n, 3);
+  std::vector<const T*> rows;
+  for (std::size_t r = 0; r < n; ++r) rows.push_back(data.data() + r * d);
+  std::vector<float> dots(n), scalar_dots(n), sum(d), scalar_sum(d);
+  const AttentionKernels& scalar = attention_kernels(Isa::kScalar);
+  (scalar.*dot_rows)(q.data(), rows.data(), n, d, 0.7F, scalar_dots.data());
+  (scalar.*weighted_sum)(w.data(), rows.data(), n, d, 0.7F, scalar_sum.data());
   for (const Isa isa : available_isas()) {
-    for (std::size_t d = 1; d <= 131; d += d < 40 ? 1 : 13) {
-      for (const std::size_t n : {1UL, 2UL, 5UL, 12UL}) {
-        CAPTURE(d);
-        CAPTURE(n);
-        const auto q = random_floats(d, 1), data = random_floats(n * d, 2), w = random_floats(n, 3);
-        std::vector<const float*> rows;
-        for (std::size_t r = 0; r < n; ++r) rows.push_back(data.data() + r * d);
-        std::vector<float> dots(n), scalar_dots(n), sum(d), scalar_sum(d);
-        attention_kernels(isa).dot_rows(q.data(), rows.data(), n, d, 0.7F, dots.data());
-        attention_kernels(Isa::kScalar).dot_rows(q.data(), rows.data(), n, d, 0.7F, scalar_dots.data());
-        CHECK(same_bits(dots, scalar_dots));
-        attention_kernels(isa).weighted_sum(w.data(), rows.data(), n, d, 0.7F, sum.data());
-        attention_kernels(Isa::kScalar).weighted_sum(w.data(), rows.data(), n, d, 0.7F, scalar_sum.data());
-        CHECK(same_bits(sum, scalar_sum));
-        for (std::size_t r = 0; r < n; ++r) {
-          double exact = 0, size = 0;
-          for (std::size_t i = 0; i < d; ++i) {
-            exact += 0.7 * q[i] * rows[r][i];
-            size += std::abs(0.7 * q[i] * rows[r][i]);
-          }
-          CHECK(std::abs(dots[r] - exact) <= 1e-6 * size);
-        }
-        for (std::size_t i = 0; i < d; ++i) {
-          double exact = 0, size = 0;
-          for (std::size_t r = 0; r < n; ++r) {
-            exact += 0.7 * w[r] * rows[r][i];
-            size += std::abs(0.7 * w[r] * rows[r][i]);
-          }
-          CHECK(std::abs(sum[i] - exact) <= 1e-6 * size);
-        }
-      }
+    const AttentionKernels& kernels = attention_kernels(isa);
+    CAPTURE(kernels.name);
+    (kernels.*dot_rows)(q.data(), rows.data(), n, d, 0.7F, dots.data());
+    CHECK(same_bits(dots, scalar_dots));
+    (kernels.*weighted_sum)(w.data(), rows.data(), n, d, 0.7F, sum.data());
+    CHECK(same_bits(sum, scalar_sum));
+  }
+  for (std::size_t r = 0; r < n; ++r) {
+    double exact = 0, size = 0;
+    for (std::size_t i = 0; i < d; ++i) {
+      exact += 0.7 * q[i] * values[r * d + i];
+      size += std::abs(0.7 * q[i] * values[r * d + i]);
+    }
+    CHECK(std::abs(dots[r] - exact) <= 1e-6 * size);
+  }
+  for (std::size_t i = 0; i < d; ++i) {
+    double exact = 0, size = 0;
+    for (std::size_t r = 0; r < n; ++r) {
+      exact += 0.7 * w[r] * values[r * d + i];
+      size += std::abs(0.7 * w[r] * values[r * d + i]);
+    }
+    CHECK(std::abs(sum[i] - exact) <= 1e-6 * size);
+  }
+}
+
+TEST_CASE("dot_rows and weighted_sum: same bits on every instruction set, close to double, for all tails") {
+  for (std::size_t d = 1; d <= 131; d += d < 40 ? 1 : 13) {
+    for (const std::size_t n : {1UL, 2UL, 5UL, 12UL, 150UL}) {
+      CAPTURE(d);
+      CAPTURE(n);
+      const auto floats = random_floats(n * d, 2);
+      check_gathered(&AttentionKernels::dot_rows, &AttentionKernels::weighted_sum, floats, floats, n);
+      std::vector<std::uint16_t> bf16(n * d);
+      std::transform(floats.begin(), floats.end(), bf16.begin(), f32_to_bf16);
+      std::vector<float> values(n * d);
+      std::transform(bf16.begin(), bf16.end(), values.begin(), bf16_to_f32);
+      check_gathered(&AttentionKernels::dot_rows_bf16, &AttentionKernels::weighted_sum_bf16, bf16, values, n);
+      std::vector<std::int8_t> bytes(n * d);
+      std::transform(floats.begin(), floats.end(), bytes.begin(), [](float x) {
+        return static_cast<std::int8_t>(std::lround(std::clamp(127 * x, -127.0F, 127.0F)));
+      });
+      std::copy(bytes.begin(), bytes.end(), values.begin());
+      check_gathered(&AttentionKernels::dot_rows_i8, &AttentionKernels::weighted_sum_i8, bytes, values, n);
     }
   }
 }

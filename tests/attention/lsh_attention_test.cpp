@@ -4,9 +4,14 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cmath>
+#include <iterator>
+#include <numeric>
+#include <utility>
 #include <vector>
 
 #include "attention/self_attention.h"
+#include "attention/shared_qk.h"
 #include "tests/support/allocation_counter.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/layer_runs.h"
@@ -60,8 +65,8 @@ struct Sequence {
 };
 
 std::vector<float> run_steps(const Exec& exec, const LshAttention& layer, const Sequence& s,
-                             const std::vector<std::size_t>& calls) {
-  LshState state = layer.make_state(s.n());
+                             const std::vector<std::size_t>& calls, KvType type = KvType::kF32) {
+  LshState state = layer.make_state(type, s.n());
   std::vector<float> y(s.v.size());
   std::size_t t = 0;
   for (const std::size_t rows : calls) {
@@ -134,7 +139,7 @@ TEST_CASE(
       const LshHash hash(attention_kernels(isa_from_environment()), {c.n_buckets}, kHeads, c.n_hashes, kDk,
                          layer.rotations.data());
       const Sequence s(160, seed);
-      LshState state = attention.make_state(160);
+      LshState state = attention.make_state(KvType::kF32, 160);
       std::vector<LiteralRule> rules(kHeads, LiteralRule(c, hash.buckets().total()));
       std::vector<float> y(kHeads * kDv), scratch(hash.scratch_floats());
       for (std::size_t t = 0; t < 160; ++t) {
@@ -157,19 +162,60 @@ TEST_CASE(
 
 TEST_CASE("steps have the same bits for any cut, thread count and instruction set") {
   const Sequence s(150);
-  for (const LshConfig& c : step_configs()) {
-    const Layer layer(c);
-    std::vector<float> expected;
-    {
-      TestExec one(1);
-      expected = run_steps(one.get(), layer.attention(Isa::kScalar), s, std::vector<std::size_t>(150, 1));
-    }
-    for (const unsigned n_threads : {1U, 2U, 8U}) {
-      TestExec exec(n_threads);
-      for (const auto& cut : std::vector<std::vector<std::size_t>>{{150}, {1, 149}, {50, 1, 99}}) {
-        CHECK(same_bits(run_steps(exec.get(), layer.attention(), s, cut), expected));
+  for (const KvType type : kKvTypes) {
+    CAPTURE(kv_type_name(type));
+    for (const LshConfig& c : step_configs()) {
+      const Layer layer(c);
+      std::vector<float> expected;
+      {
+        TestExec one(1);
+        expected =
+            run_steps(one.get(), layer.attention(Isa::kScalar), s, std::vector<std::size_t>(150, 1), type);
+      }
+      for (const unsigned n_threads : {1U, 2U, 8U}) {
+        TestExec exec(n_threads);
+        for (const auto& cut : std::vector<std::vector<std::size_t>>{{150}, {1, 149}, {50, 1, 99}}) {
+          CHECK(same_bits(run_steps(exec.get(), layer.attention(), s, cut, type), expected));
+        }
       }
     }
+  }
+}
+
+TEST_CASE("a step over bf16 and q8 rows is attention over what rounding keeps; q4 is kept as q8") {
+  TestExec exec(2);
+  const std::size_t n = 120;
+  const Sequence s(n);
+  const Layer layer(config({4}, 2, 64, 1, 2048, 256));  // room for every slot
+  const AttentionKernels& kernels = attention_kernels(Isa::kScalar);
+  for (const KvType type : kKvTypes) {
+    CAPTURE(kv_type_name(type));
+    std::vector<float> keys(s.qk.size());
+    for (std::size_t at = 0; at < keys.size(); at += kDk) {
+      write_shared_key(kernels, s.qk.data() + at, kDk, keys.data() + at);
+    }
+    keys = kept_as(SlotRows::stored_type(type), std::move(keys), kDk);
+    const auto values = kept_as(SlotRows::stored_type(type), s.v, kDv);
+    Matrix expected(n, kHeads * kDv);
+    for (std::size_t t = 0; t < n; ++t) {
+      for (std::size_t h = 0; h < kHeads; ++h) {
+        std::vector<double> weights;
+        for (std::size_t slot = 0; slot < std::max<std::size_t>(t, 1); ++slot) {
+          double dot = 0;
+          for (std::size_t d = 0; d < kDk; ++d) {
+            dot += double{s.qk_rows().row(t)[h * kDk + d]} * keys[(slot * kHeads + h) * kDk + d];
+          }
+          weights.push_back(std::exp(dot / std::sqrt(double{kDk})));
+        }
+        const double sum = std::accumulate(weights.begin(), weights.end(), 0.0);
+        for (std::size_t d = 0; d < kDv; ++d) {
+          for (std::size_t slot = 0; slot < weights.size(); ++slot) {
+            expected(t, h * kDv + d) += weights[slot] / sum * values[(slot * kHeads + h) * kDv + d];
+          }
+        }
+      }
+    }
+    CHECK(relative_difference(run_steps(exec.get(), layer.attention(), s, {n}, type), expected) < 5e-6);
   }
 }
 
@@ -200,7 +246,7 @@ TEST_CASE("a state that attends to all gives exact attention over what is rememb
   reference.step(exec.get(), kv, s.qk_rows(), {}, s.v_rows(), rows_of(expected, kHeads * kDv));
   const Layer layer(config({4}, 2, 4, 0, 40, 8));  // a budget of 8 slots
   for (const std::size_t cut : {std::size_t{1}, std::size_t{50}, std::size_t{120}}) {
-    LshState state = layer.attention().make_state(120);
+    LshState state = layer.attention().make_state(KvType::kF32, 120);
     state.attend_all();
     std::vector<float> y(s.v.size());
     const Rows rows = rows_of(y, kHeads * kDv);
@@ -251,12 +297,15 @@ TEST_CASE("whole sequences have the same bits for any number of threads") {
 
 TEST_CASE("truncate, fork, save and load leave the sequence as if nothing else had happened") {
   TestExec exec(2);
+  std::size_t i = 0;
   for (const LshConfig& c : step_configs()) {
     const Layer layer(c);
     const LshAttention attention = layer.attention();
+    const KvType type = kKvTypes[i++ % std::size(kKvTypes)];
+    CAPTURE(kv_type_name(type));
     const Sequence s(400), draft(150, 50);
-    const auto expected = run_steps(exec.get(), attention, s, {400});
-    LshState state = attention.make_state(600);
+    const auto expected = run_steps(exec.get(), attention, s, {400}, type);
+    LshState state = attention.make_state(type, 600);
     std::vector<float> y(s.v.size()), ignored(draft.v.size());
     const Rows out = rows_of(y, kHeads * kDv);
     const auto go_astray = [&](LshState& other) {
@@ -277,7 +326,7 @@ TEST_CASE("truncate, fork, save and load leave the sequence as if nothing else h
       }
       MemorySink sink;
       state.save(sink);
-      LshState loaded = attention.make_state(600);
+      LshState loaded = attention.make_state(type, 600);
       go_astray(loaded);
       MemorySource source(sink.bytes());
       loaded.load(source);
@@ -293,12 +342,13 @@ TEST_CASE("truncate, fork, save and load leave the sequence as if nothing else h
 }
 
 TEST_CASE(
-    "a state of another shape, with an impossible bucket, or cut off is refused and leaves the state empty") {
+    "a state of another shape or type, with an impossible bucket, or cut off is refused and leaves the state "
+    "empty") {
   TestExec exec(1);
   const Layer layer(config({4, 2}, 2, 4, 1, 64, 16));
   const LshAttention attention = layer.attention();
   const Sequence s(40);
-  LshState state = attention.make_state(40);
+  LshState state = attention.make_state(KvType::kF32, 40);
   std::vector<float> y(s.v.size());
   attention.step(exec.get(), state, s.qk_rows(), s.v_rows(), rows_of(y, kHeads * kDv));
   MemorySink sink;
@@ -314,17 +364,20 @@ TEST_CASE(
     }
   };
   expect_error(ErrorCode::kBadFile, "number of LSH heads",
-               [&] { load_into(LshState(2, kDk, kDv, 2, 8, 40), bytes); });
+               [&] { load_into(LshState(2, kDk, kDv, KvType::kF32, 2, 8, 40), bytes); });
   expect_error(ErrorCode::kBadFile, "number of buckets is 8, expected 6",
-               [&] { load_into(LshState(kHeads, kDk, kDv, 2, 6, 40), bytes); });
+               [&] { load_into(LshState(kHeads, kDk, kDv, KvType::kF32, 2, 6, 40), bytes); });
   expect_error(ErrorCode::kBadFile, "remembered positions is 40",
-               [&] { load_into(LshState(kHeads, kDk, kDv, 2, 8, 39), bytes); });
-  for (const std::size_t n : {0UL, 55UL, 56UL, 700UL, bytes.size() - 1}) {
+               [&] { load_into(LshState(kHeads, kDk, kDv, KvType::kF32, 2, 8, 39), bytes); });
+  expect_error(ErrorCode::kBadFile, "type of LSH keys and values is 0, expected 2",
+               [&] { load_into(attention.make_state(KvType::kQ8, 40), bytes); });
+  for (const std::size_t n : {0UL, 63UL, 64UL, 700UL, bytes.size() - 1}) {
     expect_error(ErrorCode::kBadFile, "ends too early",
-                 [&] { load_into(attention.make_state(40), std::span(bytes).first(n)); });
+                 [&] { load_into(attention.make_state(KvType::kF32, 40), std::span(bytes).first(n)); });
   }
   bytes.back() = std::byte{0x7F};
-  expect_error(ErrorCode::kBadFile, "LSH bucket", [&] { load_into(attention.make_state(40), bytes); });
+  expect_error(ErrorCode::kBadFile, "LSH bucket",
+               [&] { load_into(attention.make_state(KvType::kF32, 40), bytes); });
 }
 
 TEST_CASE("a step allocates nothing, and the promised workspace is enough") {
@@ -336,9 +389,9 @@ TEST_CASE("a step allocates nothing, and the promised workspace is enough") {
     const Sequence s(320);
     Workspace ws(attention.workspace_bytes(320, n_threads));
     const Exec exec{team, ws};
-    LshState state = attention.make_state(320);
     std::vector<float> y(s.v.size());
-    {
+    for (const KvType type : kKvTypes) {
+      LshState state = attention.make_state(type, 320);
       const AllocationCounter counter;
       attention.step(exec, state, s.qk_rows(), s.v_rows(), rows_of(y, kHeads * kDv));
       CHECK(counter.allocations() == 0);
@@ -400,7 +453,7 @@ TEST_CASE("impossible configurations and lengths are refused") {
                [&] { make(config({4}, 2, 4, 1, 64, 65), 2); });
   expect_error(ErrorCode::kBadConfig, "chunk_len", [&] { make(config({4}, 2, 0, 1, 64, 16), 2); });
   const LshAttention derived = make(config({}, 2, 4, 1, 64, 16), 2);
-  expect_error(ErrorCode::kBadConfig, "explicit n_buckets", [&] { derived.make_state(10); });
+  expect_error(ErrorCode::kBadConfig, "explicit n_buckets", [&] { derived.make_state(KvType::kF32, 10); });
   TestExec exec(1);
   const Sequence s(16), odd(9);
   std::vector<float> y(s.v.size()), odd_y(odd.v.size());

@@ -88,7 +88,8 @@ std::uint64_t state_bytes_read(const Model& model, KvType kv_type, std::size_t p
     const std::size_t remembered = newest + 1 - lsh.window.begin(newest);
     const std::size_t read = exact_attention ? remembered : std::min(lsh.budget, remembered);
     // A key, a value, and a link of every round's list.
-    const std::size_t slot_bytes = (lsh.d_k + lsh.d_v) * sizeof(float) + lsh.n_hashes * sizeof(std::uint32_t);
+    const std::size_t slot_bytes =
+        SlotRows(kv_type, lsh.d_k, lsh.d_v).slot_bytes() + lsh.n_hashes * sizeof(std::uint32_t);
     bytes += scaled(read * lsh.n_heads * slot_bytes, share);
   }
   for (const Block& block : model.network().decoder().blocks()) {

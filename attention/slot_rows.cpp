@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "attention/slot_rows.h"
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+
+#include "attention/kernels/kv_page.h"
+#include "engine/dtype.h"
+#include "engine/error.h"
+#include "engine/isa.h"
+#include "engine/kernels/dense_kernels.h"
+#include "engine/memory.h"
+
+namespace terrace {
+namespace {
+
+std::size_t element_bytes(KvType type) noexcept {
+  return type == KvType::kF32 ? 4 : type == KvType::kBf16 ? 2 : 1;
+}
+
+constexpr std::size_t in_lines(std::size_t bytes) noexcept {
+  return (bytes + kCacheLine - 1) / kCacheLine * kCacheLine;
+}
+
+}  // namespace
+
+SlotRows::SlotRows(KvType type, std::size_t d_k, std::size_t d_v)
+    : type_(stored_type(type)),
+      d_k_(d_k),
+      d_v_(d_v),
+      row_bytes_((padded_width(d_k) + padded_width(d_v)) * element_bytes(type_)),
+      value_offset_(padded_width(d_k) * element_bytes(type_)) {
+  if (type_ != KvType::kQ8) return;
+  TERRACE_CHECK(std::max(d_k, d_v) <= KvRows::kMostChannels, kBadArgument,
+                "q8 keys and values take heads of at most " + std::to_string(KvRows::kMostChannels) +
+                    " channels, found " + std::to_string(std::max(d_k, d_v)));
+  dense_ = &dense_kernels(isa_from_environment());  // every table gives the same bits
+}
+
+std::size_t SlotRows::bytes() const noexcept {
+  const std::size_t scales = type_ == KvType::kQ8 ? 2 * kPageSlots * sizeof(float) : 0;
+  return in_lines(kPageSlots * row_bytes_ + scales);
+}
+
+std::size_t SlotRows::slot_bytes() const noexcept {
+  return (d_k_ + d_v_) * element_bytes(type_) + (type_ == KvType::kQ8 ? 2 * sizeof(float) : 0);
+}
+
+void SlotRows::write(const float* key, const float* value, std::size_t slot, std::byte* part) const noexcept {
+  std::byte* const row = part + slot * row_bytes_;
+  switch (type_) {
+    case KvType::kF32:
+      std::copy_n(key, d_k_, reinterpret_cast<float*>(row));
+      std::copy_n(value, d_v_, reinterpret_cast<float*>(row + value_offset_));
+      break;
+    case KvType::kBf16:
+      std::transform(key, key + d_k_, reinterpret_cast<std::uint16_t*>(row), f32_to_bf16);
+      std::transform(value, value + d_v_, reinterpret_cast<std::uint16_t*>(row + value_offset_), f32_to_bf16);
+      break;
+    case KvType::kQ8:
+    case KvType::kQ4: {
+      alignas(kCacheLine) std::int8_t steps[KvRows::kMostChannels];  // whole groups, longer than the row
+      float* const scale = scales(slot, part);
+      scale[0] = quantize_row(*dense_, key, d_k_, steps).scale;
+      std::memcpy(row, steps, d_k_);
+      scale[1] = quantize_row(*dense_, value, d_v_, steps).scale;
+      std::memcpy(row + value_offset_, steps, d_v_);
+      break;
+    }
+  }
+}
+
+}  // namespace terrace
