@@ -29,7 +29,6 @@ void attend(const AttentionKernels& kernels, DotRows<T> dot_rows, WeightedSum<T>
   for (std::size_t i = 0; i < at.n; ++i) {
     keys[i] = reinterpret_cast<const T*>(at.state.key(at.head, at.slots[i]));
     values[i] = reinterpret_cast<const T*>(at.state.value(at.head, at.slots[i]));
-    if (scaled) __builtin_prefetch(at.state.scales(at.head, at.slots[i]));
   }
   dot_rows(q, keys, at.n, rows.d_k(), scale, scratch.weights);
   if (scaled) {

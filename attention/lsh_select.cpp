@@ -58,6 +58,7 @@ std::size_t select_slots(const LshState& state, std::size_t head, std::size_t t,
     }
     if (newest == LshState::kNone) break;
     matches[n_matches++] = newest;
+    state.prefetch(head, newest);  // the walk waits for memory anyway
     for (std::size_t round = 0; round < n_hashes; ++round) {
       if (walks[round].slot == newest) advance(state, head, round, walks[round]);
     }
@@ -78,7 +79,10 @@ std::size_t select_slots(const LshState& state, std::size_t head, std::size_t t,
   }
   std::size_t n = n_matches - passed;
   std::reverse_copy(matches + passed, matches + n_matches, slots);
-  for (std::size_t slot = all_from; slot <= t; ++slot) slots[n++] = static_cast<std::uint32_t>(slot);
+  for (std::size_t slot = all_from; slot <= t; ++slot) {
+    slots[n++] = static_cast<std::uint32_t>(slot);
+    state.prefetch(head, slot);
+  }
   return n > 1 && slots[n - 1] == t ? n - 1 : n;
 }
 

@@ -31,27 +31,15 @@ LshState::LshState(std::size_t n_heads, std::size_t d_k, std::size_t d_v, KvType
   TERRACE_CHECK(max_length < kNone, kBadArgument,
                 "an LSH state holds fewer than 2^32 - 1 slots, asked for " + std::to_string(max_length));
   rows_ = SlotRows(type, d_k, d_v);
+  links_offset_ = rows_.bytes();
   link_numbers_ = padded_width(n_hashes * (kTrail + 1));
-  head_bytes_ = rows_.bytes() + kPageSlots * link_numbers_ * sizeof(std::uint32_t);
+  head_bytes_ = links_offset_ + kPageSlots * link_numbers_ * sizeof(std::uint32_t);
   pages_ = PageStore(n_heads * head_bytes_, pages_for(max_length), "the LSH attention state");
   newest_.assign(n_heads * n_hashes * n_buckets, kNone);
 }
 
 std::size_t LshState::bytes() const noexcept {
   return pages_for(length_) * pages_.page_bytes() + newest_.size() * sizeof(std::uint32_t);
-}
-
-const std::uint32_t* LshState::links(std::size_t head, std::size_t slot) const noexcept {
-  return reinterpret_cast<const std::uint32_t*>(part(head, slot) + rows_.bytes()) +
-         slot % kPageSlots * link_numbers_;
-}
-
-std::uint32_t LshState::bucket(std::size_t head, std::size_t slot, std::size_t round) const noexcept {
-  return links(head, slot)[n_hashes_ * kTrail + round];
-}
-
-const std::uint32_t* LshState::trail(std::size_t head, std::size_t slot, std::size_t round) const noexcept {
-  return links(head, slot) + round * kTrail;
 }
 
 std::uint32_t& LshState::newest_of(std::size_t head, std::size_t round, std::uint32_t bucket) noexcept {
@@ -125,6 +113,7 @@ LshState LshState::fork() const {
   child.length_ = length_;
   child.attends_all_ = attends_all_;
   child.rows_ = rows_;
+  child.links_offset_ = links_offset_;
   child.link_numbers_ = link_numbers_;
   child.head_bytes_ = head_bytes_;
   child.newest_ = newest_;

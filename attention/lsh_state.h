@@ -55,13 +55,21 @@ class LshState {
   const std::byte* value(std::size_t head, std::size_t slot) const noexcept {
     return rows_.value(slot % kPageSlots, part(head, slot));
   }
+  /// Requests the key and the value of a slot that a query will attend to.
+  void prefetch(std::size_t head, std::size_t slot) const noexcept {
+    rows_.prefetch(slot % kPageSlots, part(head, slot));
+  }
   /// Of key and value; only where rows() are q8.
   const float* scales(std::size_t head, std::size_t slot) const noexcept {
     return rows_.scales(slot % kPageSlots, part(head, slot));
   }
-  std::uint32_t bucket(std::size_t head, std::size_t slot, std::size_t round) const noexcept;
+  std::uint32_t bucket(std::size_t head, std::size_t slot, std::size_t round) const noexcept {
+    return links(head, slot)[n_hashes_ * kTrail + round];
+  }
   /// The kTrail slots before `slot` in its bucket of `round`, newest first, then kNone.
-  const std::uint32_t* trail(std::size_t head, std::size_t slot, std::size_t round) const noexcept;
+  const std::uint32_t* trail(std::size_t head, std::size_t slot, std::size_t round) const noexcept {
+    return links(head, slot) + round * kTrail;
+  }
   /// The newest slot of a bucket, or kNone.
   std::uint32_t newest(std::size_t head, std::size_t round, std::uint32_t bucket) const noexcept;
   /// Has the system give memory to the next `n` slots. Before they are written; a hint.
@@ -82,7 +90,10 @@ class LshState {
   const std::byte* part(std::size_t head, std::size_t slot) const noexcept {
     return pages_.page(slot / kPageSlots) + head * head_bytes_;
   }
-  const std::uint32_t* links(std::size_t head, std::size_t slot) const noexcept;  // trails, then buckets
+  const std::uint32_t* links(std::size_t head, std::size_t slot) const noexcept {  // trails, then buckets
+    return reinterpret_cast<const std::uint32_t*>(part(head, slot) + links_offset_) +
+           slot % kPageSlots * link_numbers_;
+  }
   std::uint32_t& newest_of(std::size_t head, std::size_t round, std::uint32_t bucket) noexcept;
   void link(std::size_t head, std::size_t slot, const std::uint32_t* buckets) noexcept;
   void relink(std::size_t begin, std::size_t end) noexcept;
@@ -92,7 +103,7 @@ class LshState {
   std::size_t max_length_ = 0, length_ = 0;
   bool attends_all_ = false;
   SlotRows rows_;
-  std::size_t link_numbers_ = 0, head_bytes_ = 0;
+  std::size_t links_offset_ = 0, link_numbers_ = 0, head_bytes_ = 0;  // links lie in a head's part of a page
   PageStore pages_;
   std::vector<std::uint32_t> newest_;  // [n_heads, n_hashes, n_buckets]
 };

@@ -6,6 +6,7 @@
 
 #include "attention/kernels/attention_kernels.h"
 #include "attention/kv_rows.h"
+#include "engine/memory.h"
 
 namespace terrace {
 
@@ -42,6 +43,13 @@ class SlotRows {
   }
   const std::byte* value(std::size_t slot, const std::byte* part) const noexcept {
     return key(slot, part) + value_offset_;
+  }
+  /// Requests all that attention reads of a slot, into the second-level cache, which has many more lines under
+  /// way than the first.
+  void prefetch(std::size_t slot, const std::byte* part) const noexcept {
+    const std::byte* const row = key(slot, part);
+    for (std::size_t byte = 0; byte < row_bytes_; byte += kCacheLine) __builtin_prefetch(row + byte, 0, 2);
+    if (type_ == KvType::kQ8) __builtin_prefetch(scales(slot, part), 0, 2);
   }
   /// Key's and value's scale; only of q8.
   const float* scales(std::size_t slot, const std::byte* part) const noexcept {

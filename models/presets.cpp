@@ -116,6 +116,45 @@ Preset c4_medium() {
   return p;
 }
 
+AttentionConfig lsh_attention() {
+  AttentionConfig a;
+  a.kind = AttentionConfig::Kind::kLsh;
+  a.chunk_len = 128;
+  a.n_chunks_before = 1;
+  a.n_hashes = 2;
+  a.n_buckets = {128};
+  a.mem_len = a.drop_len = 16384;
+  return a;
+}
+
+/// The dense side is Trax's; no file of Trax's makes it sparse. Its sparse layers are those of c4-medium, with
+/// LSH attention on sparse queries, keys and values.
+Preset scientific_papers() {
+  Preset p{"scientific-papers",
+           "Terraformer with LSH attention for long documents, 8 + 8 layers, 0.28B (Trax "
+           "scientific_papers_terraformer)",
+           terraformer(1024, 4096, 8, 8, 8, 16384),
+           {}};
+  const AttentionConfig lsh = lsh_attention();
+  for (StackConfig* stack : {&p.dense.decoder, &*p.dense.encoder}) {
+    stack->position = {};
+    stack->position.kind = PositionConfig::Kind::kFixedBase;
+    stack->attention = {lsh};
+  }
+  p.dense.encoder->attention[0].n_chunks_after = 1;
+  ModelConfig c = p.dense;
+  c.d_ff = 6144;
+  c.encoder->ff = sparse_feed_forward(64, 96, {.n_layers = 1, .width = 32});
+  c.decoder.ff = c.encoder->ff;
+  AttentionConfig& attention = c.decoder.attention[0];
+  attention.kind = AttentionConfig::Kind::kPureLsh;
+  attention.sparse_format = true;
+  attention.n_modules = 16;
+  c.logits = mult_logits(4);
+  p.sparse = std::move(c);
+  return p;
+}
+
 Preset llama() {
   ModelConfig c = language_model(1536, 4096, 24, 12, 32768);
   c.norm = {.kind = NormConfig::Kind::kRmsNorm, .epsilon = 1e-5F};
@@ -157,6 +196,7 @@ constexpr std::array kPresets{
     std::pair<std::string_view, Preset (*)()>{"lm1b-24L", lm1b_24l},
     std::pair<std::string_view, Preset (*)()>{"llama-0.8B", llama},
     std::pair<std::string_view, Preset (*)()>{"c4-medium", c4_medium},
+    std::pair<std::string_view, Preset (*)()>{"scientific-papers", scientific_papers},
     std::pair<std::string_view, Preset (*)()>{"terraformer-17B", terraformer_17b},
     std::pair<std::string_view, Preset (*)()>{"lm-17B", lm_17b},
 };

@@ -81,6 +81,11 @@ PARTS = {
         "bench --preset c4-medium --dtype q8 -t 2 -p 0 -n 16 -d 0,512,1024,2048,4096 -r 3",
         f"{SMALL} -d 0,64,256",
     ),
+    "long-context": Part(
+        "scientific-papers: milliseconds per token against the context length, LSH and exact attention",
+        "bench --preset scientific-papers --dtype q8 -t 2 -p 0 -n 16 --attention both -d 0,1000,4000,16000 -r 3",
+        f"{SMALL} -d 0,64,256",
+    ),
     "llama": Part(
         "llama-0.8B: milliseconds per token against the context length",
         "bench --preset llama-0.8B --dtype q8,q4 -t 2 -p 512 -n 16 -d 0,128,4096 -r 3",

@@ -141,6 +141,15 @@ void add_subject(CLI::App& command, Options& options) {
                              ->check(CLI::IsMember({"both", "sparse", "dense"}))
                              ->capture_default_str()
                              ->type_name("NAME");
+  CLI::Option* attention =
+      command
+          .add_option("--attention", bench.attention,
+                      "Of a preset with LSH attention: lsh, exact (the same models with attention to every "
+                      "position), or both")
+          ->check(CLI::IsMember({"lsh", "exact", "both"}))
+          ->excludes(model)
+          ->capture_default_str()
+          ->type_name("KIND");
   CLI::Option* table1 =
       command
           .add_flag(
@@ -151,7 +160,8 @@ void add_subject(CLI::App& command, Options& options) {
               "differ from dense")
           ->check(CLI::IsMember({"preset", "layers"}))
           ->excludes(model)
-          ->excludes(variant);
+          ->excludes(variant)
+          ->excludes(attention);
   command
       .add_option(
           "--sweep", options.sweep,
@@ -160,6 +170,7 @@ void add_subject(CLI::App& command, Options& options) {
       ->excludes(model)
       ->excludes(variant)
       ->excludes(table1)
+      ->excludes(attention)
       ->type_name("PARAMETER=N[,...]");
   command
       .add_option("--blocks", bench.blocks,

@@ -4,6 +4,8 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <utility>
+#include <vector>
 
 #include "models/token_cost.h"
 #include "tests/support/expect_error.h"
@@ -16,7 +18,7 @@ double parameters(const ModelConfig& config) {
 }
 
 TEST_CASE("Every preset is valid, survives its JSON, and has a twin of equal parameter count") {
-  CHECK(preset_names().size() == 6);
+  CHECK(preset_names().size() == 7);
   for (const std::string& name : preset_names()) {
     CAPTURE(name);
     const Preset preset = find_preset(name);
@@ -42,13 +44,23 @@ TEST_CASE("llama-0.8B has 0.78 billion parameters and no biases") {
                      [] { preset_config("llama-0.8B", false); });
 }
 
+TEST_CASE("scientific-papers has the sizes of Trax's configuration, which draws its rotations anew") {
+  std::vector<PlannedTensor> trained;
+  for (PlannedTensor& tensor : tensor_plan(preset_config("scientific-papers", /*dense=*/true))) {
+    if (!tensor.name.ends_with(".rotations")) trained.push_back(std::move(tensor));
+  }
+  const TokenCost cost = token_cost(trained);
+  CHECK(static_cast<double>(cost.parameters) == doctest::Approx(276.5e6).epsilon(0.0005));
+  CHECK(static_cast<double>(cost.touched) == doctest::Approx(150.34e6).epsilon(0.0005));
+}
+
 TEST_CASE("An unknown preset is refused with the names there are") {
   test::expect_error(ErrorCode::kBadArgument, "there is no preset 'gpt'; known: lm-default, lm1b-24L",
                      [] { find_preset("gpt"); });
 }
 
 TEST_CASE("The decoder alone is a valid language model of the same cost per token") {
-  for (const char* name : {"c4-medium", "terraformer-17B"}) {
+  for (const char* name : {"c4-medium", "scientific-papers", "terraformer-17B"}) {
     for (const bool dense : {false, true}) {
       CAPTURE(name);
       CAPTURE(dense);

@@ -260,3 +260,21 @@ def test_no_work_is_a_usage_error(models):
         run("bench", *PRESET, *flags, "-n", 0, code=2)
     run("bench", *PRESET, "--table1", "--sweep", "rank=8", code=2)
     assert "sparse" in run("bench", "--preset", "llama-0.8B", "--table1", code=2).err
+
+
+def test_lsh_attention_beside_exact_attention_reads_no_more_however_long_the_context():
+    rows = run(
+        "bench", "--preset", "scientific-papers", "--dtype", "q8", "--blocks", 1, "--attention", "both", "-t", 2, "-p", 0,
+        "-n", 2, "-r", 1, "-d", "550,650", "--json",
+    ).json()  # fmt: skip
+    variants = ["sparse", "sparse exact", "dense", "dense exact"]
+    assert [r["variant"] for r in rows] == 2 * variants
+    growth = {a["variant"]: b["bytes_per_token"] - a["bytes_per_token"] for a, b in zip(rows[:4], rows[4:], strict=True)}
+    a_position = 2 * 8 * 2 * (128 + 4)  # two layers of eight heads: a key and a value of 128 bytes, and their scales
+    assert growth == {"sparse": 0, "sparse exact": 100 * a_position, "dense": 0, "dense exact": 100 * a_position}
+
+
+def test_attention_of_what_has_no_lsh_layers_is_refused(models):
+    message = run("bench", *PRESET, "--attention", "both", "-n", 1, code=2).err
+    assert "--attention both: the sparse model has no LSH attention" in message
+    run("bench", "-m", models["sparse"], "--attention", "both", code=2)

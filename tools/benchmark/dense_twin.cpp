@@ -23,7 +23,7 @@ bool is_sparse(const ModelConfig& config) noexcept {
   return std::any_of(config.decoder.attention.begin(), config.decoder.attention.end(),
                      [](const auto& attention) {
                        return attention.kind == AttentionConfig::Kind::kMultiplicativeConv ||
-                              attention.projection.kind != Projection::kDense;
+                              attention.sparse_format || attention.projection.kind != Projection::kDense;
                      });
 }
 

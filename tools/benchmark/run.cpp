@@ -13,6 +13,7 @@
 #include "tools/benchmark/contestants.h"
 #include "tools/benchmark/cost_model.h"
 #include "tools/benchmark/dense_twin.h"
+#include "tools/benchmark/exact_attention.h"
 #include "tools/benchmark/measure.h"
 #include "tools/common/command.h"
 #include "tools/common/dtype_argument.h"
@@ -79,6 +80,7 @@ std::vector<PlannedModel> planned_models(const BenchOptions& options) {
   if (wanted(options, "dense")) planned.push_back({"dense", decoder_as_language_model(preset.dense)});
   if (planned.empty())
     throw UsageError(fmt::format("--variant: preset {} has no sparse variant", options.preset));
+  choose_attention(planned, options.attention);
   return planned;
 }
 

@@ -16,7 +16,8 @@ namespace terrace::tools {
 struct BenchOptions {
   std::string model;  ///< a file, or
   std::string preset;
-  std::string variant = "both";  ///< "both", "sparse", "dense"
+  std::string variant = "both";   ///< "both", "sparse", "dense"
+  std::string attention = "lsh";  ///< "lsh", "exact", "both": choose_attention()
   std::optional<Table1Rule> table1;
   std::optional<Sweep> sweep;
   std::uint32_t blocks = 0;  ///< 0 = all
