@@ -20,6 +20,7 @@ from terrace_import.families import read_model  # noqa: E402
 from terrace_import.flat_list import FlatList  # noqa: E402
 from terrace_import.gin_config import GinConfig  # noqa: E402
 from terrace_import.output import DTYPES, write_model  # noqa: E402
+from terrace_import.progress import Progress  # noqa: E402
 from terrace_import.rotations import draw  # noqa: E402
 from terrace_import.settings import Settings, show  # noqa: E402
 from terrace_import.tokenizer import tokenizer_of  # noqa: E402
@@ -106,19 +107,6 @@ def _gin_value(name, value):
 
 
 STRING_TYPES = ("pos_type", "loss_sparsity_type", "ff_sparsity_type")
-
-
-class Progress:
-    """Tensors done, on a terminal only."""
-
-    def __init__(self):
-        self._last = -1
-
-    def __call__(self, done, total):
-        percent = 100 * done // total
-        if sys.stderr.isatty() and percent != self._last:
-            print(f"\r{percent:3d} %  {done} of {total} tensors", end="\n" if done == total else "", file=sys.stderr)
-            self._last = percent
 
 
 def run(args):

@@ -46,14 +46,14 @@ def to_q8(values):
     return q, scale
 
 
-def _digest(data):
+def _hasher(data=b""):
     try:
         import xxhash
     except ImportError as error:
         raise TrainError(
             "the Python package 'xxhash' is not installed: needed for the checksums of a model file"
         ) from error
-    return xxhash.xxh3_64_hexdigest(data)
+    return xxhash.xxh3_64(data)
 
 
 class ContainerWriter:
@@ -80,14 +80,26 @@ class ContainerWriter:
 
     def add(self, name, array):
         """Writes the next tensor of the layout."""
+        if name in self._layout and tuple(array.shape) != tuple(self._layout[name][1]):
+            raise ValueError(f"{name} has shape {array.shape}, not {self._layout[name][1]}")
+        self.add_pieces(name, [array])
+
+    def add_pieces(self, name, pieces):
+        """The same for a tensor that comes in pieces: arrays of its elements in their order."""
         expected = self._names[len(self._checksums)]
         stored, shape = self._layout[expected]
-        if name != expected or stored_name(array) != stored or tuple(array.shape) != tuple(shape):
-            raise ValueError(f"{name} {array.dtype} {array.shape} is not {expected} {stored} {shape}, the next tensor")
-        data = np.ascontiguousarray(array).tobytes()
-        self._checksums[name] = _digest(data)
-        self._out.write(data)
-        self._out.write(bytes(-len(data) % ALIGNMENT))
+        size = int(np.prod(shape, dtype=np.int64)) * STORED[stored].itemsize
+        hasher, written = _hasher(), 0
+        for piece in pieces:
+            if name != expected or stored_name(piece) != stored or written + piece.nbytes > size:
+                raise ValueError(f"{name} {piece.dtype} {piece.shape} is no part of {expected} {stored} {shape}")
+            data = np.ascontiguousarray(piece).tobytes()
+            hasher.update(data)
+            written += self._out.write(data)
+        if written != size:
+            raise ValueError(f"{name}: {written} of {size} bytes were written")
+        self._checksums[name] = hasher.hexdigest()
+        self._out.write(bytes(-size % ALIGNMENT))
 
     def finish(self):
         if len(self._checksums) != len(self._names):
@@ -131,7 +143,7 @@ def read_container(path):
         raise TrainError(
             f"{path}: header of {length} bytes in a file of {len(data)}: too long or not aligned to {ALIGNMENT}"
         )
-    header = _json_object(path, "the header", data[8:begin])
+    header = json_object(path, "the header", data[8:begin])
     metadata = header.pop("__metadata__", None)
     if not isinstance(metadata, dict) or metadata.get("format") != "terrace" or metadata.get("format_version") != "1":
         raise TrainError(f"{path}: not a terrace model file of version 1")
@@ -167,10 +179,10 @@ def metadata_object(path, metadata, key):
     """The JSON object that the metadata hold under `key`."""
     if not isinstance(metadata.get(key), str):
         raise TrainError(f"{path}: metadata: no '{key}'")
-    return _json_object(path, f"metadata '{key}'", metadata[key])
+    return json_object(path, f"metadata '{key}'", metadata[key])
 
 
-def _json_object(path, what, text):
+def json_object(path, what, text):
     """A JSON object, in UTF-8 where `text` is bytes; no key appears twice."""
     try:
         value = json.loads(text if isinstance(text, str) else text.decode("utf-8"), object_pairs_hook=_unique)
@@ -206,5 +218,5 @@ def _check_sums(path, tensors, checksums):
     if set(checksums) != set(tensors):
         raise TrainError(f"{path}: checksums and tensors differ: {sorted(set(checksums) ^ set(tensors))[:3]}")
     for name, array in tensors.items():
-        if _digest(array.tobytes()) != checksums[name]:
+        if _hasher(array.tobytes()).hexdigest() != checksums[name]:
             raise TrainError(f"{path}: tensor '{name}' is damaged: its checksum differs")

@@ -269,8 +269,7 @@ def test_order_of_tensors_follows_a_token(tmp_path):
 def test_the_importer_runs_in_memory_of_a_layer(tmp_path):
     """Arrays are dropped once used."""
     from terrace_import.checkpoint import Checkpoint
-    from terrace_import.output import _Window
-    from terrace_import.flat_list import Output
+    from terrace_import.output import Output, _Window
 
     checkpoint = Checkpoint("x", lambda: iter([np.full(1, i, np.float32) for i in range(6)]))
     outputs = [

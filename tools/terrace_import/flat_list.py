@@ -1,21 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Walks the flat list of a checkpoint in Trax's order and notes how each tensor of the model file is made from it."""
 
-import dataclasses
-
 from .errors import ImportFailure
 from .gin_config import ABSENT
-
-
-@dataclasses.dataclass(frozen=True)
-class Output:
-    """A tensor of the model file: `build` makes it from the arrays at `sources` of the flat list."""
-
-    name: str
-    shape: tuple
-    sources: tuple
-    build: object
-    is_weight: bool  # may have any dtype; all others are float32
+from .output import Output
 
 
 class FlatList:

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the model file: one pass over the checkpoint, one layer in memory."""
+"""Writes the model file in one pass over the checkpoint."""
 
+import dataclasses
 import json
+import math
 
 import numpy as np
 
@@ -12,6 +14,21 @@ from train.errors import TrainError
 from .errors import ImportFailure
 
 DTYPES = ("f32", "bf16", "q8")
+PIECE = 1 << 22  # elements that are converted at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """A tensor of the model file: `build` makes it from the arrays at `sources` of the checkpoint.
+
+    It is an array, or has a shape and gives runs of its rows as arrays: tensor[begin:end].
+    """
+
+    name: str
+    shape: tuple
+    sources: tuple
+    build: object
+    is_weight: bool  # may have any dtype; all others are float32
 
 
 def layout_of(outputs, dtype, tokenizer_data):
@@ -43,14 +60,12 @@ def write_model(path, checkpoint, outputs, rotations, dtype, metadata, tokenizer
             writer = ContainerWriter(out, layout, {key: _text(value) for key, value in metadata.items()})
             for done, output in enumerate(outputs):
                 values = rotations[output.name] if output.build is None else output.build(*arrays.take(output))
-                values = np.asarray(values, dtype="<f4", order="C")
-                if values.shape != output.shape:
+                if tuple(values.shape) != output.shape:
                     raise ImportFailure(
                         f"{output.name}: made {values.shape} instead of {output.shape}: a bug of the importer"
                     )
-                if not np.isfinite(values).all():
+                if not _add(writer, output, values, layout):
                     not_finite.append(output.name)
-                _add(writer, output, values, layout)
                 if progress:
                     progress(done + 1, len(outputs))
             if tokenizer_data is not None:
@@ -62,19 +77,38 @@ def write_model(path, checkpoint, outputs, rotations, dtype, metadata, tokenizer
 
 
 def _add(writer, output, values, layout):
+    """Returns whether all values are finite."""
     stored = layout[output.name][0]
-    if stored == "F32":
-        writer.add(output.name, values)
-    elif stored == "BF16":
-        writer.add(output.name, to_bf16(values))
-    else:
-        if not np.isfinite(values).all():
+    finite, scales = [], []
+
+    def convert(piece):
+        finite.append(bool(np.isfinite(piece).all()))
+        if stored == "F32":
+            return piece
+        if stored == "BF16":
+            return to_bf16(piece)
+        if not finite[-1]:
             raise ImportFailure(
                 f"{output.name}: holds values that are not finite, which q8 cannot express; import as f32 or bf16"
             )
-        weights, scale = to_q8(values)
-        writer.add(output.name, weights)
-        writer.add(output.name + ".scale", scale)
+        weights, scale = to_q8(piece)
+        scales.append(scale)
+        return weights
+
+    writer.add_pieces(output.name, map(convert, _pieces(values)))
+    if stored == "I8":
+        writer.add_pieces(output.name + ".scale", scales)
+    return all(finite)
+
+
+def _pieces(values):
+    """Runs of rows as float32."""
+    if len(values.shape) < 2:
+        yield np.asarray(values[...], dtype="<f4")
+        return
+    step = max(1, PIECE // max(1, math.prod(values.shape[1:])))
+    for begin in range(0, values.shape[0], step):
+        yield np.asarray(values[begin : begin + step], dtype="<f4", order="C")
 
 
 def _text(value):
