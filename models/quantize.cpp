@@ -10,6 +10,7 @@
 #include <functional>
 #include <iterator>
 #include <map>
+#include <string_view>
 #include <vector>
 
 #include "engine/error.h"
@@ -83,7 +84,24 @@ class Quantizer {
       std::string name = tensor.name;
       plan.emplace(std::move(name), std::move(tensor));
     }
+    add_biases(in, plan);
     return plan;
+  }
+
+  /// Biases of maps that the plan does without, as it does where norms are RMSNorm; layers add those that a
+  /// file has.
+  static void add_biases(const WeightFile& in, Plan& plan) {
+    constexpr std::string_view kBias = ".bias";
+    for (const TensorInfo& tensor : in.tensors()) {
+      if (!tensor.name.ends_with(kBias) || plan.contains(tensor.name)) continue;
+      const auto map = plan.find(tensor.name.substr(0, tensor.name.size() - kBias.size()) + ".weight");
+      if (map == plan.end()) continue;
+      PlannedTensor bias = map->second;
+      bias.name = tensor.name;
+      bias.shape.pop_back();
+      bias.is_weight = false;
+      if (tensor.type == StoredType::kF32 && tensor.shape == bias.shape) plan.emplace(tensor.name, bias);
+    }
   }
 
   /// Whether `scale` holds the scales of the quantised weight `tensor`, and not a norm's.

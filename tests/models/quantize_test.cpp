@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <span>
+#include <utility>
 
 #include "engine/error.h"
 #include "engine/kernels/dense_kernels.h"
@@ -26,6 +28,13 @@ constexpr const char* kConfig =
         "attention":[{"kind":"multiplicative_conv","n_modules":2}],
         "ff":{"kind":"sparse","block_size":16,"d_lowrank":64,"sru":{"n_layers":1,"width":64}}},
         "logits":{"kind":"mult","n_modules":4}})";
+
+constexpr const char* kRmsConfig =
+    R"({"family":"transformer_lm","d_model":128,"d_ff":256,"n_heads":4,"vocab_size":256,"max_context":64,
+        "norm":{"kind":"rms_norm"},
+        "decoder":{"n_layers":2,"position":{"kind":"none"},
+        "attention":[{"kind":"dot_product","rotary":{}}],"ff":{"kind":"dense","gated":true}},
+        "logits":{"kind":"dense"}})";
 
 std::vector<float> logits_of(const std::string& path) {
   const auto model = Model::load(path);
@@ -188,6 +197,37 @@ TEST_CASE("quantize: a tensor of another shape than the configuration's is refus
   test::expect_error(ErrorCode::kBadFile, "decoder.blocks.0.ff.units", [&] {
     quantize_model(WeightFile::open(wrong), directory.file("out"), {.dtype = DType::kQ4});
   });
+}
+
+TEST_CASE("quantize: biases of maps that a plan with RMSNorm does without stay as they are") {
+  const test::TemporaryDirectory directory;
+  const std::string original = directory.file("original"), biased = directory.file("biased");
+  init_model(parse_config(kRmsConfig), original, {.seed = 3});
+  const WeightFile file = WeightFile::open(original);
+  const std::vector<std::pair<std::string, std::uint64_t>> names = {
+      {"decoder.blocks.0.attention.0.q.bias", 128}, {"decoder.blocks.1.ff.w2.bias", 128}};
+  const auto write_with_biases = [&](std::uint64_t more) {
+    std::vector<TensorSpec> specs;
+    for (const TensorInfo& tensor : file.tensors()) specs.push_back({tensor.name, tensor.type, tensor.shape});
+    for (const auto& [name, size] : names) specs.push_back({name, StoredType::kF32, {size + more}});
+    WeightWriter writer(biased, specs, {{"config", *file.metadata("config")}});
+    for (const TensorInfo& tensor : file.tensors()) writer.write(tensor.name, file.data(tensor));
+    for (const auto& [name, size] : names) {
+      const std::vector<float> values(size + more, 0.25F);
+      writer.write(name, std::as_bytes(std::span(values)));
+    }
+    writer.commit();
+  };
+  write_with_biases(0);
+  const std::string same = directory.file("same"), q8 = directory.file("q8");
+  quantize_model(WeightFile::open(biased), same, {.dtype = DType::kF32});
+  CHECK(logits_of(same) == logits_of(biased));
+  CHECK(logits_of(same) != logits_of(original));
+  quantize_model(WeightFile::open(biased), q8, {.dtype = DType::kQ8});
+  for (const auto& [name, size] : names) CHECK(WeightFile::open(q8).f32(name)[size - 1] == 0.25F);
+  write_with_biases(1);
+  test::expect_error(ErrorCode::kBadFile, names[0].first,
+                     [&] { quantize_model(WeightFile::open(biased), q8, {.dtype = DType::kQ8}); });
 }
 
 TEST_CASE("quantize: a flipped bit of any tensor is refused, not given a checksum of its own") {
