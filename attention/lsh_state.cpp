@@ -132,7 +132,6 @@ void LshState::save(ByteSink& sink) const {
     const std::size_t n = std::min(kPageSlots, length_ - begin);
     for (std::size_t head = 0; head < n_heads_; ++head) {
       write_array(sink, key(head, begin), n * rows_.row_bytes());
-      if (rows_.type() == KvType::kQ8) write_array(sink, scales(head, begin), 2 * n);
       for (std::size_t round = 0; round < n_hashes_; ++round) {
         std::uint32_t buckets[kPageSlots];
         for (std::size_t i = 0; i < n; ++i) buckets[i] = bucket(head, begin + i, round);
@@ -160,7 +159,6 @@ void LshState::load(ByteSource& source) {
       for (std::size_t head = 0; head < n_heads_; ++head) {
         std::byte* const to = pages_.writable_page(begin / kPageSlots) + head * head_bytes_;
         read_array(source, to, n * rows_.row_bytes());
-        if (rows_.type() == KvType::kQ8) read_array(source, rows_.scales(0, to), 2 * n);
         for (std::size_t round = 0; round < n_hashes_; ++round)
           read_array(source, ids.data() + round * kPageSlots, n);
         for (std::size_t i = 0; i < n; ++i) {

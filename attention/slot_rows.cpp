@@ -29,19 +29,18 @@ SlotRows::SlotRows(KvType type, std::size_t d_k, std::size_t d_v)
     : type_(stored_type(type)),
       d_k_(d_k),
       d_v_(d_v),
-      row_bytes_((padded_width(d_k) + padded_width(d_v)) * element_bytes(type_)),
-      value_offset_(padded_width(d_k) * element_bytes(type_)) {
+      value_offset_(padded_width(d_k) * element_bytes(type_)),
+      scales_offset_(value_offset_ + padded_width(d_v) * element_bytes(type_)) {
+  row_bytes_ = scales_offset_;
   if (type_ != KvType::kQ8) return;
+  row_bytes_ += 2 * sizeof(float);
   TERRACE_CHECK(std::max(d_k, d_v) <= KvRows::kMostChannels, kBadArgument,
                 "q8 keys and values take heads of at most " + std::to_string(KvRows::kMostChannels) +
                     " channels, found " + std::to_string(std::max(d_k, d_v)));
   dense_ = &dense_kernels(isa_from_environment());  // every table gives the same bits
 }
 
-std::size_t SlotRows::bytes() const noexcept {
-  const std::size_t scales = type_ == KvType::kQ8 ? 2 * kPageSlots * sizeof(float) : 0;
-  return in_lines(kPageSlots * row_bytes_ + scales);
-}
+std::size_t SlotRows::bytes() const noexcept { return in_lines(kPageSlots * row_bytes_); }
 
 std::size_t SlotRows::slot_bytes() const noexcept {
   return (d_k_ + d_v_) * element_bytes(type_) + (type_ == KvType::kQ8 ? 2 * sizeof(float) : 0);
@@ -61,7 +60,7 @@ void SlotRows::write(const float* key, const float* value, std::size_t slot, std
     case KvType::kQ8:
     case KvType::kQ4: {
       alignas(kCacheLine) std::int8_t steps[KvRows::kMostChannels];  // whole groups, longer than the row
-      float* const scale = scales(slot, part);
+      auto* const scale = reinterpret_cast<float*>(row + scales_offset_);
       scale[0] = quantize_row(*dense_, key, d_k_, steps).scale;
       std::memcpy(row, steps, d_k_);
       scale[1] = quantize_row(*dense_, value, d_v_, steps).scale;

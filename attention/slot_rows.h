@@ -13,10 +13,10 @@ namespace terrace {
 struct DenseKernels;
 
 /// Keys and values of attention that gathers slots, one head's part of one page:
-///   rows    [kPageSlots][padded d_k | padded d_v]    key beside value: a chosen slot needs both
-///   scales  [kPageSlots][key, value], floats         q8 only
-/// Elements are f32, bf16 (nearest even) or int8 (scale = max / 127). Four bits are not kept: q4 is stored as
-/// q8. (KvRows lays out pages that are read from one end to the other.)
+///   [kPageSlots] { key [padded d_k], value [padded d_v], q8: their scales, two floats }
+/// A chosen slot needs all of it, and what lies elsewhere would be another miss of the TLB. Elements are f32,
+/// bf16 (nearest even) or int8 (scale = max / 127). Four bits are not kept: q4 is stored as q8. (KvRows lays
+/// out pages that are read from one end to the other.)
 class SlotRows {
  public:
   SlotRows() = default;
@@ -44,25 +44,22 @@ class SlotRows {
   const std::byte* value(std::size_t slot, const std::byte* part) const noexcept {
     return key(slot, part) + value_offset_;
   }
+  /// Key's and value's scale; only of q8.
+  const float* scales(std::size_t slot, const std::byte* part) const noexcept {
+    return reinterpret_cast<const float*>(key(slot, part) + scales_offset_);
+  }
   /// Requests all that attention reads of a slot, into the second-level cache, which has many more lines under
   /// way than the first.
   void prefetch(std::size_t slot, const std::byte* part) const noexcept {
     const std::byte* const row = key(slot, part);
     for (std::size_t byte = 0; byte < row_bytes_; byte += kCacheLine) __builtin_prefetch(row + byte, 0, 2);
-    if (type_ == KvType::kQ8) __builtin_prefetch(scales(slot, part), 0, 2);
-  }
-  /// Key's and value's scale; only of q8.
-  const float* scales(std::size_t slot, const std::byte* part) const noexcept {
-    return reinterpret_cast<const float*>(part + kPageSlots * row_bytes_) + 2 * slot;
-  }
-  float* scales(std::size_t slot, std::byte* part) const noexcept {
-    return const_cast<float*>(scales(slot, static_cast<const std::byte*>(part)));
+    __builtin_prefetch(row + row_bytes_ - 1, 0, 2);
   }
 
  private:
   KvType type_ = KvType::kF32;
   std::size_t d_k_ = 0, d_v_ = 0;
-  std::size_t row_bytes_ = 0, value_offset_ = 0;
+  std::size_t row_bytes_ = 0, value_offset_ = 0, scales_offset_ = 0;
   const DenseKernels* dense_ = nullptr;  // of q8
 };
 
