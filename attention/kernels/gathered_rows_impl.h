@@ -46,6 +46,7 @@ inline void dot_some_rows(const float* q, const T* const* rows, std::size_t d, f
   }
   if (at < d) {
     const PartialGroup<float> x(q + at, d - at);
+    TERRACE_UNROLL
     for (std::size_t r = 0; r < R; ++r) {
       const PartialGroup<T> row(rows[r] + at, d - at);
       TERRACE_UNROLL
@@ -54,6 +55,7 @@ inline void dot_some_rows(const float* q, const T* const* rows, std::size_t d, f
       }
     }
   }
+  TERRACE_UNROLL
   for (std::size_t r = 0; r < R; ++r) y[r] = S::fold(sum[r]) * scale;
 }
 
