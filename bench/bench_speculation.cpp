@@ -12,7 +12,6 @@
 //                     [Google Benchmark's flags]
 #include <benchmark/benchmark.h>
 #include <fmt/core.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -27,9 +26,10 @@
 #include "bench/check.h"
 #include "bench/command_line.h"
 #include "bench/comparison.h"
+#include "bench/lazy.h"
+#include "bench/random_model.h"
 #include "engine/error.h"
 #include "models/draw_next.h"
-#include "models/init.h"
 #include "models/presets.h"
 #include "models/speculation.h"
 
@@ -40,34 +40,6 @@ constexpr std::size_t kContext = 96;      // before a pass
 constexpr std::size_t kDocument = 1024;   // tokens before a text, at most
 constexpr std::size_t kTextTokens = 128;  // of a text
 constexpr std::size_t kTexts = 8;         // with a seed each
-
-/// Made when it is first asked for.
-template <class T>
-class Lazy {
- public:
-  explicit Lazy(std::function<T()> make) : make_(std::move(make)) {}
-  T& get() {
-    if (!value_) value_.emplace(make_());
-    return *value_;
-  }
-
- private:
-  std::function<T()> make_;
-  std::optional<T> value_;
-};
-
-std::shared_ptr<const Model> random_model(const ModelConfig& config, DType dtype) {
-  std::string path = std::filesystem::temp_directory_path() / "bench_speculation.XXXXXX";
-  const int descriptor = ::mkstemp(path.data());
-  TERRACE_CHECK(descriptor >= 0, kIo, "cannot make '" + path + "'");
-  ::close(descriptor);
-  InitOptions options;
-  options.dtype = dtype;
-  init_model(config, path, options);
-  auto model = Model::load(path);
-  std::filesystem::remove(path);
-  return model;
-}
 
 std::string content_of(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
@@ -89,7 +61,7 @@ class Bench {
     const auto session =
         std::make_shared<Lazy<Session>>([this, config = preset_config(preset, dense), dtype] {
           Session made(random_model(config, dtype), runtime_, Session::Options{.max_context = 1024});
-          made.prefill(tokens(made.model(), 0, kContext));
+          made.prefill(random_tokens(made.model(), 0, kContext));
           return made;
         });
     const std::string prefix =
@@ -157,7 +129,7 @@ class Bench {
       const auto region = session.hold();
       session.mark();
       for (auto _ : state) {
-        const std::vector<TokenId> ids = tokens(session.model(), n * next_++, n);
+        const std::vector<TokenId> ids = random_tokens(session.model(), n * next_++, n);
         const auto start = std::chrono::steady_clock::now();
         pass(session, ids);
         const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
@@ -166,15 +138,6 @@ class Bench {
       }
     };
     benchmark::RegisterBenchmark(name.c_str(), run)->UseManualTime()->Unit(benchmark::kMicrosecond);
-  }
-
-  /// Random ids: every token picks other rows.
-  static std::vector<TokenId> tokens(const Model& model, std::size_t first, std::size_t n) {
-    std::vector<TokenId> ids(n);
-    for (std::size_t i = 0; i < n; ++i) {
-      ids[i] = static_cast<TokenId>((first + i + 1) * 2654435761U % model.config().vocab_size);
-    }
-    return ids;
   }
 
   /// One text; without a draft by decoding alone.

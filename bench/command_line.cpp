@@ -32,17 +32,19 @@ std::optional<std::string> CommandLine::take(std::string_view name, std::string_
   return value;
 }
 
-unsigned CommandLine::take_threads() {
-  const std::optional<std::string> text = take("threads", "N");
-  if (!text) return 0;
+std::optional<unsigned> CommandLine::take_number(std::string_view name, unsigned least, unsigned most) {
+  const std::optional<std::string> text = take(name, "N");
+  if (!text) return std::nullopt;
   unsigned n = 0;
   const char* const end = text->data() + text->size();
   const auto [stop, error] = std::from_chars(text->data(), end, n);
-  TERRACE_CHECK(error == std::errc() && stop == end && n <= kMostThreads, kBadArgument,
-                fmt::format("--threads: expected a number from 1 to {}, or 0 for all cores, found {}",
-                            kMostThreads, quote_text(*text)));
+  TERRACE_CHECK(
+      error == std::errc() && stop == end && n >= least && n <= most, kBadArgument,
+      fmt::format("--{}: expected a number from {} to {}, found {}", name, least, most, quote_text(*text)));
   return n;
 }
+
+unsigned CommandLine::take_threads() { return take_number("threads", 0, kMostThreads).value_or(0); }
 
 std::vector<DType> CommandLine::take_dtypes() {
   const std::vector<DType> all{DType::kF32, DType::kBf16, DType::kQ8, DType::kQ4};

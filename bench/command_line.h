@@ -18,6 +18,8 @@ class CommandLine {
 
   /// The value of an option; of several the last. `values` says in the messages what it may be.
   std::optional<std::string> take(std::string_view name, std::string_view values);
+  /// The number of an option; nothing if there is none. Throws Error{kBadArgument}.
+  std::optional<unsigned> take_number(std::string_view name, unsigned least, unsigned most);
   /// --threads=N; 0, for all cores, if there is none. Throws Error{kBadArgument}.
   unsigned take_threads();
   /// --dtype=NAME: that one; all if there is none. Throws Error{kBadArgument}.

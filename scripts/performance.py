@@ -142,6 +142,11 @@ PARTS = {
         "bench_speculation --threads=2 --dtype=q8 --benchmark_repetitions=5",
         chart=False,
     ),
+    "sessions": Part(
+        "fork, rewind, save and load beside a token",
+        "bench_session --threads=2 --dtype=q8 --benchmark_repetitions=5",
+        chart=False,
+    ),
     "fork-join": Part("a phase beyond its work", "bench_thread_team", chart=False),
 }
 
