@@ -51,8 +51,8 @@ FavorAttention::FavorAttention(const AttentionKernels& kernels, std::size_t n_he
   for (std::size_t i = 0; i < n_features; ++i) feature_rows_.push_back(features + i * d_head);
 }
 
-std::size_t FavorAttention::head_state_floats() const noexcept {
-  return width() * padded_width(d_head_) + padded_width(width());
+std::size_t FavorAttention::head_state_floats(std::size_t d_head, std::size_t n_features) noexcept {
+  return n_features * padded_width(d_head) + padded_width(n_features);
 }
 
 void FavorAttention::add_key(const float* features, const float* value, float* sums) const noexcept {

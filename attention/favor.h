@@ -32,7 +32,9 @@ class FavorAttention {
                  const float* features = nullptr, std::size_t n_features = 0);
 
   /// Floats of recurrent state in the causal form (RecurrentLayout::add); all zero at the start.
-  std::size_t state_floats() const noexcept { return n_heads_ * head_state_floats(); }
+  std::size_t state_floats() const noexcept { return n_heads_ * head_state_floats(d_head_, width()); }
+  /// Those of one head with so many features.
+  static std::size_t head_state_floats(std::size_t d_head, std::size_t n_features) noexcept;
 
   /// Causal form; updates `state` [state_floats()]. Same bits for any split into calls. Throws
   /// Error{kUnsupported} with softmax features. Cost per channel and row: 2 * d_head multiply-adds, and
@@ -49,7 +51,7 @@ class FavorAttention {
 
  private:
   std::size_t width() const noexcept { return feature_rows_.empty() ? d_head_ : feature_rows_.size(); }
-  std::size_t head_state_floats() const noexcept;
+  std::size_t head_state_floats() const noexcept { return head_state_floats(d_head_, width()); }
   void add_key(const float* features, const float* value, float* sums) const noexcept;
   void answer(const float* features, const float* sums, float* scratch, float* y) const noexcept;
   void softmax_features(const float* x, float top, float* features) const noexcept;

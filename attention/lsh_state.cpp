@@ -17,11 +17,19 @@ constexpr std::size_t pages_for(std::size_t n_slots) noexcept {
   return (n_slots + kPageSlots - 1) / kPageSlots;
 }
 
+constexpr std::size_t link_numbers(std::size_t n_hashes) noexcept {
+  return padded_width(n_hashes * (LshState::kTrail + 1));
+}
+
 }  // namespace
 
 // The part of one head in one page:
 //   SlotRows
 //   u32 links[kPageSlots][trail[n_hashes][kTrail] | bucket[n_hashes], padded]   whole cache lines
+
+std::size_t LshState::head_bytes(std::size_t d_k, std::size_t d_v, KvType type, std::size_t n_hashes) {
+  return SlotRows(type, d_k, d_v).bytes() + kPageSlots * link_numbers(n_hashes) * sizeof(std::uint32_t);
+}
 
 LshState::LshState(std::size_t n_heads, std::size_t d_k, std::size_t d_v, KvType type, std::size_t n_hashes,
                    std::uint32_t n_buckets, std::size_t max_length)
@@ -32,8 +40,8 @@ LshState::LshState(std::size_t n_heads, std::size_t d_k, std::size_t d_v, KvType
                 "an LSH state holds fewer than 2^32 - 1 slots, asked for " + std::to_string(max_length));
   rows_ = SlotRows(type, d_k, d_v);
   links_offset_ = rows_.bytes();
-  link_numbers_ = padded_width(n_hashes * (kTrail + 1));
-  head_bytes_ = links_offset_ + kPageSlots * link_numbers_ * sizeof(std::uint32_t);
+  link_numbers_ = link_numbers(n_hashes);
+  head_bytes_ = head_bytes(d_k, d_v, type, n_hashes);
   pages_ = PageStore(n_heads * head_bytes_, pages_for(max_length), "the LSH attention state");
   newest_.assign(n_heads * n_hashes * n_buckets, kNone);
 }

@@ -25,6 +25,9 @@ class LshState {
   /// waits for memory: a walk advances by that many slots per step.
   static constexpr std::size_t kTrail = 7;  // with the bucket, two rounds fill a cache line
 
+  /// Bytes of one head in a page.
+  static std::size_t head_bytes(std::size_t d_k, std::size_t d_v, KvType type, std::size_t n_hashes);
+
   LshState() = default;
   /// `type`: how keys and values are kept (SlotRows). Throws Error{kOutOfMemory, kBadArgument}.
   LshState(std::size_t n_heads, std::size_t d_k, std::size_t d_v, KvType type, std::size_t n_hashes,

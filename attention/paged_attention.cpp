@@ -21,10 +21,6 @@ constexpr std::size_t most_chunks(std::size_t n_threads) noexcept {
   return n_threads == 1 ? 1 : 2 * kFewBlocks * n_threads;
 }
 
-/// What a block costs beside its keys and values, in bytes read: gathering its queries, the exponentials, the
-/// last division.
-constexpr std::size_t kBlockWork = 8192;
-
 auto attend_page_of(const AttentionKernels& kernels, KvType type) noexcept {
   switch (type) {
     case KvType::kF32:
@@ -142,8 +138,8 @@ PagedAttention::Plan PagedAttention::plan(const Exec& exec, const KvCache& kv, c
   plan.block_rows = std::min(n_rows, block_tokens()) * group_;
   plan.first_segment = begin / kSegmentSlots;
   plan.n_segments = ceil_div(end, kSegmentSlots) - plan.first_segment;
-  const std::size_t work = std::max(n_rows * n_heads() * (end - begin) * (d_k_ + d_v_),
-                                    (end - begin) * kv.bytes_per_slot() + plan.n_blocks * kBlockWork);
+  const std::size_t work =
+      work_of(end - begin, n_rows * n_heads() * (d_k_ + d_v_), kv.bytes_per_slot(), plan.n_blocks);
   const std::size_t chunks = work / Exec::kMinWorkPerChunk;
   // As many for every thread, where blocks are equal.
   const std::size_t wanted =

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 
 #include "attention/kernels/attention_kernels.h"
@@ -52,6 +53,9 @@ class PagedAttention {
   static constexpr std::size_t kSegmentPages = 8;
   /// Query rows (times query heads of the KV head) that pass over a page while it is in the cache.
   static constexpr std::size_t kBlockRows = 64;
+  /// What a block costs beside its keys and values, in bytes read: gathering its queries, the exponentials, the
+  /// last division.
+  static constexpr std::size_t kBlockWork = 8192;
 
   PagedAttention() = default;
   /// `scale` 0 means 1 / sqrt(d_k). Throws Error{kBadConfig} unless n_heads is a multiple of n_kv_heads.
@@ -69,6 +73,13 @@ class PagedAttention {
   /// its rows also writes them: one phase less, and their lines need not travel.
   void append_and_run(const Exec& exec, KvCache& kv, ConstRows k, ConstRows v, const VisibleSlots& visible,
                       ConstRows q, Rows y) const;
+
+  /// Work of a pass over `n_slots` slots, as Exec counts it: multiply-adds of all query rows, or what `n_blocks`
+  /// blocks of rows read. From two times Exec::kMinWorkPerChunk on it is shared.
+  static constexpr std::size_t work_of(std::size_t n_slots, std::size_t multiply_adds_per_slot,
+                                       std::size_t bytes_per_slot, std::size_t n_blocks) noexcept {
+    return std::max(n_slots * multiply_adds_per_slot, n_slots * bytes_per_slot + n_blocks * kBlockWork);
+  }
 
   /// Workspace that run takes for up to `max_rows` rows and `max_length` slots.
   std::size_t workspace_bytes(std::size_t max_rows, std::size_t max_length,

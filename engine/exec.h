@@ -37,26 +37,39 @@ struct Exec {
   /// in bytes read or multiply-adds, whichever is larger.
   template <class F>
   void for_range(std::size_t n, std::size_t align, std::size_t work_per_item, F&& fn) const noexcept {
-    const std::size_t grain =
-        std::max<std::size_t>(1, kMinWorkPerChunk / std::max<std::size_t>(1, work_per_item));
-    std::size_t per_chunk = std::max(grain, ceil_div(n, most_chunks()));
-    per_chunk = ceil_div(per_chunk, align) * align;
+    const std::size_t per_chunk = items_per_chunk(n, align, work_per_item, team.size());
     const auto n_chunks = static_cast<std::uint32_t>(ceil_div(n, per_chunk));
     team.run(n_chunks, [&](std::uint32_t chunk) {
       const std::size_t begin = chunk * per_chunk;
       fn(begin, std::min(n, begin + per_chunk));
     });
   }
+  /// The length of its ranges with `n_threads`; the phase is shared if that is less than n.
+  static constexpr std::size_t items_per_chunk(std::size_t n, std::size_t align, std::size_t work_per_item,
+                                               std::size_t n_threads) noexcept {
+    const std::size_t grain =
+        std::max<std::size_t>(1, kMinWorkPerChunk / std::max<std::size_t>(1, work_per_item));
+    const std::size_t per_chunk = std::max(grain, ceil_div(n, most_chunks(n_threads)));
+    return ceil_div(per_chunk, align) * align;
+  }
 
   /// How many chunks of about equal work n items are worth, for a phase that cuts them itself.
   std::uint32_t chunks_of(std::size_t n, std::size_t work_per_item) const noexcept {
-    return bounded_chunks(n, work_per_item, most_chunks(), kMinWorkPerChunk);
+    return chunks_of(n, work_per_item, team.size());
+  }
+  static constexpr std::uint32_t chunks_of(std::size_t n, std::size_t work_per_item,
+                                           std::size_t n_threads) noexcept {
+    return bounded_chunks(n, work_per_item, most_chunks(n_threads), kMinWorkPerChunk);
   }
   /// The same where every thread takes one chunk, the leader the first: for short phases that follow each
   /// other on the same data, which then stays in the cache of its core, and for work that a thread does once
   /// for all its items. The price: nobody overtakes a thread that loses its core.
   std::uint32_t one_chunk_each(std::size_t n, std::size_t work_per_item) const noexcept {
-    return bounded_chunks(n, work_per_item, team.size(), kMinWorkPerShare);
+    return one_chunk_each(n, work_per_item, team.size());
+  }
+  static constexpr std::uint32_t one_chunk_each(std::size_t n, std::size_t work_per_item,
+                                                std::size_t n_threads) noexcept {
+    return bounded_chunks(n, work_per_item, n_threads, kMinWorkPerShare);
   }
 
   /// The largest value that `n` blocks produce: take(block, largest) shows those of one block to `largest`.
@@ -76,9 +89,11 @@ struct Exec {
 
  private:
   /// A few chunks per thread let a thread that lost its core for a moment be overtaken.
-  std::size_t most_chunks() const noexcept { return team.size() <= 1 ? 1 : std::size_t{4} * team.size(); }
-  static std::uint32_t bounded_chunks(std::size_t n, std::size_t work_per_item, std::size_t most,
-                                      std::size_t least_work) noexcept {
+  static constexpr std::size_t most_chunks(std::size_t n_threads) noexcept {
+    return n_threads <= 1 ? 1 : 4 * n_threads;
+  }
+  static constexpr std::uint32_t bounded_chunks(std::size_t n, std::size_t work_per_item, std::size_t most,
+                                                std::size_t least_work) noexcept {
     const std::size_t chunks = std::min(n, n * work_per_item / least_work);
     return static_cast<std::uint32_t>(std::clamp<std::size_t>(chunks, 1, most));
   }

@@ -5,6 +5,8 @@
 
 #include <vector>
 
+#include "models/widths.h"
+
 namespace terrace {
 
 FeedForwardLayer::Map FeedForwardLayer::build_map(const LayerBuilder& build, const std::string& name,
@@ -55,7 +57,8 @@ FeedForwardLayer::FeedForwardLayer(const LayerBuilder& build, const std::string&
                                    bool center, bool has_norm)
     : d_model_(d_model),
       d_ff_(d_ff),
-      any_width_(config.kind == FeedForwardConfig::Kind::kExperts),
+      any_width_(any_width(config)),
+      width_step_(width_step(config, static_cast<std::uint32_t>(d_ff))),
       default_width_(terrace::default_width(config, static_cast<std::uint32_t>(d_ff))),
       map_(build_map(build, name, config, d_model, d_ff)) {
   if (has_norm) norm_ = build.norm(name + ".norm", d_model, center);
@@ -70,12 +73,6 @@ FeedForwardLayer::FeedForwardLayer(const LayerBuilder& build, const std::string&
   }
   const Linear out = build.linear(sru + ".out", width, d_model);
   sru_.emplace(norm, in, std::move(cells), out, build.state.recurrent);
-}
-
-std::size_t FeedForwardLayer::width_step() const noexcept {
-  if (const auto* sparse = std::get_if<SparseFfn>(&map_)) return sparse->block_size();
-  if (const auto* experts = std::get_if<ExpertFfn>(&map_)) return any_width() ? experts->n_units() : d_ff_;
-  return kQ4Columns;
 }
 
 void FeedForwardLayer::forward(Exec& exec, ConstRows x, const RecurrentBlock& recurrent, std::size_t width,
@@ -95,7 +92,7 @@ void FeedForwardLayer::forward(Exec& exec, ConstRows x, const RecurrentBlock& re
     sparse->forward(exec, h, y, width);
   } else {
     const auto& experts = std::get<ExpertFfn>(map_);
-    experts.forward(exec, h, y, any_width() ? width / experts.n_units() : 1);
+    experts.forward(exec, h, y, any_width_ ? width / experts.n_units() : 1);
   }
   if (sru_) sru_->forward_add(exec, x, recurrent, y);
 }

@@ -26,14 +26,9 @@ class FeedForwardLayer {
   std::size_t d_ff() const noexcept { return d_ff_; }
   /// The units that a token uses unless a session says otherwise: d_ff, or those of the active experts.
   std::size_t default_width() const noexcept { return default_width_; }
-  /// The smallest step between widths: a controller block, 64 units of a dense layer, or an expert where
-  /// their number is free; d_ff where none is possible.
-  std::size_t width_step() const noexcept;
-  /// Whether every possible width counts as trained.
-  bool any_width() const noexcept { return any_width_; }
-  /// Whether forward() accepts this width: d_ff, or a smaller multiple of width_step().
+  /// Whether forward() accepts this width.
   bool takes_width(std::size_t width) const noexcept {
-    return width == d_ff_ || (width > 0 && width < d_ff_ && width % width_step() == 0);
+    return width == d_ff_ || (width > 0 && width < d_ff_ && width % width_step_ == 0);
   }
 
   /// y = layer(x) with the first `width` units, or with as many experts as have `width` units in all.
@@ -48,6 +43,7 @@ class FeedForwardLayer {
   std::size_t d_model_;
   std::size_t d_ff_;
   bool any_width_;
+  std::size_t width_step_;
   std::size_t default_width_;
   Norm norm_;  ///< empty in parallel blocks
   Map map_;

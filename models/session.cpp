@@ -2,29 +2,14 @@
 #include "models/session.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
 
 #include "engine/error.h"
 #include "models/session_impl.h"
+#include "models/widths.h"
 
 namespace terrace {
-namespace {
-
-/// In words. `trained`: as the configuration has them, the last one being d_ff.
-std::string possible_widths(const FeedForwardLayer& ff, const std::vector<std::uint32_t>& trained,
-                            bool allow_untrained) {
-  const std::size_t step = ff.width_step();
-  if (!ff.any_width() && !allow_untrained && !trained.empty()) {
-    return fmt::format("{}", fmt::join(trained, ", "));
-  }
-  if (step >= ff.d_ff() || (!ff.any_width() && !allow_untrained)) return fmt::format("{} only", ff.d_ff());
-  return fmt::format("multiples of {} up to {}{}", step, ff.d_ff(),
-                     ff.d_ff() % step == 0 ? "" : fmt::format(", and {}", ff.d_ff()));
-}
-
-}  // namespace
 
 Session::Session(std::shared_ptr<const Model> model, Runtime& runtime, const Options& options)
     : impl_(std::make_unique<Impl>(std::move(model), runtime, options)) {}
@@ -147,22 +132,14 @@ Session Session::fork(Runtime& runtime) const {
 void Session::set_width(std::span<const std::uint32_t> widths, bool allow_untrained) {
   Impl& s = *impl_;
   const std::span<const Block> blocks = s.network().decoder().blocks();
-  TERRACE_CHECK(
-      widths.size() == 1 || widths.size() == blocks.size(), kBadArgument,
-      fmt::format("one width or one per block ({}) is needed, found {}", blocks.size(), widths.size()));
-  const std::vector<std::uint32_t>& trained = s.model->config().decoder.ff.widths;
+  const auto width_of = [&](std::size_t block) { return widths[widths.size() == 1 ? 0 : block]; };
+  check_n_widths(widths.size(), blocks.size());
   for (std::size_t i = 0; i < blocks.size(); ++i) {
-    const std::uint32_t width = widths[widths.size() == 1 ? 0 : i];
-    const FeedForwardLayer& ff = blocks[i].ff();
-    const bool known = width == ff.d_ff() || ff.any_width() ||
-                       std::find(trained.begin(), trained.end(), width) != trained.end();
-    TERRACE_CHECK(ff.takes_width(width) && (known || allow_untrained), kBadArgument,
-                  fmt::format("block {}: a width of {} units is {}; it takes {}", i, width,
-                              ff.takes_width(width) ? "untrained" : "impossible",
-                              possible_widths(ff, trained, allow_untrained)));
+    const auto d_ff = static_cast<std::uint32_t>(blocks[i].ff().d_ff());
+    check_width(s.model->config().decoder.ff, d_ff, i, width_of(i), allow_untrained);
   }
   s.width_history.make_room();
-  for (std::size_t i = 0; i < blocks.size(); ++i) s.widths[i] = widths[widths.size() == 1 ? 0 : i];
+  for (std::size_t i = 0; i < blocks.size(); ++i) s.widths[i] = width_of(i);
 }
 
 std::span<const std::uint32_t> Session::widths() const noexcept { return impl_->widths; }

@@ -23,12 +23,6 @@ constexpr std::size_t kMaxGatedRows = 128;
 /// Rows of the projection per kernel call: bounds the partial sums on the stack (16 KiB).
 constexpr std::size_t kRowBlock = 32;
 
-/// Of one token: fewer modules than this at once leave the kernel's register blocks half empty.
-constexpr std::size_t kModulesPerThread = 4;
-
-/// A projection up to here may be read by every thread: it stays in the last-level cache meanwhile.
-constexpr std::size_t kSharedBytes = std::size_t{4} << 20;
-
 static_assert(kPanel <= PreparedRows::kMostProduct);
 
 }  // namespace
@@ -115,8 +109,7 @@ void FactoredDense::forward_batch(Exec& exec, ConstRows x, Rows y, const Upcomin
   TERRACE_DCHECK(y.n == 1 || y.stride == d_out());
   const Workspace::Scope scope(exec.ws);
   const GatedRows gated(exec, *kernels_, proj_.dtype, gate_, x);
-  const bool many_modules = n_modules() / exec.team.size() >= kModulesPerThread;
-  if (x.n == 1 && many_modules && proj_.bytes() <= kSharedBytes) {
+  if (x.n == 1 && goes_by_modules(n_modules(), proj_.bytes(), exec.team.size())) {
     forward_by_modules(exec, gated, y, upcoming);
     return;
   }
@@ -154,9 +147,8 @@ void FactoredDense::forward_by_modules(Exec& exec, const GatedRows& gated, Rows 
                                        const UpcomingWeights& upcoming) const {
   UpcomingWeights own;  // what comes after the gates
   own.add(proj_);
-  const std::size_t arithmetic = d_in() * (sizeof(float) + proj_.rows / multiply_adds_per_byte(packs_));
-  const std::uint32_t n_chunks =
-      exec.one_chunk_each(n_modules() / kModulesPerThread, kModulesPerThread * arithmetic);
+  const std::size_t work = kModulesPerThread * work_per_module(d_in(), proj_.rows, packs_);
+  const std::uint32_t n_chunks = exec.one_chunk_each(n_modules() / kModulesPerThread, work);
   const std::size_t bytes = gated.panel(0).packs_bytes(packs_);
   auto* const packs = exec.ws.take<std::byte>(n_chunks * bytes);
   const std::size_t n_blocks = ceil_div(proj_.rows, kRowBlock);

@@ -26,6 +26,21 @@ class FactoredDense {
  public:
   /// Columns per panel: part of the reduction order, so it does not depend on the machine.
   static constexpr std::size_t kPanel = 1024;
+  /// Of one token: fewer modules than this at once leave the kernel's register blocks half empty.
+  static constexpr std::size_t kModulesPerThread = 4;
+  /// A projection up to here may be read by every thread: it stays in the last-level cache meanwhile.
+  static constexpr std::size_t kSharedBytes = std::size_t{4} << 20;
+
+  /// Whether each thread takes some of one token's modules through the whole projection.
+  static constexpr bool goes_by_modules(std::size_t n_modules, std::size_t proj_bytes,
+                                        std::size_t n_threads) noexcept {
+    return n_modules / n_threads >= kModulesPerThread && proj_bytes <= kSharedBytes;
+  }
+  /// Work of a module then, as Exec counts it: gating, and the projection's rows from a cache.
+  static constexpr std::size_t work_per_module(std::size_t d_in, std::size_t proj_rows,
+                                               Packs packs) noexcept {
+    return d_in * (sizeof(float) + proj_rows / multiply_adds_per_byte(packs));
+  }
 
   FactoredDense() = default;
   /// gate [S, d_in], proj [M, d_in], bias [S * M] or null. Throws Error{kBadArgument} if the shapes disagree.

@@ -10,9 +10,9 @@
 
 #include "engine/isa.h"
 #include "models/model.h"
+#include "models/model_cost.h"
 #include "tools/common/command.h"
 #include "tools/common/json_text.h"
-#include "tools/common/model_cost.h"
 #include "tools/common/output.h"
 #include "tools/common/table.h"
 

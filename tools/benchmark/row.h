@@ -32,7 +32,7 @@ struct BenchRow {
   std::uint64_t parameters = 0;
   std::uint32_t blocks = 0;         ///< of the decoder as timed
   std::uint32_t preset_blocks = 0;  ///< of the decoder as described: more than `blocks` after --blocks
-  std::optional<double> predicted_ms_per_token;  ///< see cost_model.h
+  std::optional<double> predicted_ms_per_token;  ///< models/cost_model.h
   std::optional<TokenProfile> profile;
 
   double ms_per_token() const noexcept { return 1e3 / tokens_per_s; }

@@ -10,15 +10,16 @@
 #include <span>
 
 #include "engine/error.h"
+#include "engine/machine_rates.h"
+#include "models/cost_model.h"
+#include "models/model_cost.h"
 #include "tools/benchmark/contestants.h"
-#include "tools/benchmark/cost_model.h"
 #include "tools/benchmark/dense_twin.h"
 #include "tools/benchmark/exact_attention.h"
 #include "tools/benchmark/measure.h"
 #include "tools/common/command.h"
 #include "tools/common/dtype_argument.h"
 #include "tools/common/model_arguments.h"
-#include "tools/common/model_cost.h"
 #include "tools/common/progress.h"
 #include "tools/common/warnings.h"
 
@@ -28,9 +29,6 @@ namespace {
 /// Length of the document that an encoder-decoder model reads before its decoder is timed, where its encoder
 /// has as many positions.
 constexpr std::size_t kDocumentTokens = 64;
-
-/// Models that read less than this per token are held against a probe of their own size: caches keep a part.
-constexpr std::uint64_t kOwnProbeBytes = std::uint64_t{256} << 20;
 
 std::vector<BenchTest> tests(const BenchOptions& options) {
   std::vector<BenchTest> tests;
@@ -94,7 +92,7 @@ class Contest {
         dtype_(dtype),
         contestants_(contestants),
         runtime_({.n_threads = n_threads}),
-        rates_(measure_rates(runtime_, dtype)) {
+        rates_(measure_compute_rates(runtime_, dtype)) {
     for (const Contestant& contestant : contestants_) {
       const Model& model = *contestant.model;
       subjects_.push_back(
@@ -161,18 +159,17 @@ class Contest {
     row.preset_blocks = row.blocks + contestant.blocks_left_out;
     row.profile = timing.profile;
     if (test.kind == BenchTest::Kind::kDecode) {
-      const std::size_t middle = test.depth + test.n_tokens / 2;
-      const std::size_t document = subjects_[i].session.encoder_length();
-      const std::uint64_t state =
-          state_bytes_read(model, kv_type_for(options_.kv_type, model), middle, document);
+      const TokenPlace middle{.kv_type = kv_type_for(options_.kv_type, model),
+                              .position = test.depth + test.n_tokens / 2,
+                              .encoder_length = subjects_[i].session.encoder_length()};
       const double own_bw =
           timing.own_read_bw_gb_per_s.empty() ? memory_bw : median(timing.own_read_bw_gb_per_s);
-      row.bytes_per_token = static_cast<double>(cost.total.touched_bytes + state);
-      row.predicted_ms_per_token = 1e3 * predicted_seconds(model, rates_,
-                                                           {.weight_bytes_per_s = 1e9 * own_bw,
-                                                            .state_bytes = state,
-                                                            .state_bytes_per_s = 1e9 * memory_bw,
-                                                            .phases = timing.phases_per_token});
+      const Prediction predicted = predict(
+          token_work(model.config(), stored_plan(model), {}, middle),
+          {.of_no_stage = timing.phases_per_token},
+          {.compute = rates_, .weight_bytes_per_s = 1e9 * own_bw, .state_bytes_per_s = 1e9 * memory_bw});
+      row.bytes_per_token = static_cast<double>(predicted.total.bytes);
+      row.predicted_ms_per_token = 1e3 * predicted.total.seconds();
     }
     return row;
   }
@@ -182,7 +179,7 @@ class Contest {
   DType dtype_;
   const std::vector<Contestant>& contestants_;
   Runtime runtime_;
-  MachineRates rates_;
+  ComputeRates rates_;
   std::vector<Subject> subjects_;
 };
 

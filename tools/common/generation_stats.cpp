@@ -7,8 +7,9 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/bandwidth.h"
+#include "models/model_cost.h"
+#include "models/state_plan.h"
 #include "tools/common/json_text.h"
-#include "tools/common/model_cost.h"
 
 namespace terrace::tools {
 namespace {
@@ -20,11 +21,15 @@ double ratio(double a, double b) noexcept { return b > 0 ? a / b : 0; }
 
 void GenerationStats::measure(const Session& session, Runtime& runtime, KvType kv_type,
                               bool exact_attention) {
+  const ModelConfig& config = session.model().config();
   const ModelCost cost = model_cost(session.model(), session.widths());
   const std::size_t middle = (first_position + session.position()) / 2;
-  bytes_per_token = static_cast<double>(
-      cost.total.touched_bytes +
-      state_bytes_read(session.model(), kv_type, middle, session.encoder_length(), exact_attention));
+  const StateCost read = state_cost(config, state_plan(config),
+                                    {.kv_type = kv_type,
+                                     .position = middle,
+                                     .encoder_length = session.encoder_length(),
+                                     .exact_attention = exact_attention});
+  bytes_per_token = static_cast<double>(cost.total.touched_bytes + read.bytes);
   active_weight_share = cost.active_share();
 
   peak_rss_bytes = peak_resident_bytes();  // before the probe takes memory

@@ -9,11 +9,11 @@
 
 #include "engine/error.h"
 #include "engine/verify.h"
+#include "models/stored_plan.h"
 #include "tools/common/checks.h"
 #include "tools/common/command.h"
 #include "tools/common/encode_text.h"
 #include "tools/common/input.h"
-#include "tools/common/model_cost.h"
 #include "tools/common/warnings.h"
 
 namespace terrace::tools {
@@ -37,22 +37,30 @@ Session open_or_say(std::shared_ptr<const Model> model, Runtime& runtime, const 
 
 }  // namespace
 
-void add_kv_type(CLI::App& command, std::string& to) {
+std::vector<std::string> kv_type_names() {
   std::vector<std::string> names{kAutoKvType};
   for (const KvType type : kKvTypes) names.emplace_back(kv_type_name(type));
+  return names;
+}
+
+void add_kv_type(CLI::App& command, std::string& to) {
   command
       .add_option(
           "--kv-type", to,
           "How keys and values are kept: f32, bf16, q8 (int8, a scale per head and position), q4 (4 bits, a "
           "scale per 32 channels), or auto: as the weights, q8 where these are quantised")
-      ->check(CLI::IsMember(names))
+      ->check(CLI::IsMember(kv_type_names()))
       ->capture_default_str()
       ->type_name("TYPE");
 }
 
 KvType kv_type_for(const std::string& name, const Model& model) {
+  return kv_type_for(name, main_dtype(model));
+}
+
+KvType kv_type_for(const std::string& name, DType weights) {
   if (name != kAutoKvType) return parse_kv_type(name);
-  switch (main_dtype(model)) {
+  switch (weights) {
     case DType::kF32:
       return KvType::kF32;
     case DType::kBf16:

@@ -20,6 +20,9 @@ void add_kv_type(CLI::App& command, std::string& to);
 /// The type that --kv-type names; kAutoKvType follows the weights: f32 or bf16 as they are, q8 where they are
 /// quantised.
 KvType kv_type_for(const std::string& name, const Model& model);
+KvType kv_type_for(const std::string& name, DType weights);
+/// What --kv-type takes.
+std::vector<std::string> kv_type_names();
 inline constexpr const char* kAutoKvType = "auto";
 
 /// -m, -t, -c: what every subcommand that runs a model takes.

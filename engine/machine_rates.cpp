@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tools/benchmark/cost_model.h"
+#include "engine/machine_rates.h"
 
 #include <algorithm>
 #include <chrono>
@@ -7,14 +7,13 @@
 #include <limits>
 #include <vector>
 
+#include "engine/bandwidth.h"
 #include "engine/exec.h"
 #include "engine/isa.h"
 #include "engine/linear.h"
 #include "engine/memory.h"
-#include "models/tensor_plan.h"
-#include "models/token_cost.h"
 
-namespace terrace::tools {
+namespace terrace {
 namespace {
 
 using Clock = std::chrono::steady_clock;
@@ -74,25 +73,20 @@ double seconds_per_phase(Runtime& runtime) {
 
 }  // namespace
 
-MachineRates measure_rates(Runtime& runtime, DType dtype) {
+ComputeRates measure_compute_rates(Runtime& runtime, DType dtype) {
   const ThreadTeam::Region region(runtime.team());
   return {multiply_adds_per_s(runtime, dtype, 1), multiply_adds_per_s(runtime, dtype, kModules),
           seconds_per_phase(runtime)};
 }
 
-double predicted_seconds(const Model& model, const MachineRates& rates, const TokenWork& work) {
-  double seconds =
-      static_cast<double>(work.state_bytes) / work.state_bytes_per_s + work.phases * rates.seconds_per_phase;
-  for (const PlannedTensor& tensor : tensor_plan(model.config())) {
-    const TensorInfo* stored = model.file().find(tensor.name);
-    if (stored == nullptr) continue;  // an optional bias that this model does without
-    const DType dtype = weight_dtype(*stored).value_or(DType::kF32);
-    const double rate =
-        tensor.uses < PreparedRows::kMinPacked ? rates.multiply_adds_per_s : rates.module_multiply_adds_per_s;
-    seconds += std::max(static_cast<double>(touched_bytes(tensor, dtype)) / work.weight_bytes_per_s,
-                        static_cast<double>(token_cost(tensor).multiply_adds) / rate);
-  }
-  return seconds;
+MachineRates measure_machine_rates(Runtime& runtime, DType dtype, std::uint64_t weight_bytes) {
+  MachineRates rates{.compute = measure_compute_rates(runtime, dtype)};
+  rates.state_bytes_per_s = BandwidthProbe().measure(runtime);
+  constexpr std::uint64_t kLeast = std::uint64_t{64} << 10;  // a pass of less measures the phase
+  rates.weight_bytes_per_s = weight_bytes < kOwnProbeBytes
+                                 ? BandwidthProbe(std::max(weight_bytes, kLeast)).measure(runtime)
+                                 : rates.state_bytes_per_s;
+  return rates;
 }
 
-}  // namespace terrace::tools
+}  // namespace terrace
