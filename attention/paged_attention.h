@@ -53,8 +53,8 @@ class PagedAttention {
   static constexpr std::size_t kSegmentPages = 8;
   /// Query rows (times query heads of the KV head) that pass over a page while it is in the cache.
   static constexpr std::size_t kBlockRows = 64;
-  /// What a block costs beside its keys and values, in bytes read: gathering its queries, the exponentials, the
-  /// last division.
+  /// What a block costs beside its keys and values, in bytes read: gathering its queries, the exponentials,
+  /// the last division.
   static constexpr std::size_t kBlockWork = 8192;
 
   PagedAttention() = default;
@@ -74,8 +74,8 @@ class PagedAttention {
   void append_and_run(const Exec& exec, KvCache& kv, ConstRows k, ConstRows v, const VisibleSlots& visible,
                       ConstRows q, Rows y) const;
 
-  /// Work of a pass over `n_slots` slots, as Exec counts it: multiply-adds of all query rows, or what `n_blocks`
-  /// blocks of rows read. From two times Exec::kMinWorkPerChunk on it is shared.
+  /// Work of a pass over `n_slots` slots, as Exec counts it: multiply-adds of all query rows, or what
+  /// `n_blocks` blocks of rows read. From two times Exec::kMinWorkPerChunk on it is shared.
   static constexpr std::size_t work_of(std::size_t n_slots, std::size_t multiply_adds_per_slot,
                                        std::size_t bytes_per_slot, std::size_t n_blocks) noexcept {
     return std::max(n_slots * multiply_adds_per_slot, n_slots * bytes_per_slot + n_blocks * kBlockWork);

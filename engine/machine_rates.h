@@ -29,11 +29,12 @@ struct MachineRates {
 /// Models that read less than this per token have a read rate of their own: caches keep a part.
 inline constexpr std::uint64_t kOwnProbeBytes = std::uint64_t{256} << 20;
 
-/// Takes about 50 ms. Uses the kernels of isa_from_environment(); throws Error{kUnsupported, kOutOfMemory}.
+/// Takes about 50 ms, with scalar kernels half a second. Uses the kernels of isa_from_environment(); throws
+/// Error{kUnsupported, kOutOfMemory}.
 ComputeRates measure_compute_rates(Runtime& runtime, DType dtype);
 
-/// The same with the read rates for a token that reads `weight_bytes` of weights. Takes about 0.3 s and 512 MB
-/// of memory.
+/// The same with the read rates for a token that reads `weight_bytes` of weights. Takes about 0.5 s more, and
+/// 512 MB of memory meanwhile.
 MachineRates measure_machine_rates(Runtime& runtime, DType dtype, std::uint64_t weight_bytes);
 
 }  // namespace terrace

@@ -168,4 +168,9 @@ std::uint64_t session_bytes(const ModelConfig& config, const StatePlan& plan, Kv
   return bytes + recurrent * (2 + context / Session::kSnapshotInterval);
 }
 
+std::uint64_t pass_scratch_bytes(const ModelConfig& config) noexcept {
+  const std::uint64_t floats = std::uint64_t{24} * config.d_model + std::uint64_t{2} * config.d_ff;
+  return (Session::kSnapshotInterval * floats + config.vocab_size) * sizeof(float);
+}
+
 }  // namespace terrace

@@ -34,8 +34,8 @@ struct StateCost {
   std::uint64_t multiply_adds = 0;  ///< scores and weighted values: n_heads (d_k + d_v) per slot
 };
 
-/// Of one layer with `slots` visible slots: bytes n_kv_heads slot_bytes slots. LSH layers read their budget of
-/// slots, routed layers their share of the positions for their share of the tokens. Chunked attention is
+/// Of one layer with `slots` visible slots: bytes n_kv_heads slot_bytes slots. LSH layers read their budget
+/// of slots, routed layers their share of the positions for their share of the tokens. Chunked attention is
 /// counted as if it read everything.
 StateCost state_cost(const ModelConfig& config, const StatePlan& plan, const TokenPlace& place);
 
@@ -43,5 +43,9 @@ StateCost state_cost(const ModelConfig& config, const StatePlan& plan, const Tok
 /// recurrent state and its snapshots.
 std::uint64_t session_bytes(const ModelConfig& config, const StatePlan& plan, KvType kv_type,
                             std::size_t context, std::size_t encoder_length);
+
+/// Scratch memory that a session comes to use beside that, about: a pass over kSnapshotInterval tokens takes
+/// up to 24 rows of d_model and two of d_ff for each. (An encoder's pass over a document is not counted.)
+std::uint64_t pass_scratch_bytes(const ModelConfig& config) noexcept;
 
 }  // namespace terrace

@@ -109,6 +109,7 @@ int main(int argc, char** argv) {
   terrace::tools::add_logits(app, action);
   terrace::tools::add_perplexity(app, action);
   terrace::tools::add_bench(app, action);
+  terrace::tools::add_plan(app, action);
   terrace::tools::add_init(app, action);
   terrace::tools::add_inspect(app, action);
   terrace::tools::add_verify(app, action);

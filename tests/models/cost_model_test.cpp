@@ -59,8 +59,8 @@ struct PresetRow {
 };
 
 // Source: the weight lists of Trax's models, rounded as printed: elements that a token touches, and
-// multiply-adds of matrices, of which a multiplicative layer does as many as a dense one. Keys and values of a
-// position in f32: two rows of d_model for each block and sublayer.
+// multiply-adds of matrices, of which a multiplicative layer does as many as a dense one. Keys and values of
+// a position in f32: two rows of d_model for each block and sublayer.
 constexpr PresetRow kPresetRows[] = {
     {"lm-default", true, 35.33, 35.3, 24'576},          {"lm1b-24L", true, 335.11, 334.8, 196'608},
     {"lm1b-24L", false, 33.80, 112.7, 196'608},         {"c4-medium", true, 435.92, 435.4, 393'216},

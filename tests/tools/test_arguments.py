@@ -6,7 +6,7 @@ import re
 import pytest
 from conftest import run
 
-COMMANDS = ["generate", "logits", "perplexity", "bench", "init", "inspect", "verify", "quantize", "moefy", "tokenize", "detokenize"]
+COMMANDS = ["generate", "logits", "perplexity", "bench", "plan", "init", "inspect", "verify", "quantize", "moefy", "tokenize", "detokenize"]
 
 
 def test_help_names_every_subcommand():
@@ -40,7 +40,7 @@ def test_no_number_wraps_or_saturates():
     assert {("bench", "--n-depth"), ("bench", "--n-gen"), ("moefy", "--seed"), ("generate", "--width")} <= set(flags)
     assert len(flags) > 20
     required = {"init": ["--preset", "lm-default", "-o", "x"], "quantize": ["x", "y", "--dtype", "q8"], "moefy": ["x", "y"],
-                "bench": ["-m", "x"], "perplexity": ["-m", "x", "-f", "y"], "generate": ["-m", "x", "-p", "a"],
+                "bench": ["-m", "x"], "plan": ["--preset", "lm-default"], "perplexity": ["-m", "x", "-f", "y"], "generate": ["-m", "x", "-p", "a"],
                 "logits": ["-m", "x", "--tokens", "y", "-o", "z"]}  # fmt: skip
     for command, flag in flags:
         for value in ("-2", "18446744073709551615", "18446744073709551616", "1e3"):
@@ -95,6 +95,22 @@ def test_no_number_wraps_or_saturates():
         (["bench", "--preset", "no-such-preset"], "no-such-preset"),
         (["bench", "--preset", "lm-default", "--dtype", "f64"], "f64"),
         (["bench", "--preset", "lm-default", "-o", "xml"], "xml"),
+        (["plan"], "--preset"),
+        (["plan", "-m", "x", "--preset", "lm-default"], "-"),
+        (["plan", "-m", "x", "--dtype", "q8"], "--dtype"),
+        (["plan", "-m", "x", "--dense"], "--dense: only a --preset"),
+        (["plan", "--preset", "no-such-preset"], "no-such-preset"),
+        (["plan", "--preset", "llama-0.8B"], "--preset: preset 'llama-0.8B' has no sparse variant"),
+        (["plan", "--preset", "lm-default", "--dtype", "q8,f64"], "f64"),
+        (["plan", "--preset", "lm-default", "--kv-type", "q3"], "--kv-type"),
+        (["plan", "--preset", "lm-default", "-c", "2049"], "-c: expected at most 2048"),
+        (["plan", "--preset", "lm-default", "-c", "16,0"], "--context"),
+        (["plan", "--preset", "lm-default", "-t", "0"], "--threads"),
+        (["plan", "--preset", "lm-default", "--width", "100"], "--width: block 0: a width of 100 units"),
+        (["plan", "--preset", "lm-default", "--width", "4608,4608"], "--width: one width or one per block (6)"),
+        (["plan", "--preset", "lm-default", "--document", "8"], "--document: expected a model with an encoder"),
+        (["plan", "--preset", "lm-default", "--budget", "0"], "--budget"),
+        (["plan", "--preset", "lm-default", "--budget", "fast"], "fast"),
         (["init", "--dtype", "f32", "-o", "x"], "--preset"),
         (["init", "--preset", "no-such-preset", "-o", "x"], "no-such-preset"),
         (["init", "--preset", "lm-default", "--dtype", "f99", "-o", "x"], "f99"),
