@@ -85,6 +85,7 @@ void Session::rewind(std::size_t position) {
   if (position == s.tokens.size()) return;
   if (const std::optional<std::size_t> mark = s.marks.find(position)) {
     s.state.truncate(s.encoder_rows + position);
+    s.snapshots.cut(Impl::n_snapshots(position));
     const std::span<const float> recurrent = s.marks.recurrent_of(*mark), hidden = s.marks.hidden_of(*mark);
     std::copy(recurrent.begin(), recurrent.end(), s.state.recurrent().begin());
     std::copy(hidden.begin(), hidden.end(), s.hidden.begin());
@@ -100,7 +101,8 @@ void Session::rewind(std::size_t position) {
   s.marks.cut(restart);
   s.state.truncate(s.encoder_rows + restart);
   if (s.recurrent_floats()) {
-    const std::span<const float> from = s.snapshot(restart / kSnapshotInterval);
+    const std::span<const float> from = s.snapshots.at(restart / kSnapshotInterval);
+    s.snapshots.cut(Impl::n_snapshots(restart));
     std::copy(from.begin(), from.end(), s.state.recurrent().begin());
   }
   s.replay(restart, position);
@@ -123,9 +125,7 @@ Session Session::fork(Runtime& runtime) const {
   copy->hidden = s.hidden;
   copy->logits = s.logits;
   copy->has_logits = s.has_logits;
-  for (std::size_t i = 0; s.recurrent_floats() && i <= s.tokens.size() / kSnapshotInterval; ++i) {
-    std::copy_n(s.snapshot(i).begin(), s.recurrent_floats(), copy->snapshot(i).begin());
-  }
+  copy->snapshots = s.snapshots.fork(Impl::n_snapshots(s.tokens.size()));
   return Session(std::move(copy));
 }
 
@@ -153,7 +153,7 @@ StateBytes Session::state_bytes() const noexcept {
   bytes.kv_cache = s.state.cache_bytes();
   for (const KvCache& cache : s.cross) bytes.kv_cache += cache.bytes();
   bytes.recurrent = s.recurrent_floats() * sizeof(float);
-  if (bytes.recurrent) bytes.snapshots = (s.tokens.size() / kSnapshotInterval + 1) * bytes.recurrent;
+  if (bytes.recurrent) bytes.snapshots = Impl::n_snapshots(s.tokens.size()) * bytes.recurrent;
   bytes.snapshots += s.marks.bytes();
   bytes.workspace = s.workspace.high_water_bytes();
   return bytes;

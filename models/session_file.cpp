@@ -89,8 +89,7 @@ void Session::Impl::save(ByteSink& sink) const {
   width_history.save(sink);
   write_array(sink, hidden.data(), hidden.size());
   write_array(sink, logits.data(), logits.size());
-  const std::size_t n_snapshots = tokens.size() / kSnapshotInterval + 1;
-  write_array(sink, snapshots.as<float>().data(), recurrent_floats() ? n_snapshots * recurrent_floats() : 0);
+  snapshots.save(sink, n_snapshots(tokens.size()));
   state.save(sink);
   for (const KvCache& cache : cross) cache.save(sink);
 }
@@ -128,8 +127,7 @@ void Session::Impl::load(ByteSource& source) {
   read_array(source, hidden.data(), hidden.size());
   read_array(source, logits.data(), logits.size());
   has_logits = true;
-  const std::size_t n_snapshots = tokens.size() / kSnapshotInterval + 1;
-  read_array(source, snapshots.as<float>().data(), recurrent_floats() ? n_snapshots * recurrent_floats() : 0);
+  snapshots.load(source, n_snapshots(tokens.size()));
   state.load(source, encoder_rows + n);
   for (KvCache& cache : cross) {
     cache.load(source);

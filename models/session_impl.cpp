@@ -66,9 +66,7 @@ Session::Impl::Impl(std::shared_ptr<const Model> shared, Runtime& r, const Optio
   const Network& net = network();
   state = StackState(net.decoder_state(), options.kv_type, max_slots);
   if (options.exact_attention) state.attend_all();
-  const std::size_t n_snapshots = options.max_context / kSnapshotInterval + 1;
-  snapshots =
-      VirtualBuffer(n_snapshots * recurrent_floats() * sizeof(float), "snapshots of the recurrent state");
+  snapshots = Snapshots(recurrent_floats(), n_snapshots(options.max_context));
   workspace = Workspace(workspace_bytes(config, net, max_slots, options.max_encoder_tokens));
   for (const Block& block : net.decoder().blocks()) {
     widths.push_back(static_cast<std::uint32_t>(block.ff().default_width()));
@@ -86,15 +84,10 @@ std::unique_ptr<Session::Impl> Session::Impl::empty_copy(Runtime& r) const {
   return copy;
 }
 
-std::span<float> Session::Impl::snapshot(std::size_t index) const noexcept {
-  return snapshots.as<float>().subspan(index * recurrent_floats(), recurrent_floats());
-}
-
 void Session::Impl::take_snapshot() {
   if (tokens.size() % kSnapshotInterval != 0 || recurrent_floats() == 0) return;
   const std::optional<std::size_t> mark = marks.find(tokens.size());
-  const std::span<const float> from = mark ? marks.recurrent_of(*mark) : state.recurrent();
-  std::copy(from.begin(), from.end(), snapshot(tokens.size() / kSnapshotInterval).begin());
+  snapshots.put(tokens.size() / kSnapshotInterval, mark ? marks.recurrent_of(*mark) : state.recurrent());
 }
 
 void Session::Impl::check_tokens(std::span<const TokenId> ids) const {
@@ -115,6 +108,7 @@ void Session::Impl::clear() {
   state.truncate(0);
   std::fill(state.recurrent().begin(), state.recurrent().end(), 0.0F);
   for (KvCache& cache : cross) cache.truncate(0);
+  snapshots.cut(0);
   marks.clear();
   encoder_rows = document_length = 0;
   document_times = {};

@@ -10,6 +10,7 @@
 #include "models/network.h"
 #include "models/session.h"
 #include "models/session_state.h"
+#include "models/snapshots.h"
 #include "models/width_history.h"
 
 namespace terrace {
@@ -36,7 +37,7 @@ struct Session::Impl {
   std::vector<float> hidden;   ///< row that the final norm sees, of the last token
   std::vector<float> logits;   ///< of the last token, if has_logits
   bool has_logits = false;     ///< false after decode_greedy(); then `hidden` can make them
-  VirtualBuffer snapshots;     ///< recurrent block at every multiple of kSnapshotInterval tokens
+  Snapshots snapshots;         ///< at every multiple of kSnapshotInterval tokens
   Marks marks;
 
   Workspace workspace;
@@ -45,7 +46,8 @@ struct Session::Impl {
 
   const Network& network() const noexcept { return model->network(); }
   Exec exec() noexcept { return {runtime->team(), workspace, profile, observer}; }
-  std::span<float> snapshot(std::size_t index) const noexcept;
+  /// Those of the first `n_tokens` tokens.
+  static std::size_t n_snapshots(std::size_t n_tokens) noexcept { return n_tokens / kSnapshotInterval + 1; }
   std::size_t recurrent_floats() const noexcept { return state.recurrent().size(); }
 
   void check_tokens(std::span<const TokenId> ids) const;

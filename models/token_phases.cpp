@@ -100,7 +100,8 @@ void PhaseCounter::conv(std::size_t n_modules, std::initializer_list<std::string
     n_blocks += blocks;
     work += blocks * kPackRows * dot_work(w.dtype, w.columns, n_modules, packs);
   }
-  add(Exec::one_chunk_each(n_blocks, work / n_blocks, n_threads_) > 1);
+  const std::size_t per_block = n_blocks > 0 ? work / n_blocks : 0;
+  add(Exec::one_chunk_each(n_blocks, per_block, n_threads_) > 1);
 }
 
 void PhaseCounter::projection(const std::string& name, const ProjectionConfig& p) {
@@ -149,7 +150,8 @@ void PhaseCounter::feed_forward(const std::string& name, const FeedForwardConfig
     const std::size_t all_blocks = matrix(name + ".controller.up").rows / f.block_size;
     unit_sums(width / f.block_size, UnitSums::group_of(all_blocks));
   } else {
-    const std::size_t of_expert = matrix(name + ".units").rows / (f.n_experts * (f.gated ? 3 : 2));
+    const std::size_t of_expert =
+        matrix(name + ".units").rows / (std::size_t{f.n_experts} * (f.gated ? 3 : 2));
     const std::size_t n = f.kind == Kind::kExperts ? width : of_expert;
     per_stage(LayerKind::kController);
     if (n < of_expert * f.n_experts) linear(name + ".router");
