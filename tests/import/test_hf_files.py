@@ -142,7 +142,7 @@ def test_the_reader_takes_any_order_and_no_tensors(tmp_path):
 
 
 def test_the_commands_of_the_guide(tmp_path, terrace):
-    settings = settings_of(hidden_act="relu")
+    settings = settings_of(hidden_act="relu", max_position_embeddings=256)  # room for 100 tokens
     folder = write_folder(tmp_path / "relu-llama", settings, weights_of(settings))
     (folder / "tokenizer.model").write_bytes(sentencepiece_model(settings["vocab_size"]))
     letters = np.random.default_rng(0).integers(26, size=4000)
