@@ -10,6 +10,7 @@
 #include "engine/paging.h"
 #include "engine/runtime.h"
 #include "models/init.h"
+#include "models/state_plan.h"
 #include "models/token_cost.h"
 #include "tools/common/interrupt.h"
 #include "tools/common/progress.h"
@@ -22,21 +23,22 @@ namespace {
 constexpr std::uint64_t kOverheadBytes = 512U << 20;
 
 void check_room(const std::vector<PlannedModel>& planned, DType dtype, const std::string& name,
-                const std::string& folder, std::size_t context) {
+                const std::string& folder, std::size_t context, KvType kv_type) {
   std::uint64_t file_bytes = 0;
   std::uint64_t token_bytes = 0;
-  std::uint64_t session_bytes = 0;
+  std::uint64_t of_sessions = 0;
   std::string parts;
   for (const PlannedModel& model : planned) {
     const std::uint64_t bytes = predicted_file_bytes(model.config, dtype);
     file_bytes += bytes;
     token_bytes += predicted_token_bytes(model.config, dtype, context);
-    session_bytes += predicted_session_bytes(model.config, context);
+    of_sessions +=
+        session_bytes(model.config, state_plan(model.config), kv_type, context, /*encoder_length=*/0);
     parts += fmt::format("{}{} {}", parts.empty() ? "" : ", ", model.variant, format_bytes(bytes));
   }
   // A sparse model runs from a file larger than memory while what its tokens touch stays there.
   const std::uint64_t memory = available_memory_bytes();
-  const std::uint64_t others = session_bytes + kOverheadBytes;
+  const std::uint64_t others = of_sessions + kOverheadBytes;
   const std::uint64_t needed = others + (file_bytes + others <= memory ? file_bytes : token_bytes);
   TERRACE_CHECK(
       needed <= memory, kOutOfMemory,
@@ -45,7 +47,7 @@ void check_room(const std::vector<PlannedModel>& planned, DType dtype, const std
           "and {} are available; a smaller --dtype, fewer --blocks, or --variant for one model at a time "
           "need less",
           name, dtype_name(dtype), format_bytes(needed), parts, context, format_bytes(token_bytes),
-          format_bytes(session_bytes), format_bytes(memory)));
+          format_bytes(of_sessions), format_bytes(memory)));
   const std::uint64_t disk = free_disk_bytes(folder);
   TERRACE_CHECK(file_bytes <= disk, kIo,
                 fmt::format("{} in {} needs {} on the disk of {} and {} are free; --dir names another folder",
@@ -71,15 +73,10 @@ std::uint64_t predicted_token_bytes(const ModelConfig& config, DType dtype, std:
   return static_cast<std::uint64_t>(bytes);
 }
 
-std::uint64_t predicted_session_bytes(const ModelConfig& config, std::size_t context) {
-  const std::uint64_t layers = std::uint64_t{config.decoder.n_layers} * config.decoder.n_attention;
-  return layers * context * 2 * config.d_model * sizeof(float);
-}
-
 std::vector<Contestant> make_contestants(const std::vector<PlannedModel>& planned, DType dtype,
                                          const std::string& name, const std::string& folder,
-                                         std::size_t context) {
-  check_room(planned, dtype, name, folder, context);
+                                         std::size_t context, KvType kv_type) {
+  check_room(planned, dtype, name, folder, context, kv_type);
   const TemporaryFolder temporary(folder);
   std::vector<Contestant> contestants;
   for (const PlannedModel& model : planned) {

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "attention/kv_rows.h"
 #include "models/model.h"
 #include "tools/benchmark/variants.h"
 #include "tools/common/resources.h"
@@ -25,15 +26,13 @@ std::uint64_t predicted_file_bytes(const ModelConfig& config, DType dtype);
 /// Bytes of it that `n_tokens` tokens touch together when each picks its rows at random, as with random
 /// weights.
 std::uint64_t predicted_token_bytes(const ModelConfig& config, DType dtype, std::size_t n_tokens);
-/// Bytes to which a session with `context` positions grows at most.
-std::uint64_t predicted_session_bytes(const ModelConfig& config, std::size_t context);
-
 /// Makes the models in a temporary folder inside `folder`, loads them, and removes the names at once: the
 /// files live as long as they are mapped, whatever ends the process. Throws Error{kOutOfMemory} or Error{kIo}
-/// with the figures when weights and sessions of `context` positions would not fit into the memory or the
+/// with the figures when weights and sessions of `context` positions, with keys and values of
+/// `kv_type`, would not fit into the memory or the
 /// disk that is free now; of files larger than memory only what `context` tokens touch must fit.
 std::vector<Contestant> make_contestants(const std::vector<PlannedModel>& planned, DType dtype,
                                          const std::string& name, const std::string& folder,
-                                         std::size_t context);
+                                         std::size_t context, KvType kv_type);
 
 }  // namespace terrace::tools

@@ -204,8 +204,8 @@ void bench_preset(const BenchOptions& options, std::vector<BenchRow>& rows) {
   if (options.blocks > 0) keep_blocks(planned, options.blocks);
   for (const std::string& dtype_name : options.dtypes) {
     const DType dtype = parse_dtype(dtype_name);
-    const auto contestants =
-        make_contestants(planned, dtype, options.preset, options.folder, context(tests(options)));
+    const auto contestants = make_contestants(planned, dtype, options.preset, options.folder,
+                                              context(tests(options)), kv_type_for(options.kv_type, dtype));
     run_contestants(options, options.preset, dtype, contestants, rows);
   }
 }
@@ -224,7 +224,7 @@ void bench_file(const BenchOptions& options, std::vector<BenchRow>& rows) {
     contestants.push_back({sparse ? "sparse" : "dense", model});
   if (sparse && wanted(options, "dense")) {
     auto twin = make_contestants({{"dense", dense_twin(model->config())}}, dtype, name, options.folder,
-                                 context(tests(options)));
+                                 context(tests(options)), kv_type_for(options.kv_type, *model));
     contestants.push_back(std::move(twin.front()));
   }
   run_contestants(options, name, dtype, contestants, rows);

@@ -48,7 +48,7 @@ void add_kv_type(CLI::App& command, std::string& to) {
       .add_option(
           "--kv-type", to,
           "How keys and values are kept: f32, bf16, q8 (int8, a scale per head and position), q4 (4 bits, a "
-          "scale per 32 channels), or auto: as the weights, q8 where these are quantised")
+          "scale per 32 channels; q8 in LSH layers), or auto: as the weights, q8 where these are quantised")
       ->check(CLI::IsMember(kv_type_names()))
       ->capture_default_str()
       ->type_name("TYPE");
