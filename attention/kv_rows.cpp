@@ -42,11 +42,6 @@ void turn_square(T* square, std::size_t stride) noexcept {
   }
 }
 
-/// Bytes of a channel; not of q4.
-std::size_t element_bytes(KvType type) noexcept {
-  return type == KvType::kF32 ? 4 : type == KvType::kBf16 ? 2 : 1;
-}
-
 /// Turns the rows of an open q4 group into the runs of a full one, or back.
 void turn_q4_group(std::byte* keys, std::size_t n_octets, bool open) noexcept {
   std::byte before[kLanes * octets(KvRows::kMostChannels) * kQuad];
@@ -83,11 +78,16 @@ KvType parse_kv_type(std::string_view name) {
               "type of keys and values: expected f32, bf16, q8 or q4, found '" + std::string(name) + "'");
 }
 
-KvRows::KvRows(KvType type, std::size_t d_k, std::size_t d_v) : type_(type), d_k_(d_k), d_v_(d_v) {
+void KvRows::check_channels(KvType type, std::size_t d_k, std::size_t d_v) {
   if (type == KvType::kF32 || type == KvType::kBf16) return;
   TERRACE_CHECK(std::max(d_k, d_v) <= kMostChannels, kBadArgument,
                 std::string(kv_type_name(type)) + " keys and values take heads of at most " +
                     std::to_string(kMostChannels) + " channels, found " + std::to_string(std::max(d_k, d_v)));
+}
+
+KvRows::KvRows(KvType type, std::size_t d_k, std::size_t d_v) : type_(type), d_k_(d_k), d_v_(d_v) {
+  check_channels(type, d_k, d_v);
+  if (type == KvType::kF32 || type == KvType::kBf16) return;
   const Isa isa = isa_from_environment();  // every table gives the same bits
   if (type == KvType::kQ8) dense_ = &dense_kernels(isa);
   if (type == KvType::kQ4) attention_ = &attention_kernels(isa);

@@ -34,8 +34,15 @@ class KvRows {
   /// Longest quantised row, whose steps are made on the stack.
   static constexpr std::size_t kMostChannels = 4096;
 
-  KvRows() = default;
+  /// Bytes of a channel; q4 has two channels to a byte.
+  static constexpr std::size_t element_bytes(KvType type) noexcept {
+    return type == KvType::kF32 ? 4 : type == KvType::kBf16 ? 2 : 1;
+  }
   /// Throws Error{kBadArgument} for q8 and q4 rows of more than kMostChannels.
+  static void check_channels(KvType type, std::size_t d_k, std::size_t d_v);
+
+  KvRows() = default;
+  /// Throws as check_channels().
   KvRows(KvType type, std::size_t d_k, std::size_t d_v);
 
   KvType type() const noexcept { return type_; }

@@ -59,8 +59,8 @@ class LshAttention {
   /// a cost proportional to their number. Same bits for any split into calls.
   void step(const Exec& exec, LshState& state, ConstRows qk, ConstRows v, Rows y) const;
 
-  /// A state for step, with keys and values of `type`. Throws Error{kBadConfig} without explicit n_buckets (Trax would derive the count from
-  /// a single row, unrelated to what the prefill used), Error{kOutOfMemory}.
+  /// A state for step, with keys and values of `type`. Throws Error{kBadConfig} without explicit n_buckets
+  /// (Trax would derive the count from a single row, unrelated to what the prefill used), Error{kOutOfMemory}.
   LshState make_state(KvType type, std::size_t max_length) const;
 
   /// Slots that a query attends to at most: n_hashes * chunk_len * (1 + n_chunks_before).

@@ -64,7 +64,7 @@ void LshState::commit_next(std::size_t n) const noexcept {
 
 void LshState::write(std::size_t head, std::size_t slot, const float* key, const float* value,
                      const std::uint32_t* buckets) noexcept {
-  rows_.write(key, value, slot % kPageSlots, pages_.writable_page(slot / kPageSlots) + head * head_bytes_);
+  rows_.write(key, value, slot % kPageSlots, writable_part(head, slot));
   link(head, slot, buckets);
 }
 
@@ -165,8 +165,7 @@ void LshState::load(ByteSource& source) {
     for (std::size_t begin = 0; begin < length; begin += kPageSlots) {
       const std::size_t n = std::min(kPageSlots, length - begin);
       for (std::size_t head = 0; head < n_heads_; ++head) {
-        std::byte* const to = pages_.writable_page(begin / kPageSlots) + head * head_bytes_;
-        read_array(source, to, n * rows_.row_bytes());
+        read_array(source, writable_part(head, begin), n * rows_.row_bytes());
         for (std::size_t round = 0; round < n_hashes_; ++round)
           read_array(source, ids.data() + round * kPageSlots, n);
         for (std::size_t i = 0; i < n; ++i) {

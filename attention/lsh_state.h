@@ -93,6 +93,10 @@ class LshState {
   const std::byte* part(std::size_t head, std::size_t slot) const noexcept {
     return pages_.page(slot / kPageSlots) + head * head_bytes_;
   }
+  /// The same of a page that no fork shares.
+  std::byte* writable_part(std::size_t head, std::size_t slot) noexcept {
+    return pages_.writable_page(slot / kPageSlots) + head * head_bytes_;
+  }
   const std::uint32_t* links(std::size_t head, std::size_t slot) const noexcept {  // trails, then buckets
     return reinterpret_cast<const std::uint32_t*>(part(head, slot) + links_offset_) +
            slot % kPageSlots * link_numbers_;

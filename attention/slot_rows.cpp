@@ -3,47 +3,35 @@
 
 #include <algorithm>
 #include <cstring>
-#include <string>
 
 #include "attention/kernels/kv_page.h"
+#include "engine/ceil_div.h"
 #include "engine/dtype.h"
-#include "engine/error.h"
 #include "engine/isa.h"
 #include "engine/kernels/dense_kernels.h"
 #include "engine/memory.h"
 
 namespace terrace {
-namespace {
-
-std::size_t element_bytes(KvType type) noexcept {
-  return type == KvType::kF32 ? 4 : type == KvType::kBf16 ? 2 : 1;
-}
-
-constexpr std::size_t in_lines(std::size_t bytes) noexcept {
-  return (bytes + kCacheLine - 1) / kCacheLine * kCacheLine;
-}
-
-}  // namespace
 
 SlotRows::SlotRows(KvType type, std::size_t d_k, std::size_t d_v)
     : type_(stored_type(type)),
       d_k_(d_k),
       d_v_(d_v),
-      value_offset_(padded_width(d_k) * element_bytes(type_)),
-      scales_offset_(value_offset_ + padded_width(d_v) * element_bytes(type_)) {
+      value_offset_(padded_width(d_k) * KvRows::element_bytes(type_)),
+      scales_offset_(value_offset_ + padded_width(d_v) * KvRows::element_bytes(type_)) {
+  KvRows::check_channels(type_, d_k, d_v);
   row_bytes_ = scales_offset_;
   if (type_ != KvType::kQ8) return;
   row_bytes_ += 2 * sizeof(float);
-  TERRACE_CHECK(std::max(d_k, d_v) <= KvRows::kMostChannels, kBadArgument,
-                "q8 keys and values take heads of at most " + std::to_string(KvRows::kMostChannels) +
-                    " channels, found " + std::to_string(std::max(d_k, d_v)));
   dense_ = &dense_kernels(isa_from_environment());  // every table gives the same bits
 }
 
-std::size_t SlotRows::bytes() const noexcept { return in_lines(kPageSlots * row_bytes_); }
+std::size_t SlotRows::bytes() const noexcept {
+  return ceil_div(kPageSlots * row_bytes_, kCacheLine) * kCacheLine;
+}
 
 std::size_t SlotRows::slot_bytes() const noexcept {
-  return (d_k_ + d_v_) * element_bytes(type_) + (type_ == KvType::kQ8 ? 2 * sizeof(float) : 0);
+  return (d_k_ + d_v_) * KvRows::element_bytes(type_) + (type_ == KvType::kQ8 ? 2 * sizeof(float) : 0);
 }
 
 void SlotRows::write(const float* key, const float* value, std::size_t slot, std::byte* part) const noexcept {

@@ -6,7 +6,7 @@
 
 #include "attention/kernels/attention_kernels.h"
 #include "attention/kv_rows.h"
-#include "engine/memory.h"
+#include "engine/prefetch.h"
 
 namespace terrace {
 
@@ -20,7 +20,7 @@ struct DenseKernels;
 class SlotRows {
  public:
   SlotRows() = default;
-  /// Throws Error{kBadArgument} for quantised rows of more than KvRows::kMostChannels.
+  /// Throws as KvRows::check_channels().
   SlotRows(KvType type, std::size_t d_k, std::size_t d_v);
 
   /// How rows are stored when a session's keys and values are of `type`.
@@ -48,12 +48,11 @@ class SlotRows {
   const float* scales(std::size_t slot, const std::byte* part) const noexcept {
     return reinterpret_cast<const float*>(key(slot, part) + scales_offset_);
   }
-  /// Requests all that attention reads of a slot, into the second-level cache, which has many more lines under
-  /// way than the first.
+  /// Requests all that attention reads of a slot.
   void prefetch(std::size_t slot, const std::byte* part) const noexcept {
     const std::byte* const row = key(slot, part);
-    for (std::size_t byte = 0; byte < row_bytes_; byte += kCacheLine) __builtin_prefetch(row + byte, 0, 2);
-    __builtin_prefetch(row + row_bytes_ - 1, 0, 2);
+    prefetch_bytes(row, row_bytes_);
+    prefetch_bytes(row + row_bytes_ - 1, 1);  // rows of q8 begin anywhere in a line
   }
 
  private:
