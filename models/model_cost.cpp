@@ -2,6 +2,7 @@
 #include "models/model_cost.h"
 
 #include "models/token_cost.h"
+#include "models/widths.h"
 
 namespace terrace {
 namespace {
@@ -12,11 +13,7 @@ double share_in_use(const ModelConfig& config, const PlannedTensor& tensor,
                     std::span<const std::uint32_t> widths) noexcept {
   if (widths.empty() || !tensor.block || !tensor.by_width) return 1;
   const double planned = default_width(config.decoder.ff, config.d_ff);
-  return static_cast<double>(widths[widths.size() == 1 ? 0 : *tensor.block]) / planned;
-}
-
-std::uint64_t scaled(std::uint64_t value, double factor) noexcept {
-  return static_cast<std::uint64_t>(static_cast<double>(value) * factor);
+  return static_cast<double>(width_of(widths, *tensor.block)) / planned;
 }
 
 }  // namespace

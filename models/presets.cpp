@@ -127,8 +127,8 @@ AttentionConfig lsh_attention() {
   return a;
 }
 
-/// The dense side is Trax's; no file of Trax's makes it sparse. Its sparse layers are those of c4-medium, with
-/// LSH attention on sparse queries, keys and values.
+/// The dense side is Trax's; no file of Trax's makes it sparse. Its sparse layers are those of c4-medium,
+/// with LSH attention on sparse queries, keys and values.
 Preset scientific_papers() {
   Preset p{"scientific-papers",
            "Terraformer with LSH attention for long documents, 8 + 8 layers, 0.28B (Trax "

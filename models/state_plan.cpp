@@ -9,6 +9,7 @@
 #include "engine/ceil_div.h"
 #include "engine/depthwise_conv.h"
 #include "models/session.h"
+#include "models/token_cost.h"
 #include "models/trax_sizes.h"
 
 namespace terrace {
@@ -78,10 +79,6 @@ void attention(StateLayout& layout, const AttentionConfig& a, std::size_t n_head
 /// The part of the positions that a layer of this route holds, and of the tokens that run it.
 double capacity_of(const ModelConfig& config, std::size_t route) noexcept {
   return route == kEveryToken ? 1.0 : config.decoder.depths->capacity;
-}
-
-std::uint64_t scaled(std::uint64_t value, double factor) noexcept {
-  return static_cast<std::uint64_t>(static_cast<double>(value) * factor);
 }
 
 /// A document that stands before the decoder's own tokens, in the same caches.

@@ -10,6 +10,11 @@
 
 namespace terrace {
 
+/// A part of a count, rounded down.
+inline std::uint64_t scaled(std::uint64_t value, double factor) noexcept {
+  return static_cast<std::uint64_t>(static_cast<double>(value) * factor);
+}
+
 /// The dtype in which a tensor is stored in a model of `wanted` dtypes: f32 unless it is a weight, and q8
 /// instead of q4 where the row length is not a multiple of kQ4Columns.
 DType stored_dtype(const PlannedTensor& tensor, const WeightDTypes& wanted) noexcept;

@@ -12,6 +12,7 @@
 #include "attention/paged_attention.h"
 #include "engine/exec.h"
 #include "engine/prepared_rows.h"
+#include "models/widths.h"
 #include "sparse/factored_dense.h"
 #include "sparse/unit_sums.h"
 
@@ -284,7 +285,7 @@ TokenPhases token_phases(const ModelConfig& config, std::span<const StoredTensor
       count_cross(count, config, block + ".cross", step.d_model, place, share);
     }
     const std::size_t width =
-        widths.empty() ? default_width(stack.ff, step.d_ff) : widths[widths.size() == 1 ? 0 : step.block];
+        widths.empty() ? default_width(stack.ff, step.d_ff) : width_of(widths, step.block);
     count.feed_forward(block + ".ff", stack.ff, width);
   }
   count.enter(stage(LayerKind::kLogits), 1);

@@ -66,8 +66,7 @@ void check_widths(const ModelConfig& config, std::span<const std::uint32_t> widt
   check_n_widths(widths.size(), stack.n_layers);
   for (const StackStep& step : stack_steps(config, stack)) {
     if (step.kind != StackStep::Kind::kBlock) continue;
-    check_width(stack.ff, step.d_ff, step.block, widths[widths.size() == 1 ? 0 : step.block],
-                allow_untrained);
+    check_width(stack.ff, step.d_ff, step.block, width_of(widths, step.block), allow_untrained);
   }
 }
 

@@ -10,6 +10,11 @@
 
 namespace terrace {
 
+/// The width of a block: there is one for all blocks or one for each.
+constexpr std::uint32_t width_of(std::span<const std::uint32_t> widths, std::size_t block) noexcept {
+  return widths[widths.size() == 1 ? 0 : block];
+}
+
 /// The smallest step between the widths of a feed-forward layer: a controller block, 64 units of a dense
 /// layer, or an expert where their number is free; d_ff where no other width is possible.
 std::uint32_t width_step(const FeedForwardConfig& f, std::uint32_t d_ff) noexcept;
