@@ -58,7 +58,6 @@ FeedForwardLayer::FeedForwardLayer(const LayerBuilder& build, const std::string&
     : d_model_(d_model),
       d_ff_(d_ff),
       any_width_(any_width(config)),
-      width_step_(width_step(config, static_cast<std::uint32_t>(d_ff))),
       default_width_(terrace::default_width(config, static_cast<std::uint32_t>(d_ff))),
       map_(build_map(build, name, config, d_model, d_ff)) {
   if (has_norm) norm_ = build.norm(name + ".norm", d_model, center);

@@ -26,11 +26,6 @@ class FeedForwardLayer {
   std::size_t d_ff() const noexcept { return d_ff_; }
   /// The units that a token uses unless a session says otherwise: d_ff, or those of the active experts.
   std::size_t default_width() const noexcept { return default_width_; }
-  /// Whether forward() accepts this width.
-  bool takes_width(std::size_t width) const noexcept {
-    return width == d_ff_ || (width > 0 && width < d_ff_ && width % width_step_ == 0);
-  }
-
   /// y = layer(x) with the first `width` units, or with as many experts as have `width` units in all.
   /// `recurrent` is the session's block.
   void forward(Exec& exec, ConstRows x, const RecurrentBlock& recurrent, std::size_t width, Rows y) const;
@@ -43,7 +38,6 @@ class FeedForwardLayer {
   std::size_t d_model_;
   std::size_t d_ff_;
   bool any_width_;
-  std::size_t width_step_;
   std::size_t default_width_;
   Norm norm_;  ///< empty in parallel blocks
   Map map_;

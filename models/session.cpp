@@ -12,7 +12,9 @@
 namespace terrace {
 
 Session::Session(std::shared_ptr<const Model> model, Runtime& runtime, const Options& options)
-    : impl_(std::make_unique<Impl>(std::move(model), runtime, options)) {}
+    : impl_(std::make_unique<Impl>(std::move(model), runtime, options)) {
+  impl_->reserve_caches();
+}
 Session::Session(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Session::Session(Session&&) noexcept = default;
 Session& Session::operator=(Session&&) noexcept = default;
@@ -84,8 +86,7 @@ void Session::rewind(std::size_t position) {
                 fmt::format("cannot rewind to {}: the context has {} tokens", position, s.tokens.size()));
   if (position == s.tokens.size()) return;
   if (const std::optional<std::size_t> mark = s.marks.find(position)) {
-    s.state.truncate(s.encoder_rows + position);
-    s.snapshots.cut(Impl::n_snapshots(position));
+    s.truncate(position);
     const std::span<const float> recurrent = s.marks.recurrent_of(*mark), hidden = s.marks.hidden_of(*mark);
     std::copy(recurrent.begin(), recurrent.end(), s.state.recurrent().begin());
     std::copy(hidden.begin(), hidden.end(), s.hidden.begin());
@@ -99,10 +100,9 @@ void Session::rewind(std::size_t position) {
   const std::size_t last = position == 0 ? 0 : position - 1;
   const std::size_t restart = s.recurrent_floats() ? last / kSnapshotInterval * kSnapshotInterval : last;
   s.marks.cut(restart);
-  s.state.truncate(s.encoder_rows + restart);
+  s.truncate(restart);
   if (s.recurrent_floats()) {
     const std::span<const float> from = s.snapshots.at(restart / kSnapshotInterval);
-    s.snapshots.cut(Impl::n_snapshots(restart));
     std::copy(from.begin(), from.end(), s.state.recurrent().begin());
   }
   s.replay(restart, position);
@@ -113,9 +113,10 @@ Session Session::fork() const { return fork(*impl_->runtime); }
 
 Session Session::fork(Runtime& runtime) const {
   const Impl& s = *impl_;
-  auto copy = s.empty_copy(runtime);
+  auto copy = s.without_caches(runtime);
   copy->state = s.state.fork();
-  for (std::size_t i = 0; i < s.cross.size(); ++i) copy->cross[i] = s.cross[i].fork();
+  copy->snapshots = s.snapshots.fork(Impl::n_snapshots(s.tokens.size()));
+  for (const KvCache& cache : s.cross) copy->cross.push_back(cache.fork());
   copy->encoder_rows = s.encoder_rows;
   copy->document_length = s.document_length;
   copy->document_times = s.document_times;
@@ -125,21 +126,19 @@ Session Session::fork(Runtime& runtime) const {
   copy->hidden = s.hidden;
   copy->logits = s.logits;
   copy->has_logits = s.has_logits;
-  copy->snapshots = s.snapshots.fork(Impl::n_snapshots(s.tokens.size()));
   return Session(std::move(copy));
 }
 
 void Session::set_width(std::span<const std::uint32_t> widths, bool allow_untrained) {
   Impl& s = *impl_;
   const std::span<const Block> blocks = s.network().decoder().blocks();
-  const auto width_of = [&](std::size_t block) { return widths[widths.size() == 1 ? 0 : block]; };
   check_n_widths(widths.size(), blocks.size());
   for (std::size_t i = 0; i < blocks.size(); ++i) {
     const auto d_ff = static_cast<std::uint32_t>(blocks[i].ff().d_ff());
-    check_width(s.model->config().decoder.ff, d_ff, i, width_of(i), allow_untrained);
+    check_width(s.model->config().decoder.ff, d_ff, i, width_of(widths, i), allow_untrained);
   }
   s.width_history.make_room();
-  for (std::size_t i = 0; i < blocks.size(); ++i) s.widths[i] = width_of(i);
+  for (std::size_t i = 0; i < blocks.size(); ++i) s.widths[i] = width_of(widths, i);
 }
 
 std::span<const std::uint32_t> Session::widths() const noexcept { return impl_->widths; }

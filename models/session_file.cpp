@@ -10,6 +10,7 @@
 #include "engine/error.h"
 #include "engine/mapped_file.h"
 #include "models/session_impl.h"
+#include "models/widths.h"
 
 namespace terrace {
 namespace {
@@ -117,7 +118,8 @@ void Session::Impl::load(ByteSource& source) {
   const std::span<const Block> blocks = network().decoder().blocks();
   const auto check_widths = [&](std::size_t, std::size_t, std::span<const std::uint32_t> found) {
     for (std::size_t i = 0; i < found.size(); ++i) {
-      TERRACE_CHECK(blocks[i].ff().takes_width(found[i]), kBadFile,
+      const auto d_ff = static_cast<std::uint32_t>(blocks[i].ff().d_ff());
+      TERRACE_CHECK(takes_width(model->config().decoder.ff, d_ff, found[i]), kBadFile,
                     fmt::format("state: width {} of block {} is impossible", found[i], i));
     }
   };
@@ -172,7 +174,8 @@ void Session::load(const std::string& path) {
     checksum.update(body);
     MemorySource end(bytes.subspan(body.size()));
     expect_u64(end, checksum.digest(), "the checksum");
-    auto loaded = impl_->empty_copy(*impl_->runtime);
+    auto loaded = impl_->without_caches(*impl_->runtime);
+    loaded->reserve_caches();
     MemorySource source(body);
     loaded->load(source);
     TERRACE_CHECK(source.left() == 0, kBadFile, fmt::format("state: {} bytes too many", source.left()));

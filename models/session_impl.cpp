@@ -61,24 +61,31 @@ Session::Impl::Impl(std::shared_ptr<const Model> shared, Runtime& r, const Optio
     const std::size_t wanted = o.max_encoder_tokens ? o.max_encoder_tokens : config.max_context;
     options.max_encoder_tokens = std::min(wanted, position_limit(config, *config.encoder));
   }
-  const bool joined = config.family == Family::kTerraformer;
-  const std::size_t max_slots = options.max_context + (joined ? options.max_encoder_tokens : 0);
-  const Network& net = network();
-  state = StackState(net.decoder_state(), options.kv_type, max_slots);
-  if (options.exact_attention) state.attend_all();
-  snapshots = Snapshots(recurrent_floats(), n_snapshots(options.max_context));
-  workspace = Workspace(workspace_bytes(config, net, max_slots, options.max_encoder_tokens));
-  for (const Block& block : net.decoder().blocks()) {
+  workspace = Workspace(workspace_bytes(config, network(), max_slots(), options.max_encoder_tokens));
+  for (const Block& block : network().decoder().blocks()) {
     widths.push_back(static_cast<std::uint32_t>(block.ff().default_width()));
-    if (!block.cross()) continue;
-    const KvSpec spec = block.cross()->kv_spec();
-    cross.emplace_back(spec.n_heads, spec.d_k, spec.d_v, options.kv_type, options.max_encoder_tokens);
   }
   tokens.reserve(options.max_context);
   logits.resize(config.vocab_size);
 }
 
-std::unique_ptr<Session::Impl> Session::Impl::empty_copy(Runtime& r) const {
+std::size_t Session::Impl::max_slots() const noexcept {
+  const bool joined = model->config().family == Family::kTerraformer;
+  return options.max_context + (joined ? options.max_encoder_tokens : 0);
+}
+
+void Session::Impl::reserve_caches() {
+  state = StackState(network().decoder_state(), options.kv_type, max_slots());
+  if (options.exact_attention) state.attend_all();
+  snapshots = Snapshots(recurrent_floats(), n_snapshots(options.max_context));
+  for (const Block& block : network().decoder().blocks()) {
+    if (!block.cross()) continue;
+    const KvSpec spec = block.cross()->kv_spec();
+    cross.emplace_back(spec.n_heads, spec.d_k, spec.d_v, options.kv_type, options.max_encoder_tokens);
+  }
+}
+
+std::unique_ptr<Session::Impl> Session::Impl::without_caches(Runtime& r) const {
   auto copy = std::make_unique<Impl>(model, r, options);
   copy->widths = widths;
   return copy;

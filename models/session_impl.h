@@ -17,9 +17,11 @@ namespace terrace {
 
 /// The state behind Session and what its parts (session.cpp, session_file.cpp) share.
 struct Session::Impl {
+  /// Without caches and snapshots: a fork takes those of its parent.
   Impl(std::shared_ptr<const Model> shared, Runtime& r, const Options& o);
-  /// An empty session of the same model and options.
-  std::unique_ptr<Impl> empty_copy(Runtime& r) const;
+  void reserve_caches();
+  /// An empty session of the same model, options and widths, without caches too.
+  std::unique_ptr<Impl> without_caches(Runtime& r) const;
 
   std::shared_ptr<const Model> model;
   Runtime* runtime;
@@ -48,9 +50,16 @@ struct Session::Impl {
   Exec exec() noexcept { return {runtime->team(), workspace, profile, observer}; }
   /// Those of the first `n_tokens` tokens.
   static std::size_t n_snapshots(std::size_t n_tokens) noexcept { return n_tokens / kSnapshotInterval + 1; }
+  /// Places in the decoder's caches.
+  std::size_t max_slots() const noexcept;
   std::size_t recurrent_floats() const noexcept { return state.recurrent().size(); }
 
   void check_tokens(std::span<const TokenId> ids) const;
+  /// Cuts caches and snapshots to the first `position` tokens; all else is the caller's to restore.
+  void truncate(std::size_t position) {
+    state.truncate(encoder_rows + position);
+    snapshots.cut(n_snapshots(position));
+  }
   /// Forgets document and tokens.
   void clear();
   /// Runs the stack over at most kPassRows tokens; `sink` may be null. They do not cross a snapshot, unless
