@@ -179,12 +179,7 @@ void add_subject(CLI::App& command, Options& options) {
       ->check(between(1U, 4096U))
       ->excludes(model)
       ->type_name("N");
-  command.add_option("--dtype", bench.dtypes, "Weights of a preset: f32, bf16, q8, q4, or several")
-      ->delimiter(',')
-      ->check(CLI::IsMember(dtype_names()))
-      ->excludes(model)
-      ->capture_default_str()
-      ->type_name("TYPE[,...]");
+  add_preset_dtypes(command, bench.dtypes)->excludes(model);
   command.add_option("--dir", bench.folder, "Folder for the weights of presets and twins")
       ->capture_default_str()
       ->type_name("FOLDER");
@@ -194,12 +189,7 @@ void add_subject(CLI::App& command, Options& options) {
 CLI::Option* add_tests(CLI::App& command, Options& options) {
   BenchOptions& bench = options.bench;
   const CLI::Validator n_tokens = between(std::size_t{0}, kMaxBenchTokens);
-  command
-      .add_option("-t,--threads", bench.threads,
-                  "Threads, or several numbers (default: one per physical core)")
-      ->delimiter(',')
-      ->check(between(1U, kMaxThreads))
-      ->type_name("N[,...]");
+  add_thread_counts(command, bench.threads);
   command.add_option("-n,--n-gen", bench.n_decode, "Tokens decoded per repetition; 0 = no decode test")
       ->check(n_tokens)
       ->capture_default_str()

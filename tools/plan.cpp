@@ -148,12 +148,7 @@ void add_subject(CLI::App& command, Options& options) {
       ->type_name("NAME");
   source->require_option(1);
   command.add_flag("--dense", options.dense, "The preset's dense twin of equal parameter count");
-  command.add_option("--dtype", options.dtypes, "Weights of a preset: f32, bf16, q8, q4, or several")
-      ->delimiter(',')
-      ->check(CLI::IsMember(dtype_names()))
-      ->excludes(model)
-      ->capture_default_str()
-      ->type_name("TYPE[,...]");
+  add_preset_dtypes(command, options.dtypes)->excludes(model);
 }
 
 void add_lists(CLI::App& command, Options& options) {
@@ -165,12 +160,7 @@ void add_lists(CLI::App& command, Options& options) {
       ->delimiter(',')
       ->check(between(std::uint32_t{1}, kMost))
       ->type_name("N[,...]");
-  command
-      .add_option("-t,--threads", options.threads,
-                  "Threads, or several numbers (default: one per physical core)")
-      ->delimiter(',')
-      ->check(between(1U, kMaxThreads))
-      ->type_name("N[,...]");
+  add_thread_counts(command, options.threads);
   command
       .add_option(
           "--kv-type", options.kv_types,

@@ -5,12 +5,15 @@
 
 #include <cmath>
 #include <optional>
+#include <span>
 
 #include "engine/error.h"
 #include "engine/paging.h"
 #include "engine/runtime.h"
 #include "models/init.h"
+#include "models/model_cost.h"
 #include "models/state_plan.h"
+#include "models/stored_plan.h"
 #include "models/token_cost.h"
 #include "tools/common/interrupt.h"
 #include "tools/common/progress.h"
@@ -22,6 +25,18 @@ namespace {
 /// Scratch memory of a session, the bandwidth probe's buffer, the program itself.
 constexpr std::uint64_t kOverheadBytes = 512U << 20;
 
+/// Bytes of the weights that `n_tokens` tokens touch together when each picks its rows at random, as with
+/// random weights.
+std::uint64_t bytes_touched_by(std::span<const StoredTensor> tensors, std::size_t n_tokens) {
+  double bytes = 0;
+  for (const auto& [planned, dtype] : tensors) {
+    const double share = static_cast<double>(planned.touched) / static_cast<double>(planned.elements());
+    const double touched_by_some = 1 - std::pow(1 - share, static_cast<double>(n_tokens));
+    bytes += touched_by_some * static_cast<double>(stored_bytes(planned, dtype));
+  }
+  return static_cast<std::uint64_t>(bytes);
+}
+
 void check_room(const std::vector<PlannedModel>& planned, DType dtype, const std::string& name,
                 const std::string& folder, std::size_t context, KvType kv_type) {
   std::uint64_t file_bytes = 0;
@@ -29,9 +44,10 @@ void check_room(const std::vector<PlannedModel>& planned, DType dtype, const std
   std::uint64_t of_sessions = 0;
   std::string parts;
   for (const PlannedModel& model : planned) {
-    const std::uint64_t bytes = predicted_file_bytes(model.config, dtype);
+    const std::vector<StoredTensor> tensors = stored_plan(model.config, dtype);
+    const std::uint64_t bytes = model_cost(model.config, tensors).total.stored_bytes;
     file_bytes += bytes;
-    token_bytes += predicted_token_bytes(model.config, dtype, context);
+    token_bytes += bytes_touched_by(tensors, context);
     of_sessions +=
         session_bytes(model.config, state_plan(model.config), kv_type, context, /*encoder_length=*/0);
     parts += fmt::format("{}{} {}", parts.empty() ? "" : ", ", model.variant, format_bytes(bytes));
@@ -55,23 +71,6 @@ void check_room(const std::vector<PlannedModel>& planned, DType dtype, const std
 }
 
 }  // namespace
-
-std::uint64_t predicted_file_bytes(const ModelConfig& config, DType dtype) {
-  std::uint64_t bytes = 0;
-  for (const PlannedTensor& tensor : tensor_plan(config))
-    bytes += stored_bytes(tensor, stored_dtype(tensor, dtype));
-  return bytes;
-}
-
-std::uint64_t predicted_token_bytes(const ModelConfig& config, DType dtype, std::size_t n_tokens) {
-  double bytes = 0;
-  for (const PlannedTensor& tensor : tensor_plan(config)) {
-    const double share = static_cast<double>(tensor.touched) / static_cast<double>(tensor.elements());
-    const double touched_by_some = 1 - std::pow(1 - share, static_cast<double>(n_tokens));
-    bytes += touched_by_some * static_cast<double>(stored_bytes(tensor, stored_dtype(tensor, dtype)));
-  }
-  return static_cast<std::uint64_t>(bytes);
-}
 
 std::vector<Contestant> make_contestants(const std::vector<PlannedModel>& planned, DType dtype,
                                          const std::string& name, const std::string& folder,

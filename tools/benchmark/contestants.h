@@ -21,11 +21,6 @@ struct Contestant {
   std::uint32_t blocks_left_out = 0;
 };
 
-/// Bytes of the model file that a configuration makes, up to its header.
-std::uint64_t predicted_file_bytes(const ModelConfig& config, DType dtype);
-/// Bytes of it that `n_tokens` tokens touch together when each picks its rows at random, as with random
-/// weights.
-std::uint64_t predicted_token_bytes(const ModelConfig& config, DType dtype, std::size_t n_tokens);
 /// Makes the models in a temporary folder inside `folder`, loads them, and removes the names at once: the
 /// files live as long as they are mapped, whatever ends the process. Throws Error{kOutOfMemory} or Error{kIo}
 /// with the figures when weights and sessions of `context` positions, with keys and values of

@@ -12,6 +12,14 @@
 
 namespace terrace::tools {
 
+CLI::Option* add_preset_dtypes(CLI::App& command, std::vector<std::string>& to) {
+  return command.add_option("--dtype", to, "Weights of a preset: f32, bf16, q8, q4, or several")
+      ->delimiter(',')
+      ->check(CLI::IsMember(dtype_names()))
+      ->capture_default_str()
+      ->type_name("TYPE[,...]");
+}
+
 CLI::Option* DTypeArguments::add(CLI::App& command) {
   CLI::Option* option = command.add_option("--dtype", dtype, "How weights are stored: f32, bf16, q8 or q4")
                             ->check(CLI::IsMember(dtype_names()))

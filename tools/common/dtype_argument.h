@@ -17,6 +17,9 @@ inline std::vector<std::string> dtype_names() {
   return names;
 }
 
+/// --dtype: one or several for the weights of a preset, with the default of `to`. Returns the option.
+CLI::Option* add_preset_dtypes(CLI::App& command, std::vector<std::string>& to);
+
 /// --dtype and --kind: how the weights of a file that is made are stored.
 struct DTypeArguments {
   std::string dtype = "f32";

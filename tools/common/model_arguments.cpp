@@ -37,6 +37,13 @@ Session open_or_say(std::shared_ptr<const Model> model, Runtime& runtime, const 
 
 }  // namespace
 
+void add_thread_counts(CLI::App& command, std::vector<unsigned>& to) {
+  command.add_option("-t,--threads", to, "Threads, or several numbers (default: one per physical core)")
+      ->delimiter(',')
+      ->check(between(1U, kMaxThreads))
+      ->type_name("N[,...]");
+}
+
 std::vector<std::string> kv_type_names() {
   std::vector<std::string> names{kAutoKvType};
   for (const KvType type : kKvTypes) names.emplace_back(kv_type_name(type));

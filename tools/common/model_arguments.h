@@ -15,6 +15,8 @@
 
 namespace terrace::tools {
 
+/// -t with several numbers, for commands that compare.
+void add_thread_counts(CLI::App& command, std::vector<unsigned>& to);
 /// --kv-type, checked, with the default of `to`.
 void add_kv_type(CLI::App& command, std::string& to);
 /// The type that --kv-type names; kAutoKvType follows the weights: f32 or bf16 as they are, q8 where they are
