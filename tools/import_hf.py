@@ -20,6 +20,12 @@ from terrace_import.hf.tensors import TensorPlan  # noqa: E402
 from terrace_import.hf.text import read_tokenizer, read_tokens  # noqa: E402
 from terrace_import.hf.weights import open_weights  # noqa: E402
 from terrace_import.output import DTYPES, write_model  # noqa: E402
+from terrace_import.program import (  # noqa: E402
+    add_details,
+    details_of,
+    run_program,
+    warn_of_values_that_are_not_finite,
+)
 from terrace_import.progress import Progress  # noqa: E402
 
 BITS = {"F32": 24, "F16": 11, "BF16": 8}  # significant bits
@@ -46,8 +52,7 @@ def arguments(argv):
     parser.add_argument(
         "--end-id", type=int, metavar="ID", help="the id that ends a text, -1: none (default eos_token_id)"
     )
-    for key in ("name", "source", "license"):
-        parser.add_argument(f"--{key}", help=f"metadata '{key}' of the file")
+    add_details(parser)
     return parser.parse_args(argv)
 
 
@@ -65,8 +70,7 @@ def run(args):
 
     stored = plan.weight_dtypes()
     dtype = args.dtype or ("bf16" if stored == ["BF16"] else "f32")
-    details = {key: getattr(args, key) for key in ("name", "source", "license") if getattr(args, key)}
-    metadata = {"config": architecture.config(tokens), "tokenizer": tokenizer, **details}
+    metadata = {"config": architecture.config(tokens), "tokenizer": tokenizer, **details_of(args)}
     not_finite = write_model(args.out, plan, plan.outputs, {}, dtype, metadata, data, Progress())
 
     count = sum(math.prod(output.shape) for output in plan.outputs)
@@ -83,21 +87,11 @@ def run(args):
         )
     if more_ends:
         print(f"a text ends at {tokens['end']}, not at {more_ends}: a model file holds one (--end-id)", file=sys.stderr)
-    for name in not_finite:
-        print(f"warning: {name} holds values that are not finite", file=sys.stderr)
+    warn_of_values_that_are_not_finite(not_finite)
 
 
 def main(argv=None):
-    args = arguments(argv)
-    try:
-        run(args)
-    except ImportFailure as error:
-        print(f"import_hf: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("import_hf: interrupted; nothing was written", file=sys.stderr)
-        return 1
-    return 0
+    return run_program("import_hf", run, arguments(argv))
 
 
 if __name__ == "__main__":

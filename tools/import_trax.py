@@ -20,6 +20,12 @@ from terrace_import.families import read_model  # noqa: E402
 from terrace_import.flat_list import FlatList  # noqa: E402
 from terrace_import.gin_config import GinConfig  # noqa: E402
 from terrace_import.output import DTYPES, write_model  # noqa: E402
+from terrace_import.program import (  # noqa: E402
+    add_details,
+    details_of,
+    run_program,
+    warn_of_values_that_are_not_finite,
+)
 from terrace_import.progress import Progress  # noqa: E402
 from terrace_import.rotations import draw  # noqa: E402
 from terrace_import.settings import Settings, show  # noqa: E402
@@ -52,8 +58,7 @@ def arguments(argv):
         metavar="N",
         help="draw LSH rotations from this seed (default: from the checkpoint's state, else seed 0)",
     )
-    for key in ("name", "source", "license"):
-        parser.add_argument(f"--{key}", help=f"metadata '{key}' of the file")
+    add_details(parser)
     settings = parser.add_argument_group("settings of the model, before those of --config; values as in a gin file")
     settings.add_argument("--model", metavar="FUNCTION", help=f"one of {', '.join(MODELS)}")
     settings.add_argument(
@@ -117,8 +122,7 @@ def run(args):
     config["tokens"] = {"start": args.start_id, "end": args.end_id, "pad": 0}
     tokenizer, data = tokenizer_of(args, config["vocab_size"])
     rotations, origin = draw(flat.hashed, checkpoint.state, args.rotations_seed)
-    details = {key: getattr(args, key) for key in ("name", "source", "license") if getattr(args, key)}
-    metadata = {"config": config, "tokenizer": tokenizer, **details}
+    metadata = {"config": config, "tokenizer": tokenizer, **details_of(args)}
     not_finite = write_model(args.out, checkpoint, flat.outputs, rotations, args.dtype, metadata, data, Progress())
 
     count = sum(math.prod(output.shape) for output in flat.outputs)
@@ -132,21 +136,11 @@ def run(args):
         print(f"LSH rotations from {origin}", file=sys.stderr)
     for name in settings.unknown_bindings():
         print(f"warning: {name} is no parameter that the importer knows: it has no effect", file=sys.stderr)
-    for name in not_finite:
-        print(f"warning: {name} holds values that are not finite", file=sys.stderr)
+    warn_of_values_that_are_not_finite(not_finite)
 
 
 def main(argv=None):
-    args = arguments(argv)
-    try:
-        run(args)
-    except ImportFailure as error:
-        print(f"import_trax: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("import_trax: interrupted; nothing was written", file=sys.stderr)
-        return 1
-    return 0
+    return run_program("import_trax", run, arguments(argv))
 
 
 if __name__ == "__main__":

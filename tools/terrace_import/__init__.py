@@ -10,6 +10,7 @@
     rotations.py    LSH rotations from the keys in the checkpoint or from a seed
     output.py       writes the model file in one pass over the checkpoint, from rows to rows
     progress.py     how far it is
+    program.py      what the command lines of the importers share
 
 Needs numpy and xxhash only.
 """
