@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// What programs do with a conversation between its tokens (fork, rewind, save, load) beside a token, and beside
-// what they would do otherwise: read the context once more. The sparse model of a preset with random weights;
-// results are checked against decoding before they are timed.
+// What programs do with a conversation between its tokens (fork, rewind, save, load) beside a token, and
+// beside what they would do otherwise: read the context once more. The sparse model of a preset with random
+// weights; results are checked against decoding before they are timed.
 //
 //   token                       decode()
 //   fork                        fork(), and the end of the copy
 //   fork_and_token              fork(), the first token of the copy, and its end
-//   rewind:1, rewind:64         back over so many tokens; recomputes those between the last snapshot and there
+//   rewind:1, rewind:64         back over so many tokens; recomputes those from the last snapshot on
 //   rewind:1/marked             back to a mark
 //   save, load                  of a file in the folder for temporary files
 //   read_again                  prefill() of the context
@@ -17,7 +17,6 @@
 
 #include <chrono>
 #include <filesystem>
-#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
