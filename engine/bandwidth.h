@@ -2,11 +2,18 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 #include "engine/memory.h"
 #include "engine/runtime.h"
 
 namespace terrace {
+
+/// Rows that tokens choose: `bytes` of them in all, `row_bytes` each.
+struct ScatteredRows {
+  std::uint64_t bytes = 0;
+  std::size_t row_bytes = 0;
+};
 
 /// How fast a team can read memory: the limit that decoding speed is compared with.
 ///
@@ -23,6 +30,9 @@ class BandwidthProbe {
 
   /// Bytes per second of the fastest of `repetitions` passes: a neighbour can only slow a pass down.
   double measure(Runtime& runtime, unsigned repetitions = 3) const;
+  /// The same for rows in no order, as layers read that choose rows: a thread prefetches some rows ahead of
+  /// the one it reads. A pass reads a few thousand of those that fit into the buffer. No rows: measure().
+  double measure_scattered(Runtime& runtime, const ScatteredRows& rows, unsigned repetitions = 3) const;
 
  private:
   VirtualBuffer buffer_;

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstring>
 #include <limits>
+#include <optional>
 #include <vector>
 
 #include "engine/bandwidth.h"
@@ -75,21 +76,40 @@ double seconds_per_phase(Runtime& runtime) {
          kPhases;
 }
 
-}  // namespace
-
-ComputeRates measure_compute_rates(Runtime& runtime, DType dtype) {
+ComputeRates compute_rates(Runtime& runtime, DType dtype) {
   const ThreadTeam::Region region(runtime.team());
-  return {multiply_adds_per_s(runtime, dtype, 1), multiply_adds_per_s(runtime, dtype, kModules),
-          seconds_per_phase(runtime)};
+  return {multiply_adds_per_s(runtime, dtype, 1), multiply_adds_per_s(runtime, dtype, kModules)};
 }
 
-MachineRates measure_machine_rates(Runtime& runtime, DType dtype, std::uint64_t weight_bytes) {
-  MachineRates rates{.compute = measure_compute_rates(runtime, dtype)};
-  rates.state_bytes_per_s = BandwidthProbe().measure(runtime);
+}  // namespace
+
+MachineRates measure_compute_rates(Runtime& runtime, DType dtype) {
+  MachineRates rates;
+  rates.team.compute = compute_rates(runtime, dtype);
+  if (runtime.n_threads() == 1) {
+    rates.leader = rates.team;
+    return rates;
+  }
+  Runtime leader({.n_threads = 1});
+  rates.leader.compute = compute_rates(leader, dtype);
+  const ThreadTeam::Region region(runtime.team());
+  rates.seconds_per_phase = seconds_per_phase(runtime);
+  return rates;
+}
+
+MachineRates measure_machine_rates(Runtime& runtime, DType dtype, std::uint64_t weight_bytes,
+                                   const ScatteredRows& rows) {
+  MachineRates rates = measure_compute_rates(runtime, dtype);
+  const BandwidthProbe memory;
   constexpr std::uint64_t kLeast = std::uint64_t{64} << 10;  // a pass of less measures the phase
-  rates.weight_bytes_per_s = weight_bytes < kOwnProbeBytes
-                                 ? BandwidthProbe(std::max(weight_bytes, kLeast)).measure(runtime)
-                                 : rates.state_bytes_per_s;
+  std::optional<BandwidthProbe> own;
+  if (weight_bytes < kOwnProbeBytes) own.emplace(std::max(weight_bytes, kLeast));
+  const BandwidthProbe& weights = own ? *own : memory;
+  Runtime leader({.n_threads = 1});
+  rates.state_bytes_per_s = memory.measure(runtime);
+  rates.team.weight_bytes_per_s = weights.measure(runtime);
+  rates.leader.weight_bytes_per_s = weights.measure(leader);
+  rates.scattered_bytes_per_s = memory.measure_scattered(runtime, rows);
   return rates;
 }
 

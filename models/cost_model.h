@@ -15,14 +15,15 @@ namespace terrace {
 
 // How long a decoded token takes if only bytes, multiply-adds and phases count:
 //
-//   seconds = sum over weight tensors of max(bytes / weight_bytes_per_s, multiply-adds / multiply_adds_per_s)
+//   seconds = sum over weight tensors of max(bytes / bytes_per_s, multiply-adds / multiply_adds_per_s)
 //           + max(state bytes / state_bytes_per_s, multiply-adds of attention / multiply_adds_per_s)
 //           + phases * seconds_per_phase
 //
 // The serial form of the roofline of Pope et al. 2022 ("Efficiently Scaling Transformer Inference", arXiv
-// 2211.05102) with the barriers of one machine in place of the network. It leaves out norms, softmax,
-// quantising activations, the latency of gathered rows, and chunks that end unevenly. A faster measurement
-// means that caches helped. Nothing is measured here: MachineRates are an argument.
+// 2211.05102) with the barriers of one machine in place of the network. Rates are those of all threads, or of
+// one for tensors too small to be shared (token_cut.h); rows that a token chooses come in no order and have a
+// rate of their own. It leaves out norms, softmax, quantising activations, and chunks that end unevenly. A
+// faster measurement means that caches helped. Nothing is measured here: MachineRates are an argument.
 
 /// The stages of a token: the kinds of layer, whose weights it reads, then keys, values and recurrent state.
 inline constexpr std::size_t kStages = kLayerKinds + 1;
@@ -35,14 +36,20 @@ struct WorkItem {
   std::uint64_t bytes = 0;
   std::uint64_t multiply_adds = 0;
   bool many_rows = false;  ///< weights that meet as many rows of one token as kernels pack
+  bool scattered = false;  ///< rows that the token chooses
+  bool shared = true;      ///< by all threads; otherwise the leader's
 };
 
 /// What one token takes: per stage the tensors, or all state as one item.
 using TokenWork = std::array<std::vector<WorkItem>, kStages>;
 
-/// `widths` as in layer_cost().
+/// `widths` as in layer_cost(); `shared` by tensor, as TokenCut has it.
 TokenWork token_work(const ModelConfig& config, std::span<const StoredTensor> tensors,
-                     std::span<const std::uint32_t> widths, const TokenPlace& place);
+                     std::span<const std::uint32_t> widths, const TokenPlace& place,
+                     const std::vector<bool>& shared);
+
+/// The rows that tokens choose of the decoder's feed-forward layers; none if they choose none.
+ScatteredRows scattered_rows(const ModelConfig& config, std::span<const StoredTensor> tensors) noexcept;
 
 /// Phases of one token that threads share: by stage, and where nobody knows of which (a count of a run).
 struct TokenPhases {

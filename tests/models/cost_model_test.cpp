@@ -3,36 +3,46 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
 #include "models/model_cost.h"
 #include "models/presets.h"
-#include "models/token_phases.h"
+#include "models/token_cut.h"
 #include "tests/support/expect_error.h"
 
 namespace terrace {
 namespace {
 
-/// Round figures of no machine: 10 GB/s of weights, 5 GB/s of state, 1 us per phase.
+/// Round figures of no machine: 10 GB/s of weights, 4 GB/s of one thread, 2 GB/s of scattered rows, 5 GB/s of
+/// state, 1 us per phase.
 const MachineRates kRates{
-    .compute = {.multiply_adds_per_s = 20e9, .module_multiply_adds_per_s = 40e9, .seconds_per_phase = 1e-6},
-    .weight_bytes_per_s = 10e9,
-    .state_bytes_per_s = 5e9};
+    .team = {.compute = {.multiply_adds_per_s = 20e9, .module_multiply_adds_per_s = 40e9},
+             .weight_bytes_per_s = 10e9},
+    .leader = {.compute = {.multiply_adds_per_s = 10e9, .module_multiply_adds_per_s = 20e9},
+               .weight_bytes_per_s = 4e9},
+    .scattered_bytes_per_s = 2e9,
+    .state_bytes_per_s = 5e9,
+    .seconds_per_phase = 1e-6};
 
 Prediction predicted(const ModelConfig& config, DType dtype, const TokenPlace& place,
                      std::span<const std::uint32_t> widths = {}, std::size_t n_threads = 1) {
   const auto tensors = stored_plan(config, dtype);
-  return predict(token_work(config, tensors, widths, place),
-                 token_phases(config, tensors, widths, place, n_threads, Isa::kScalar), kRates);
+  const TokenCut cut = token_cut(config, tensors, widths, place, n_threads, Isa::kScalar);
+  return predict(token_work(config, tensors, widths, place, cut.shared), cut.phases, kRates);
 }
 
 TEST_CASE("Of a tensor the longer of reading and computing counts; phases and state are added") {
   TokenWork work;
-  work[0] = {{100'000'000, 20'000'000, false}};      // 10 ms to read, 1 ms to compute
-  work[1] = {{1'000'000, 200'000'000, false},        // 0.1 ms, 10 ms
-             {1'000'000, 200'000'000, true}};        // 0.1 ms, 5 ms at the rate of modules
-  work[kStateStage] = {{5'000'000, 20'000, false}};  // 1 ms
+  work[0] = {{.bytes = 100'000'000, .multiply_adds = 20'000'000}};                            // 10 ms, 1 ms
+  work[1] = {{.bytes = 1'000'000, .multiply_adds = 200'000'000},                              // 0.1 ms, 10 ms
+             {.bytes = 1'000'000, .multiply_adds = 200'000'000, .many_rows = true}};          // 0.1 ms, 5 ms
+  work[3] = {{.bytes = 8'000'000, .multiply_adds = 10'000'000, .shared = false},              // 2 ms, 1 ms
+             {.bytes = 400'000, .multiply_adds = 40'000'000, .shared = false},                // 0.1 ms, 4 ms
+             {.bytes = 2'000'000, .multiply_adds = 10'000'000, .scattered = true},            // 1 ms, 0.5 ms
+             {.bytes = 0, .multiply_adds = 20'000'000, .many_rows = true, .shared = false}};  // 1 ms
+  work[kStateStage] = {{.bytes = 5'000'000, .multiply_adds = 20'000}};                        // 1 ms
   TokenPhases phases;
   phases.by_stage[2] = 2000;
   phases.of_no_stage = 500;
@@ -43,11 +53,13 @@ TEST_CASE("Of a tensor the longer of reading and computing counts; phases and st
   CHECK(p.stages[1].bound() == Bound::kArithmetic);
   CHECK(p.stages[2].seconds() == doctest::Approx(2e-3));
   CHECK(p.stages[2].bound() == Bound::kPhases);
+  CHECK(p.stages[3].reading_s == doctest::Approx(3e-3));
+  CHECK(p.stages[3].arithmetic_s == doctest::Approx(5e-3));
   CHECK(p.stages[kStateStage].seconds() == doctest::Approx(1e-3));
-  CHECK(p.total.seconds() == doctest::Approx(28.5e-3));
+  CHECK(p.total.seconds() == doctest::Approx(36.5e-3));
   CHECK(p.total.phases == doctest::Approx(2500));
-  CHECK(p.total.bytes == 107'000'000);
-  CHECK(p.total.multiply_adds == 420'020'000);
+  CHECK(p.total.bytes == 117'400'000);
+  CHECK(p.total.multiply_adds == 500'020'000);
   CHECK(p.binding_stage() == 1);
 }
 
@@ -170,17 +182,42 @@ TEST_CASE("Rates that are no rates are refused by name") {
     test::expect_error(ErrorCode::kBadArgument, name, [&] { predict({}, {}, rates); });
   };
   MachineRates rates = kRates;
-  rates.weight_bytes_per_s = 0;
-  refused("weight_bytes_per_s: expected a positive rate, found 0", rates);
+  rates.team.weight_bytes_per_s = 0;
+  refused("team.weight_bytes_per_s: expected a positive rate, found 0", rates);
+  rates = kRates;
+  rates.leader.compute.multiply_adds_per_s = 0;
+  refused("leader.multiply_adds_per_s", rates);
   rates = kRates;
   rates.state_bytes_per_s = std::nan("");
-  refused("state_bytes_per_s", rates);
+  refused("memory.state_bytes_per_s", rates);
   rates = kRates;
-  rates.compute.module_multiply_adds_per_s = -1;
-  refused("module_multiply_adds_per_s", rates);
+  rates.scattered_bytes_per_s = 0;
+  refused("memory.scattered_bytes_per_s", rates);
   rates = kRates;
-  rates.compute.seconds_per_phase = -1;
+  rates.team.compute.module_multiply_adds_per_s = -1;
+  refused("team.module_multiply_adds_per_s", rates);
+  rates = kRates;
+  rates.seconds_per_phase = -1;
   refused("seconds_per_phase: expected 0 or more", rates);
+}
+
+TEST_CASE("Rows that a token chooses are those of a sparse feed-forward layer, and take longer than others") {
+  const ModelConfig config = preset_config("lm1b-24L", false);
+  const auto tensors = stored_plan(config, DType::kQ8);
+  const ScatteredRows rows = scattered_rows(config, tensors);
+  CHECK(rows.row_bytes == config.d_model);
+  const std::uint64_t units = std::uint64_t{24} * 2 * config.d_ff;
+  CHECK(rows.bytes == units * (config.d_model + sizeof(float)));
+  const ModelConfig dense = preset_config("lm1b-24L", true);
+  CHECK(scattered_rows(dense, stored_plan(dense, DType::kQ8)).bytes == 0);
+
+  const TokenWork work = token_work(config, tensors, {}, {}, std::vector<bool>(tensors.size(), true));
+  const auto& of_units = work[static_cast<std::size_t>(LayerKind::kFeedForward)];
+  CHECK(std::count_if(of_units.begin(), of_units.end(), [](const auto& i) { return i.scattered; }) == 24);
+  const auto& of_controller = work[static_cast<std::size_t>(LayerKind::kController)];
+  CHECK(std::none_of(of_controller.begin(), of_controller.end(), [](const auto& i) { return i.scattered; }));
+  test::expect_error(ErrorCode::kBadArgument, "a cut of 1 tensors",
+                     [&] { token_work(config, tensors, {}, {}, {true}); });
 }
 
 }  // namespace

@@ -22,7 +22,11 @@ def test_json_has_the_promised_keys_and_adds_up():
     assert list(found) == KEYS and list(found["setting"]) == SETTING
     assert list(found["stages"]) == STAGES and all(list(stage) == STAGE for stage in found["stages"].values())
     assert found["setting"]["context"] == 2048 and found["setting"]["kv_type"] == "q8"
-    assert all(rate > 0 for rate in found["rates"].values())
+    rates = found["rates"]
+    assert list(rates) == ["team", "leader", "scattered_bytes_per_s", "state_bytes_per_s", "seconds_per_phase"]
+    assert list(rates["team"]) == list(rates["leader"])
+    assert all(rate > 0 for threads in ("team", "leader") for rate in rates.pop(threads).values())
+    assert all(rate > 0 for rate in rates.values())
     stages, total, memory = found["stages"].values(), found["total"], found["memory"]
     assert sum(stage["share"] for stage in stages) == pytest.approx(1)
     assert sum(stage["ms"] for stage in stages) == pytest.approx(total["ms_per_token"])

@@ -87,7 +87,14 @@ void measure(std::vector<Subject>& subjects, Runtime& runtime, const BandwidthPr
   std::size_t longest = 0;
   for (const BenchTest& test : tests) longest = std::max(longest, test.context());
   const auto tokens = random_tokens(longest, subjects.front().session.model().config().vocab_size);
-  const auto probe = [&](const BandwidthProbe& of) { return of.measure(runtime) / 1e9; };
+  Runtime leader({.n_threads = 1});
+  const auto memory_gb_per_s = [&] { return memory.measure(runtime) / 1e9; };
+  const auto read_rates = [&](const Subject& subject) -> ReadRates {
+    const double scattered = memory.measure_scattered(runtime, subject.rows);
+    constexpr unsigned kOnce = 1;  // a large buffer takes one thread a while
+    if (!subject.own_probe) return {memory.measure(runtime), memory.measure(leader, kOnce), scattered};
+    return {subject.own_probe->measure(runtime), subject.own_probe->measure(leader), scattered};
+  };
   auto sessions = sessions_at_depths(subjects, tokens, tests);
 
   timings.assign(tests.size(), {});
@@ -100,16 +107,16 @@ void measure(std::vector<Subject>& subjects, Runtime& runtime, const BandwidthPr
           profile_tokens(session, runtime, tests[t].n_tokens, warm_up).phases;
     }
   }
-  double before = probe(memory);
+  double before = memory_gb_per_s();
   for (std::size_t i = 0; i < options.repetitions; ++i) {
     for (std::size_t t = 0; t < tests.size(); ++t) {
       for (std::size_t s = 0; s < subjects.size(); ++s) {
         Timing& timing = timings[t].subjects[s];
         const double seconds = time_once(sessions[t][s], tokens, tests[t]);
         timing.tokens_per_s.push_back(static_cast<double>(tests[t].n_tokens) / seconds);
-        if (const auto& own = subjects[s].own_probe) timing.own_read_bw_gb_per_s.push_back(probe(*own));
+        timing.read_rates.push_back(read_rates(subjects[s]));
       }
-      const double after = probe(memory);
+      const double after = memory_gb_per_s();
       timings[t].read_bw_gb_per_s.insert(timings[t].read_bw_gb_per_s.end(), {before, after});
       before = after;
       options.tick();
@@ -122,6 +129,15 @@ void measure(std::vector<Subject>& subjects, Runtime& runtime, const BandwidthPr
           typical_profile(sessions[t][s], runtime, tokens, tests[t], options.repetitions);
     }
   }
+}
+
+ReadRates Timing::typical_read_rates() const {
+  const auto typical = [this](double ReadRates::*rate) {
+    std::vector<double> values;
+    for (const ReadRates& rates : read_rates) values.push_back(rates.*rate);
+    return median(std::move(values));
+  };
+  return {typical(&ReadRates::team), typical(&ReadRates::leader), typical(&ReadRates::scattered)};
 }
 
 double median(std::vector<double> values) {

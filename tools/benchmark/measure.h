@@ -26,19 +26,28 @@ struct BenchTest {
   std::size_t context() const noexcept { return depth + n_tokens; }
 };
 
-/// A session and the bandwidth it is compared with.
+/// A session and the read rates it is compared with.
 struct Subject {
   Session session;
   /// As large as what a token reads, for models that caches can hold in part; null where the probe of memory
   /// is enough.
   std::unique_ptr<BandwidthProbe> own_probe;
+  ScatteredRows rows;  ///< that its tokens choose
+};
+
+/// Bytes per second, as MachineRates has them.
+struct ReadRates {
+  double team, leader, scattered;
 };
 
 /// The measurements of one subject.
 struct Timing {
-  std::vector<double> tokens_per_s;          ///< of every repetition
-  std::vector<double> own_read_bw_gb_per_s;  ///< of its own probe, after each repetition
-  double phases_per_token = 0;               ///< that the team shared
+  std::vector<double> tokens_per_s;   ///< of every repetition
+  std::vector<ReadRates> read_rates;  ///< after each repetition, of its own probe if it has one
+  double phases_per_token = 0;        ///< that the team shared
+
+  /// Medians.
+  ReadRates typical_read_rates() const;
   std::optional<TokenProfile> profile;
 };
 

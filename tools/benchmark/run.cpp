@@ -13,6 +13,7 @@
 #include "engine/machine_rates.h"
 #include "models/cost_model.h"
 #include "models/model_cost.h"
+#include "models/token_cut.h"
 #include "tools/benchmark/contestants.h"
 #include "tools/benchmark/dense_twin.h"
 #include "tools/benchmark/exact_attention.h"
@@ -92,13 +93,13 @@ class Contest {
         dtype_(dtype),
         contestants_(contestants),
         runtime_({.n_threads = n_threads}),
-        rates_(measure_compute_rates(runtime_, dtype)) {
+        compute_rates_(measure_compute_rates(runtime_, dtype)) {
     for (const Contestant& contestant : contestants_) {
       const Model& model = *contestant.model;
       subjects_.push_back(
           {Session(contestant.model, runtime_,
                    {.max_context = context(tests(options)), .kv_type = kv_type_for(options.kv_type, model)}),
-           nullptr});
+           nullptr, scattered_rows(model.config(), stored_plan(model))});
       if (model.has_encoder()) read_document(subjects_.back().session);
       const std::uint64_t touched = model_cost(model).total.touched_bytes;
       if (touched < kOwnProbeBytes) subjects_.back().own_probe = std::make_unique<BandwidthProbe>(touched);
@@ -162,12 +163,16 @@ class Contest {
       const TokenPlace middle{.kv_type = kv_type_for(options_.kv_type, model),
                               .position = test.depth + test.n_tokens / 2,
                               .encoder_length = subjects_[i].session.encoder_length()};
-      const double own_bw =
-          timing.own_read_bw_gb_per_s.empty() ? memory_bw : median(timing.own_read_bw_gb_per_s);
-      const Prediction predicted = predict(
-          token_work(model.config(), stored_plan(model), {}, middle),
-          {.of_no_stage = timing.phases_per_token},
-          {.compute = rates_, .weight_bytes_per_s = 1e9 * own_bw, .state_bytes_per_s = 1e9 * memory_bw});
+      const auto tensors = stored_plan(model);
+      const TokenCut cut = token_cut(model.config(), tensors, {}, middle, runtime_.n_threads());
+      const ReadRates read = timing.typical_read_rates();
+      MachineRates rates = compute_rates_;
+      rates.team.weight_bytes_per_s = read.team;
+      rates.leader.weight_bytes_per_s = read.leader;
+      rates.scattered_bytes_per_s = read.scattered;
+      rates.state_bytes_per_s = 1e9 * memory_bw;
+      const Prediction predicted = predict(token_work(model.config(), tensors, {}, middle, cut.shared),
+                                           {.of_no_stage = timing.phases_per_token}, rates);
       row.bytes_per_token = static_cast<double>(predicted.total.bytes);
       row.predicted_ms_per_token = 1e3 * predicted.total.seconds();
     }
@@ -179,7 +184,7 @@ class Contest {
   DType dtype_;
   const std::vector<Contestant>& contestants_;
   Runtime runtime_;
-  ComputeRates rates_;
+  MachineRates compute_rates_;
   std::vector<Subject> subjects_;
 };
 

@@ -9,7 +9,7 @@
 #include "engine/paging.h"
 #include "engine/runtime.h"
 #include "models/model_cost.h"
-#include "models/token_phases.h"
+#include "models/token_cut.h"
 #include "tools/common/model_arguments.h"
 
 namespace terrace::tools {
@@ -21,7 +21,7 @@ MachineRates rates_for(const PlanRequest& request, const StoredModel& stored, Ru
   for (const auto& widths : request.widths) {
     most = std::max(most, model_cost(request.config, stored.tensors, widths).total.touched_bytes);
   }
-  return measure_machine_rates(runtime, stored.dtype, most);
+  return measure_machine_rates(runtime, stored.dtype, most, scattered_rows(request.config, stored.tensors));
 }
 
 void add_points(const PlanRequest& request, const StoredModel& stored, unsigned n_threads,
@@ -33,10 +33,10 @@ void add_points(const PlanRequest& request, const StoredModel& stored, unsigned 
       for (const std::uint32_t context : request.contexts) {
         const TokenPlace last{
             .kv_type = kv_type, .position = context - 1, .encoder_length = request.document};
-        const TokenWork work = token_work(request.config, stored.tensors, widths, last);
-        const TokenPhases phases = token_phases(request.config, stored.tensors, widths, last, n_threads);
+        const TokenCut cut = token_cut(request.config, stored.tensors, widths, last, n_threads);
+        const TokenWork work = token_work(request.config, stored.tensors, widths, last, cut.shared);
         points.push_back({&stored, kv_type, n_threads, &widths, context, rates, cost.parameters, cost.touched,
-                          predict(work, phases, rates)});
+                          predict(work, cut.phases, rates)});
       }
     }
   }

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "tools/common/json_text.h"
 #include "tools/common/resources.h"
@@ -25,11 +26,28 @@ std::string setting_text(const PlanPoint& point) {
 }
 
 std::string rates_text(const MachineRates& rates) {
-  return fmt::format(
-      "measured   {:.1f} GB/s from memory, {:.1f} GB/s for the weights of a token, {:.1f} G multiply-adds/s "
-      "({:.1f} in layers of modules), {:.2f} us per phase\n",
-      rates.state_bytes_per_s / 1e9, rates.weight_bytes_per_s / 1e9, rates.compute.multiply_adds_per_s / 1e9,
-      rates.compute.module_multiply_adds_per_s / 1e9, 1e6 * rates.compute.seconds_per_phase);
+  const ThreadRates& team = rates.team;
+  const ThreadRates& leader = rates.leader;
+  Table table({{"measured", Align::kLeft}, {"all threads"}, {"one"}});
+  const auto row = [&table](const char* what, double of_all, std::optional<double> of_one, double unit) {
+    table.add_row(
+        {what, fmt::format("{:.1f}", of_all / unit), of_one ? fmt::format("{:.1f}", *of_one / unit) : ""});
+  };
+  row("GB/s, memory in order", rates.state_bytes_per_s, {}, 1e9);
+  row("GB/s, the weights of a token", team.weight_bytes_per_s, leader.weight_bytes_per_s, 1e9);
+  row("GB/s, rows in no order", rates.scattered_bytes_per_s, {}, 1e9);
+  row("G multiply-adds/s", team.compute.multiply_adds_per_s, leader.compute.multiply_adds_per_s, 1e9);
+  row("the same in layers of modules", team.compute.module_multiply_adds_per_s,
+      leader.compute.module_multiply_adds_per_s, 1e9);
+  table.add_row({"us per phase", fmt::format("{:.2f}", 1e6 * rates.seconds_per_phase), ""});
+  return table.markdown();
+}
+
+/// The rates of some threads, for JSON.
+Json rates_json(const ThreadRates& rates) {
+  return {{"weight_bytes_per_s", rates.weight_bytes_per_s},
+          {"multiply_adds_per_s", rates.compute.multiply_adds_per_s},
+          {"module_multiply_adds_per_s", rates.compute.module_multiply_adds_per_s}};
 }
 
 std::string memory_text(const PlanMemory& memory) {
@@ -141,7 +159,7 @@ std::string PlanReport::text() const {
   std::string out = fmt::format("model      {}\nsetting    {}, context {}", request.name, setting_text(shown),
                                 shown.context);
   if (request.document > 0) out += fmt::format(", document {}", request.document);
-  out += "\n" + rates_text(shown.rates) + "\n" + memory_text(plan_memory(request, shown)) + "\n" +
+  out += "\n\n" + rates_text(shown.rates) + "\n" + memory_text(plan_memory(request, shown)) + "\n" +
          stages_text(shown.prediction) + totals_text(shown);
   if (points.size() > 1) out += "\n" + points_text(*this);
   if (budget_ms) out += "\n" + budget_text(*this);
@@ -167,11 +185,11 @@ std::string PlanReport::json() const {
               {"document", request.document},
               {"setting", setting_json(shown)},
               {"rates",
-               {{"weight_bytes_per_s", shown.rates.weight_bytes_per_s},
+               {{"team", rates_json(shown.rates.team)},
+                {"leader", rates_json(shown.rates.leader)},
+                {"scattered_bytes_per_s", shown.rates.scattered_bytes_per_s},
                 {"state_bytes_per_s", shown.rates.state_bytes_per_s},
-                {"multiply_adds_per_s", shown.rates.compute.multiply_adds_per_s},
-                {"module_multiply_adds_per_s", shown.rates.compute.module_multiply_adds_per_s},
-                {"seconds_per_phase", shown.rates.compute.seconds_per_phase}}},
+                {"seconds_per_phase", shown.rates.seconds_per_phase}}},
               {"memory",
                {{"weight_bytes", memory.weights},
                 {"session_bytes", memory.session},

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "models/token_phases.h"
+#include "models/token_cut.h"
 
 #include <fmt/format.h>
 
@@ -21,18 +21,19 @@ namespace {
 
 /// The matrix in a tensor: rows of `columns` elements.
 struct Matrix {
+  std::size_t index;  ///< of the tensor in the plan
   std::size_t rows, columns;
   DType dtype;
 
   std::size_t row_bytes() const noexcept { return dot_work(dtype, columns, 0, Packs::kNone); }
 };
 
-class PhaseCounter {
+class Cutter {
  public:
-  PhaseCounter(const ModelConfig& config, std::span<const StoredTensor> tensors, std::size_t n_threads,
-               Isa isa)
-      : config_(config), n_threads_(n_threads), kernels_(dense_kernels(isa)) {
-    for (const StoredTensor& tensor : tensors) tensors_.emplace(tensor.planned.name, &tensor);
+  Cutter(const ModelConfig& config, std::span<const StoredTensor> tensors, std::size_t n_threads, Isa isa)
+      : config_(config), tensors_(tensors), n_threads_(n_threads), kernels_(dense_kernels(isa)) {
+    for (std::size_t i = 0; i < tensors.size(); ++i) by_name_.emplace(tensors[i].planned.name, i);
+    cut_.shared.resize(tensors.size(), false);
   }
 
   /// What the layers that come next are counted as, and the share of the tokens that run them.
@@ -40,7 +41,7 @@ class PhaseCounter {
     stage_ = stage;
     share_ = share;
   }
-  const TokenPhases& phases() const noexcept { return phases_; }
+  const TokenCut& cut() const noexcept { return cut_; }
 
   void projection(const std::string& name, const ProjectionConfig& p);
   void linear(const std::string& tensor) { linear(matrix(tensor)); }
@@ -52,47 +53,55 @@ class PhaseCounter {
   void head_each(std::size_t n_heads) { add(n_heads > 1); }
 
  private:
-  void add(bool shared) noexcept { phases_.by_stage[stage_] += shared ? share_ : 0; }
+  /// A phase if it is shared; it reads these tensors.
+  void add(bool shared, std::initializer_list<std::size_t> tensors = {}) {
+    if (!shared) return;
+    cut_.phases.by_stage[stage_] += share_;
+    for (const std::size_t tensor : tensors) cut_.shared[tensor] = true;
+  }
   /// Whether Exec::for_range() has more than one chunk.
   bool range(std::size_t n, std::size_t align, std::size_t work) const noexcept {
     return Exec::items_per_chunk(n, align, work, n_threads_) < n;
   }
-  void linear(const Matrix& w) { add(range(w.rows, kCacheLine / sizeof(float), w.row_bytes())); }
-  /// UnitSums over `n` units in groups of `per_group`: the pipeline and the sums of its runs.
-  void unit_sums(std::size_t n, std::size_t per_group) {
+  void linear(const Matrix& w) { add(range(w.rows, kCacheLine / sizeof(float), w.row_bytes()), {w.index}); }
+  /// UnitSums over `n` units in groups of `per_group`: the pipeline, which reads `tensors`, and the sums of
+  /// its runs.
+  void unit_sums(std::size_t n, std::size_t per_group, std::initializer_list<std::size_t> tensors) {
     const std::size_t n_runs = std::min(ceil_div(n, per_group), n_threads_);
-    add(n_runs > 1);
+    add(n_runs > 1, tensors);
     add(range(config_.d_model, kQ4Columns, n_runs * sizeof(float)));
   }
   Matrix matrix(const std::string& tensor) const {
-    const auto& [planned, dtype] = *tensors_.at(tensor);
-    return {planned.elements() / planned.columns(), planned.columns(), dtype};
+    const std::size_t index = by_name_.at(tensor);
+    const auto& [planned, dtype] = tensors_[index];
+    return {index, planned.elements() / planned.columns(), planned.columns(), dtype};
   }
   void dense_feed_forward(const std::string& name, const FeedForwardConfig& f, std::size_t width);
 
   const ModelConfig& config_;
+  std::span<const StoredTensor> tensors_;
   std::size_t n_threads_;
   const DenseKernels& kernels_;
-  std::unordered_map<std::string_view, const StoredTensor*> tensors_;
-  TokenPhases phases_;
+  std::unordered_map<std::string_view, std::size_t> by_name_;
+  TokenCut cut_;
   std::size_t stage_ = 0;
   double share_ = 1;
 };
 
-void PhaseCounter::mult(const std::string& name) {
+void Cutter::mult(const std::string& name) {
   const Matrix gate = matrix(name + ".gate"), proj = matrix(name + ".proj");
   const Packs packs = module_packs_for(kernels_, proj.dtype, gate.rows);
   constexpr std::size_t kGroup = FactoredDense::kModulesPerThread;
   if (FactoredDense::goes_by_modules(gate.rows, proj.rows * proj.row_bytes(), n_threads_)) {
     const std::size_t work = kGroup * FactoredDense::work_per_module(proj.columns, proj.rows, packs);
-    return add(Exec::one_chunk_each(gate.rows / kGroup, work, n_threads_) > 1);
+    return add(Exec::one_chunk_each(gate.rows / kGroup, work, n_threads_) > 1, {gate.index, proj.index});
   }
-  add(range(gate.rows, kGroup, proj.columns * sizeof(float)));
-  add(range(proj.rows, kPackRows, dot_work(proj.dtype, proj.columns, gate.rows, packs)));
+  add(range(gate.rows, kGroup, proj.columns * sizeof(float)), {gate.index});
+  add(range(proj.rows, kPackRows, dot_work(proj.dtype, proj.columns, gate.rows, packs)), {proj.index});
 }
 
 /// Convolutions that share a phase.
-void PhaseCounter::conv(std::size_t n_modules, std::initializer_list<std::string> names) {
+void Cutter::conv(std::size_t n_modules, std::initializer_list<std::string> names) {
   std::size_t n_blocks = 0, work = 0;
   for (const std::string& name : names) {
     const Matrix w = matrix(name + ".weight");
@@ -102,10 +111,12 @@ void PhaseCounter::conv(std::size_t n_modules, std::initializer_list<std::string
     work += blocks * kPackRows * dot_work(w.dtype, w.columns, n_modules, packs);
   }
   const std::size_t per_block = n_blocks > 0 ? work / n_blocks : 0;
-  add(Exec::one_chunk_each(n_blocks, per_block, n_threads_) > 1);
+  if (Exec::one_chunk_each(n_blocks, per_block, n_threads_) <= 1) return;
+  add(true);
+  for (const std::string& name : names) cut_.shared[matrix(name + ".weight").index] = true;
 }
 
-void PhaseCounter::projection(const std::string& name, const ProjectionConfig& p) {
+void Cutter::projection(const std::string& name, const ProjectionConfig& p) {
   switch (p.kind) {
     case ProjectionConfig::Kind::kDense:
       return linear(name + ".weight");
@@ -115,7 +126,8 @@ void PhaseCounter::projection(const std::string& name, const ProjectionConfig& p
       const Matrix shared = matrix(name + ".shared");
       const Packs packs = module_packs_for(kernels_, shared.dtype, p.n_modules);
       add(range(p.n_modules, FactoredDense::kModulesPerThread, shared.columns * sizeof(float)));
-      add(range(shared.rows, kPackRows, dot_work(shared.dtype, shared.columns, p.n_modules, packs)));
+      add(range(shared.rows, kPackRows, dot_work(shared.dtype, shared.columns, p.n_modules, packs)),
+          {shared.index});
       return linear(name + ".modules");
     }
     case ProjectionConfig::Kind::kConv:
@@ -128,17 +140,18 @@ void PhaseCounter::projection(const std::string& name, const ProjectionConfig& p
   }
 }
 
-void PhaseCounter::dense_feed_forward(const std::string& name, const FeedForwardConfig& f,
-                                      std::size_t width) {
+void Cutter::dense_feed_forward(const std::string& name, const FeedForwardConfig& f, std::size_t width) {
   constexpr std::size_t kVectors = 64;  // FeedForward cuts its units there
-  const std::size_t of_gate = f.gated ? matrix(name + ".gate.weight").row_bytes() : 0;
-  add(range(width, kVectors, matrix(name + ".w1.weight").row_bytes() + of_gate));
+  const Matrix up = matrix(name + ".w1.weight");
+  const Matrix gate = f.gated ? matrix(name + ".gate.weight") : up;
+  const std::size_t of_gate = f.gated ? gate.row_bytes() : 0;
+  add(range(width, kVectors, up.row_bytes() + of_gate), {up.index, gate.index});
   Matrix down = matrix(name + ".w2.weight");
   down.columns = width;
   linear(down);
 }
 
-void PhaseCounter::feed_forward(const std::string& name, const FeedForwardConfig& f, std::size_t width) {
+void Cutter::feed_forward(const std::string& name, const FeedForwardConfig& f, std::size_t width) {
   using Kind = FeedForwardConfig::Kind;
   const auto per_stage = [&](LayerKind kind) { stage_ = static_cast<std::size_t>(kind); };
   per_stage(LayerKind::kFeedForward);
@@ -148,16 +161,17 @@ void PhaseCounter::feed_forward(const std::string& name, const FeedForwardConfig
     per_stage(LayerKind::kController);
     linear(name + ".controller.down");
     per_stage(LayerKind::kFeedForward);
-    const std::size_t all_blocks = matrix(name + ".controller.up").rows / f.block_size;
-    unit_sums(width / f.block_size, UnitSums::group_of(all_blocks));
+    const Matrix up = matrix(name + ".controller.up");
+    unit_sums(width / f.block_size, UnitSums::group_of(up.rows / f.block_size),
+              {up.index, matrix(name + ".controller.bias").index, matrix(name + ".units").index});
   } else {
-    const std::size_t of_expert =
-        matrix(name + ".units").rows / (std::size_t{f.n_experts} * (f.gated ? 3 : 2));
+    const Matrix units = matrix(name + ".units");
+    const std::size_t of_expert = units.rows / (std::size_t{f.n_experts} * (f.gated ? 3 : 2));
     const std::size_t n = f.kind == Kind::kExperts ? width : of_expert;
     per_stage(LayerKind::kController);
     if (n < of_expert * f.n_experts) linear(name + ".router");
     per_stage(LayerKind::kFeedForward);
-    unit_sums(n, UnitSums::group_of(n));
+    unit_sums(n, UnitSums::group_of(n), {units.index});
   }
   if (f.sru.n_layers == 0) return;
   per_stage(LayerKind::kSru);
@@ -166,8 +180,8 @@ void PhaseCounter::feed_forward(const std::string& name, const FeedForwardConfig
   linear(name + ".sru.out.weight");
 }
 
-void PhaseCounter::attention(std::size_t slots, std::size_t n_kv_heads, std::size_t d_k, std::size_t d_v,
-                             KvType type) {
+void Cutter::attention(std::size_t slots, std::size_t n_kv_heads, std::size_t d_k, std::size_t d_v,
+                       KvType type) {
   const std::size_t slot_bytes = n_kv_heads * KvRows(type, d_k, d_v).slot_bytes();
   const std::size_t work =
       PagedAttention::work_of(slots, config_.n_heads * (d_k + d_v), slot_bytes, n_kv_heads);
@@ -176,88 +190,89 @@ void PhaseCounter::attention(std::size_t slots, std::size_t n_kv_heads, std::siz
 }
 
 /// The maps and the core of one attention sublayer; the stage is that of attention.
-void count_attention(PhaseCounter& count, const ModelConfig& config, const std::string& name,
-                     const AttentionConfig& a, std::size_t d_model, const TokenPlace& place,
-                     std::size_t slots, double share) {
+void cut_attention(Cutter& cutter, const ModelConfig& config, const std::string& name,
+                   const AttentionConfig& a, std::size_t d_model, const TokenPlace& place, std::size_t slots,
+                   double share) {
   using Kind = AttentionConfig::Kind;
   using Output = AttentionConfig::Output;
   const std::size_t n_heads = config.n_heads;
   const std::size_t d_head = a.d_head ? a.d_head : d_model / n_heads;
   const std::size_t d_value = a.d_value ? a.d_value : d_head;
   const auto core = [&](auto&& add) {
-    count.enter(kStateStage, share);
+    cutter.enter(kStateStage, share);
     add();
-    count.enter(static_cast<std::size_t>(LayerKind::kAttention), share);
+    cutter.enter(static_cast<std::size_t>(LayerKind::kAttention), share);
   };
   const bool hashed = a.kind == Kind::kLsh || a.kind == Kind::kPureLsh || a.kind == Kind::kMixedLsh;
   if (a.kind == Kind::kMultiplicativeConv) {
     const auto part = [&](const char* suffix) { return name + suffix; };
-    count.mult(part(".shared"));
+    cutter.mult(part(".shared"));
     const bool joins = a.v_concat != VConcat::kNone;
     if (joins) {
-      a.share_qk ? count.conv(a.n_modules, {part(".q")}) : count.conv(a.n_modules, {part(".q"), part(".k")});
-      count.conv(a.n_modules, {part(".v")});
+      a.share_qk ? cutter.conv(a.n_modules, {part(".q")})
+                 : cutter.conv(a.n_modules, {part(".q"), part(".k")});
+      cutter.conv(a.n_modules, {part(".v")});
     } else {
-      a.share_qk ? count.conv(a.n_modules, {part(".q"), part(".v")})
-                 : count.conv(a.n_modules, {part(".q"), part(".k"), part(".v")});
+      a.share_qk ? cutter.conv(a.n_modules, {part(".q"), part(".v")})
+                 : cutter.conv(a.n_modules, {part(".q"), part(".k"), part(".v")});
     }
-    core([&] { count.attention(slots, n_heads, d_model / n_heads, d_model / n_heads, place.kv_type); });
-    if (a.output == Output::kMult || a.output == Output::kMultConv) count.mult(part(".out_mult"));
+    core([&] { cutter.attention(slots, n_heads, d_model / n_heads, d_model / n_heads, place.kv_type); });
+    if (a.output == Output::kMult || a.output == Output::kMultConv) cutter.mult(part(".out_mult"));
     if (a.output == Output::kConv || a.output == Output::kMultConv) {
-      count.conv(a.n_modules, {part(".out_conv")});
+      cutter.conv(a.n_modules, {part(".out_conv")});
     }
     return;
   }
   if (hashed && a.sparse_format) {
-    count.mult(name + ".shared");
+    cutter.mult(name + ".shared");
     if (a.n_weights == 2) {
-      count.conv(a.n_modules, {name + ".qk", name + ".v"});
+      cutter.conv(a.n_modules, {name + ".qk", name + ".v"});
     } else {
-      count.conv(a.n_modules, {name + ".q", name + ".k", name + ".v"});
+      cutter.conv(a.n_modules, {name + ".q", name + ".k", name + ".v"});
     }
-    return core([&] { count.head_each(n_heads); });
+    return core([&] { cutter.head_each(n_heads); });
   }
   const bool shared = hashed ? a.kind == Kind::kLsh || a.n_weights == 2 : a.kind == Kind::kSelf && a.share_qk;
   const ProjectionConfig p =
       a.kind == Kind::kDotProduct || a.kind == Kind::kFavor ? a.projection : ProjectionConfig();
-  count.projection(name + (hashed && shared ? ".qk" : ".q"), p);
-  if (!shared) count.projection(name + ".k", p);
-  count.projection(name + ".v", p);
+  cutter.projection(name + (hashed && shared ? ".qk" : ".q"), p);
+  if (!shared) cutter.projection(name + ".k", p);
+  cutter.projection(name + ".v", p);
   core([&] {
-    if (hashed) return count.head_each(n_heads);
+    if (hashed) return cutter.head_each(n_heads);
     if (a.kind == Kind::kFavor) {
       const std::size_t n_features = a.softmax_features ? a.softmax_features : d_head;
-      return count.heads(n_heads, 2 * n_features * d_head);
+      return cutter.heads(n_heads, 2 * n_features * d_head);
     }
     const std::size_t n_kv_heads = a.n_kv_heads ? a.n_kv_heads : n_heads;
-    count.attention(slots, n_kv_heads, d_head, d_value, place.kv_type);
+    cutter.attention(slots, n_kv_heads, d_head, d_value, place.kv_type);
   });
-  count.projection(name + ".out", p);
+  cutter.projection(name + ".out", p);
 }
 
-void count_cross(PhaseCounter& count, const ModelConfig& config, const std::string& name, std::size_t d_model,
-                 const TokenPlace& place, double share) {
+void cut_cross(Cutter& cutter, const ModelConfig& config, const std::string& name, std::size_t d_model,
+               const TokenPlace& place, double share) {
   const CrossAttentionConfig& c = config.decoder.cross;
   const auto part = [&](const std::string& of, std::size_t modules) {
-    if (modules == 0) return count.linear(of + ".weight");
-    count.mult(of);
-    count.conv(modules, {of + "_conv"});
+    if (modules == 0) return cutter.linear(of + ".weight");
+    cutter.mult(of);
+    cutter.conv(modules, {of + "_conv"});
   };
   part(name + ".q", c.q_modules);
-  count.enter(kStateStage, share);
+  cutter.enter(kStateStage, share);
   const std::size_t d_head = d_model / config.n_heads;
-  count.attention(place.encoder_length, config.n_heads, d_head, d_head, place.kv_type);
-  count.enter(static_cast<std::size_t>(LayerKind::kAttention), share);
+  cutter.attention(place.encoder_length, config.n_heads, d_head, d_head, place.kv_type);
+  cutter.enter(static_cast<std::size_t>(LayerKind::kAttention), share);
   if (c.has_output) part(name + ".out", c.out_modules);
 }
 
 }  // namespace
 
-TokenPhases token_phases(const ModelConfig& config, std::span<const StoredTensor> tensors,
-                         std::span<const std::uint32_t> widths, const TokenPlace& place,
-                         std::size_t n_threads, Isa isa) {
-  if (n_threads <= 1) return {};
-  PhaseCounter count(config, tensors, n_threads, isa);
+TokenCut token_cut(const ModelConfig& config, std::span<const StoredTensor> tensors,
+                   std::span<const std::uint32_t> widths, const TokenPlace& place, std::size_t n_threads,
+                   Isa isa) {
+  if (n_threads <= 1) return {{}, std::vector<bool>(tensors.size(), false)};
+  Cutter cutter(config, tensors, n_threads, isa);
   const auto stage = [](LayerKind kind) { return static_cast<std::size_t>(kind); };
   const StackConfig& stack = config.decoder;
   const bool joined = config.family == Family::kTerraformer;
@@ -265,32 +280,32 @@ TokenPhases token_phases(const ModelConfig& config, std::span<const StoredTensor
   for (const StackStep& step : stack_steps(config, stack)) {
     const std::string block = fmt::format("decoder.blocks.{}", step.block);
     if (step.kind == StackStep::Kind::kForget && stack.forget_dense) {
-      count.enter(stage(LayerKind::kOther), 1);
-      count.linear(block + ".forget.weight");
+      cutter.enter(stage(LayerKind::kOther), 1);
+      cutter.linear(block + ".forget.weight");
     }
     if (step.kind != StackStep::Kind::kBlock) continue;
     const bool routed = is_routed(stack, step.block);
     const double share = routed ? stack.depths->capacity : 1.0;
     if (routed && stack.depths->predictor_width > 0) {
-      count.enter(stage(LayerKind::kController), 1);
-      count.linear(block + ".depth.predictor.in.weight");
+      cutter.enter(stage(LayerKind::kController), 1);
+      cutter.linear(block + ".depth.predictor.in.weight");
     }
-    count.enter(stage(LayerKind::kAttention), share);
+    cutter.enter(stage(LayerKind::kAttention), share);
     const AttentionConfig a = attention_of(config, stack, step.block, step.d_model);
     for (std::uint32_t j = 0; j < stack.n_attention; ++j) {
-      count_attention(count, config, fmt::format("{}.attention.{}", block, j), a, step.d_model, place,
-                      routed ? static_cast<std::size_t>(share * static_cast<double>(slots)) : slots, share);
+      cut_attention(cutter, config, fmt::format("{}.attention.{}", block, j), a, step.d_model, place,
+                    routed ? static_cast<std::size_t>(share * static_cast<double>(slots)) : slots, share);
     }
     if (config.family == Family::kTransformer) {
-      count_cross(count, config, block + ".cross", step.d_model, place, share);
+      cut_cross(cutter, config, block + ".cross", step.d_model, place, share);
     }
     const std::size_t width =
         widths.empty() ? default_width(stack.ff, step.d_ff) : width_of(widths, step.block);
-    count.feed_forward(block + ".ff", stack.ff, width);
+    cutter.feed_forward(block + ".ff", stack.ff, width);
   }
-  count.enter(stage(LayerKind::kLogits), 1);
-  count.projection("decoder.logits", config.logits);
-  return count.phases();
+  cutter.enter(stage(LayerKind::kLogits), 1);
+  cutter.projection("decoder.logits", config.logits);
+  return cutter.cut();
 }
 
 }  // namespace terrace

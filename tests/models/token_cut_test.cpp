@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "models/token_phases.h"
+#include "models/token_cut.h"
 
 #include <doctest/doctest.h>
+
+#include <algorithm>
+#include <string>
 
 #include "engine/phase_times.h"
 #include "models/init.h"
@@ -41,7 +44,7 @@ void check_phases(const ModelConfig& config, DType dtype, std::size_t position) 
   const auto model = Model::load(path);
   const auto tensors = stored_plan(*model);
   const auto planned = [&](unsigned n_threads) {
-    return token_phases(config, tensors, {}, {.position = position}, n_threads).total();
+    return token_cut(config, tensors, {}, {.position = position}, n_threads).phases.total();
   };
   CHECK(planned(1) == 0);
   for (const unsigned n_threads : {2U, 4U}) {
@@ -81,7 +84,7 @@ TEST_CASE("So are those of every kind of layer; a routed block counts with its c
     ModelConfig config = model->config();
     const auto tensors = stored_plan(*model);
     const TokenPlace place{.position = 100, .encoder_length = model->has_encoder() ? 70U : 0U};
-    const auto planned = [&] { return token_phases(config, tensors, {}, place, 2).total(); };
+    const auto planned = [&] { return token_cut(config, tensors, {}, place, 2).phases.total(); };
     if (config.decoder.depths) {  // which tokens run it is up to its router
       const double at_half = planned();
       config.decoder.depths->capacity = 0.25F;
@@ -97,6 +100,32 @@ TEST_CASE("So are those of every kind of layer; a routed block counts with its c
     runtime.team().set_phase_times(nullptr);
     CHECK(planned() == static_cast<double>(times.phases()));
   });
+}
+
+TEST_CASE("Threads share what is large; the leader reads the rest, and everything if it is alone") {
+  const ModelConfig config = two_blocks(preset_config("c4-medium", false));
+  const auto tensors = stored_plan(config, DType::kF32);
+  const auto shared = [&](const std::string& name, unsigned n_threads) {
+    const TokenCut cut = token_cut(config, tensors, {}, {}, n_threads, Isa::kScalar);
+    REQUIRE(cut.shared.size() == tensors.size());
+    const auto found = std::find_if(tensors.begin(), tensors.end(),
+                                    [&](const StoredTensor& t) { return t.planned.name == name; });
+    REQUIRE(found != tensors.end());
+    return static_cast<bool>(cut.shared[static_cast<std::size_t>(found - tensors.begin())]);
+  };
+  const std::string block = "decoder.blocks.1.";
+  for (const char* name : {"attention.0.shared.gate", "attention.0.shared.proj", "attention.1.v.weight",
+                           "ff.controller.down", "ff.controller.up", "ff.controller.bias", "ff.units"}) {
+    CAPTURE(std::string(name));
+    CHECK(shared(block + name, 2));
+    CHECK(!shared(block + name, 1));
+  }
+  for (const char* name : {"attention.0.norm.scale", "ff.sru.cells.0.weight", "ff.bias"}) {
+    CAPTURE(std::string(name));
+    CHECK(!shared(block + name, 2));
+  }
+  CHECK(shared("decoder.logits.proj", 2));
+  CHECK(!shared("decoder.embedding", 2));
 }
 
 }  // namespace
