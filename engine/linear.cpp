@@ -219,6 +219,22 @@ void Linear::forward(Exec& exec, const PreparedRows& x, Rows y) const {
                  [&](std::size_t begin, std::size_t end) { forward_range(x, begin, end, y); });
 }
 
+void Linear::forward_beside(Exec& exec, TaskRef leaders, const PreparedRows& x, Rows y) const {
+  const std::size_t others = exec.team.size() - 1;
+  const std::size_t work = dot_work(w_, x);
+  if (!worth_a_phase_beside(w_.rows * work, exec.team.size())) {
+    leaders();
+    return forward(exec, x, y);
+  }
+  const std::size_t per_chunk = Exec::items_per_chunk(w_.rows, kCacheLine / sizeof(float), work, others);
+  const auto n_chunks = static_cast<std::uint32_t>(ceil_div(w_.rows, per_chunk));
+  exec.team.run(1 + n_chunks, [&](std::uint32_t chunk) {
+    if (chunk == 0) return leaders();
+    const std::size_t begin = (chunk - 1) * per_chunk;
+    forward_range(x, begin, std::min(w_.rows, begin + per_chunk), y);
+  });
+}
+
 Largest Linear::largest(Exec& exec, ConstRows x) const {
   constexpr std::size_t kRows = 1024;  // 4 KB of y; rows enough for the kernel's streams
   TERRACE_DCHECK(x.n == 1);

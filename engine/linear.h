@@ -8,6 +8,7 @@
 #include "engine/kernels/dense_kernels.h"
 #include "engine/largest.h"
 #include "engine/prepared_rows.h"
+#include "engine/task_ref.h"
 #include "engine/tensor.h"
 
 namespace terrace {
@@ -56,6 +57,14 @@ class Linear {
   /// y = W x + b; one phase. x and y must not overlap.
   void forward(Exec& exec, ConstRows x, Rows y) const;
   void forward(Exec& exec, const PreparedRows& x, Rows y) const;
+  /// y = W x + b, in one phase with a task of the leader that takes about as long and neither opens a phase
+  /// nor touches x and y: other threads multiply meanwhile. Without them, or below kMinWorkPerChunk, both
+  /// are done one after the other.
+  void forward_beside(Exec& exec, TaskRef leaders, const PreparedRows& x, Rows y) const;
+  /// Whether forward_beside() opens a phase for `work`, in bytes or multiply-adds.
+  static constexpr bool worth_a_phase_beside(std::size_t work, std::size_t n_threads) noexcept {
+    return n_threads > 1 && work >= Exec::kMinWorkPerChunk;
+  }
   /// The largest element of y, for one row x; one phase. y is not written anywhere.
   Largest largest(Exec& exec, ConstRows x) const;
   /// Rows [begin, end) of the map on the calling thread; for phases that fuse several maps.

@@ -45,7 +45,7 @@ class VirtualBuffer {
 };
 
 /// Scratch memory of one session: a bump allocator over a reservation made at session start.
-/// Only the leader takes memory, never a chunk of a phase. A Scope gives back all that was taken inside it.
+/// Only the leader takes memory, in a phase in its own chunk. A Scope gives back all that was taken inside it.
 class Workspace {
  public:
   Workspace() = default;

@@ -59,20 +59,25 @@ std::size_t SruBranch::bytes_per_token() const noexcept {
   return bytes;
 }
 
-void SruBranch::forward_add(Exec& exec, ConstRows x, const RecurrentBlock& recurrent, Rows y) const {
+void SruBranch::forward(Exec& exec, ConstRows x, const RecurrentBlock& recurrent, Rows y) const {
   const ProfileZone zone(exec.profile, Zone::kSru);
   const Workspace::Scope scope(exec.ws);
-  const std::size_t d = in_.d_in();
   const std::size_t s = in_.d_out();
-  const Rows wide{exec.ws.take<float>(x.n * d), x.n, d, d};
   const Rows narrow{exec.ws.take<float>(x.n * s), x.n, s, s};
-  norm_.forward(exec, x, wide);
-  in_.forward(exec, wide, narrow);
+  norm_.forward(exec, x, y);
+  in_.forward(exec, y, narrow);
   const RecurrentSlot cells = recurrent.slot(state_);
   for (std::size_t i = 0; i < cells_.size(); ++i)
     cells_[i].forward(exec, narrow, cells.part(i * s, s), narrow);
-  out_.forward(exec, narrow, wide);
-  for (std::size_t t = 0; t < x.n; ++t) out_.kernels().add(y.row(t), wide.row(t), d);
+  out_.forward(exec, narrow, y);
+}
+
+void SruBranch::forward_add(Exec& exec, ConstRows x, const RecurrentBlock& recurrent, Rows y) const {
+  const Workspace::Scope scope(exec.ws);
+  const std::size_t d = in_.d_in();
+  const Rows branch{exec.ws.take<float>(x.n * d), x.n, d, d};
+  forward(exec, x, recurrent, branch);
+  for (std::size_t t = 0; t < x.n; ++t) out_.kernels().add(y.row(t), branch.row(t), d);
 }
 
 }  // namespace terrace

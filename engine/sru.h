@@ -45,7 +45,9 @@ class SruBranch {
 
   std::size_t bytes_per_token() const noexcept;
 
-  /// y += branch(x). `recurrent` is the session's recurrent block.
+  /// y = branch(x), row by row. `recurrent` is the session's recurrent block. x and y must not overlap.
+  void forward(Exec& exec, ConstRows x, const RecurrentBlock& recurrent, Rows y) const;
+  /// y += branch(x).
   void forward_add(Exec& exec, ConstRows x, const RecurrentBlock& recurrent, Rows y) const;
 
  private:

@@ -52,8 +52,9 @@ class ThreadTeam {
 
   static constexpr std::uint32_t kMaxChunks = 65534;
 
-  /// Runs fn(chunk) once for every chunk < n_chunks <= kMaxChunks. fn must not throw, allocate from a
-  /// Workspace or use TBB. Without an open region, or with one chunk, the leader runs all of it.
+  /// Runs fn(chunk) once for every chunk < n_chunks <= kMaxChunks, chunk 0 always on the leader. fn must not
+  /// throw, open a phase or use TBB; only chunk 0 may take from a Workspace. Without an open region, or with
+  /// one chunk, the leader runs all of it.
   template <class F>
   void run(std::uint32_t n_chunks, F&& fn) noexcept {
     if (n_chunks <= 1 || !open_) {

@@ -88,12 +88,26 @@ void FeedForwardLayer::forward(Exec& exec, ConstRows x, const RecurrentBlock& re
   if (const auto* dense = std::get_if<FeedForward>(&map_)) {
     dense->forward(exec, h, y, width);
   } else if (const auto* sparse = std::get_if<SparseFfn>(&map_)) {
+    const std::size_t down_bytes = sparse->controller().down().weight().bytes();
+    if (sru_ && x.n == 1 && sru_beside_controller(sru_->bytes_per_token(), down_bytes)) {
+      return forward_beside(exec, *sparse, h, x, recurrent, width, y);
+    }
     sparse->forward(exec, h, y, width);
   } else {
     const auto& experts = std::get<ExpertFfn>(map_);
     experts.forward(exec, h, y, any_width_ ? width / experts.n_units() : 1);
   }
   if (sru_) sru_->forward_add(exec, x, recurrent, y);
+}
+
+void FeedForwardLayer::forward_beside(Exec& exec, const SparseFfn& sparse, ConstRows h, ConstRows x,
+                                      const RecurrentBlock& recurrent, std::size_t width, Rows y) const {
+  const Rows branch{exec.ws.take<float>(x.width), 1, x.width, x.width};
+  ThreadTeam nobody_else(1);
+  Exec alone{nobody_else, exec.ws, exec.profile, exec.observer};
+  const auto run_sru = [&] { sru_->forward(alone, x, recurrent, branch); };
+  sparse.forward(exec, h, y, width, nullptr, run_sru);
+  sparse.controller().down().kernels().add(y.row(0), branch.row(0), x.width);
 }
 
 }  // namespace terrace

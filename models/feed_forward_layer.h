@@ -30,10 +30,21 @@ class FeedForwardLayer {
   /// `recurrent` is the session's block.
   void forward(Exec& exec, ConstRows x, const RecurrentBlock& recurrent, std::size_t width, Rows y) const;
 
+  /// Whether the leader takes one row through an SRU path of `sru_bytes` while others multiply with a
+  /// controller's first map of `down_bytes`: the longer one decides how long that takes (c4-medium q8, two
+  /// threads: a token takes 2 % less).
+  static constexpr bool sru_beside_controller(std::size_t sru_bytes, std::size_t down_bytes) noexcept {
+    return sru_bytes <= down_bytes;
+  }
+
  private:
   using Map = std::variant<FeedForward, SparseFfn, ExpertFfn>;
   static Map build_map(const LayerBuilder& build, const std::string& name, const FeedForwardConfig& config,
                        std::size_t d_model, std::size_t d_ff);
+
+  /// The part of `h` = norm x and, beside it, the SRU path of x, both one row.
+  void forward_beside(Exec& exec, const SparseFfn& sparse, ConstRows h, ConstRows x,
+                      const RecurrentBlock& recurrent, std::size_t width, Rows y) const;
 
   std::size_t d_model_;
   std::size_t d_ff_;

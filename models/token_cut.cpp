@@ -8,10 +8,12 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <vector>
 
 #include "attention/paged_attention.h"
 #include "engine/exec.h"
 #include "engine/prepared_rows.h"
+#include "models/feed_forward_layer.h"
 #include "models/widths.h"
 #include "sparse/factored_dense.h"
 #include "sparse/unit_sums.h"
@@ -26,6 +28,7 @@ struct Matrix {
   DType dtype;
 
   std::size_t row_bytes() const noexcept { return dot_work(dtype, columns, 0, Packs::kNone); }
+  std::size_t bytes() const noexcept { return rows * row_bytes(); }
 };
 
 class Cutter {
@@ -76,6 +79,13 @@ class Cutter {
     const auto& [planned, dtype] = tensors_[index];
     return {index, planned.elements() / planned.columns(), planned.columns(), dtype};
   }
+  void linear_beside(const std::string& tensor) {
+    const Matrix w = matrix(tensor);
+    if (Linear::worth_a_phase_beside(w.bytes(), n_threads_)) return add(true, {w.index});
+    linear(w);
+  }
+  std::vector<Matrix> sru_maps(const std::string& name, const FeedForwardConfig& f) const;
+  bool sru_beside(const std::string& name, const FeedForwardConfig& f) const;
   void dense_feed_forward(const std::string& name, const FeedForwardConfig& f, std::size_t width);
 
   const ModelConfig& config_;
@@ -92,7 +102,7 @@ void Cutter::mult(const std::string& name) {
   const Matrix gate = matrix(name + ".gate"), proj = matrix(name + ".proj");
   const Packs packs = module_packs_for(kernels_, proj.dtype, gate.rows);
   constexpr std::size_t kGroup = FactoredDense::kModulesPerThread;
-  if (FactoredDense::goes_by_modules(gate.rows, proj.rows * proj.row_bytes(), n_threads_)) {
+  if (FactoredDense::goes_by_modules(gate.rows, proj.bytes(), n_threads_)) {
     const std::size_t work = kGroup * FactoredDense::work_per_module(proj.columns, proj.rows, packs);
     return add(Exec::one_chunk_each(gate.rows / kGroup, work, n_threads_) > 1, {gate.index, proj.index});
   }
@@ -159,11 +169,16 @@ void Cutter::feed_forward(const std::string& name, const FeedForwardConfig& f, s
     dense_feed_forward(name, f, width);
   } else if (f.kind == Kind::kSparse) {
     per_stage(LayerKind::kController);
-    linear(name + ".controller.down");
+    const bool with_sru = sru_beside(name, f);
+    with_sru ? linear_beside(name + ".controller.down") : linear(name + ".controller.down");
     per_stage(LayerKind::kFeedForward);
     const Matrix up = matrix(name + ".controller.up");
     unit_sums(width / f.block_size, UnitSums::group_of(up.rows / f.block_size),
               {up.index, matrix(name + ".controller.bias").index, matrix(name + ".units").index});
+    if (with_sru) {  // the threads divide both between them
+      for (const Matrix& map : sru_maps(name, f)) cut_.shared[map.index] = true;
+      return;
+    }
   } else {
     const Matrix units = matrix(name + ".units");
     const std::size_t of_expert = units.rows / (std::size_t{f.n_experts} * (f.gated ? 3 : 2));
@@ -173,11 +188,27 @@ void Cutter::feed_forward(const std::string& name, const FeedForwardConfig& f, s
     per_stage(LayerKind::kFeedForward);
     unit_sums(n, UnitSums::group_of(n), {units.index});
   }
-  if (f.sru.n_layers == 0) return;
   per_stage(LayerKind::kSru);
-  linear(name + ".sru.in.weight");
-  for (std::uint32_t k = 0; k < f.sru.n_layers; ++k) linear(fmt::format("{}.sru.cells.{}.weight", name, k));
-  linear(name + ".sru.out.weight");
+  for (const Matrix& map : sru_maps(name, f)) linear(map);
+}
+
+/// The maps of the SRU path, in order; none without one.
+std::vector<Matrix> Cutter::sru_maps(const std::string& name, const FeedForwardConfig& f) const {
+  if (f.sru.n_layers == 0) return {};
+  std::vector<Matrix> maps{matrix(name + ".sru.in.weight")};
+  for (std::uint32_t k = 0; k < f.sru.n_layers; ++k) {
+    maps.push_back(matrix(fmt::format("{}.sru.cells.{}.weight", name, k)));
+  }
+  maps.push_back(matrix(name + ".sru.out.weight"));
+  return maps;
+}
+
+/// Whether a sparse layer's controller and its SRU path share a phase.
+bool Cutter::sru_beside(const std::string& name, const FeedForwardConfig& f) const {
+  std::size_t sru_bytes = 0;
+  for (const Matrix& map : sru_maps(name, f)) sru_bytes += map.bytes();
+  return sru_bytes > 0 &&
+         FeedForwardLayer::sru_beside_controller(sru_bytes, matrix(name + ".controller.down").bytes());
 }
 
 void Cutter::attention(std::size_t slots, std::size_t n_kv_heads, std::size_t d_k, std::size_t d_v,

@@ -59,19 +59,21 @@ std::size_t SparseFfn::bytes_per_token(std::size_t width) const noexcept {
          (bias_ ? d_model() * sizeof(float) : 0);
 }
 
-void SparseFfn::forward(Exec& exec, ConstRows x, Rows y, std::size_t width,
-                        std::uint32_t* active_units) const {
+void SparseFfn::forward(Exec& exec, ConstRows x, Rows y, std::size_t width, std::uint32_t* active_units,
+                        TaskRef beside) const {
+  TERRACE_DCHECK(!beside || x.n == 1);
   TERRACE_DCHECK(width > 0 && width <= d_ff() && width % block_size() == 0);
   const std::size_t n_blocks = width / block_size();
   for (std::size_t t = 0; t < x.n; t += kBatch) {
     const std::size_t n = std::min(kBatch, x.n - t);
     forward_batch(exec, x.slice(t, n), y.slice(t, n), n_blocks,
-                  active_units ? active_units + t * n_blocks : nullptr);
+                  active_units ? active_units + t * n_blocks : nullptr, beside);
   }
 }
 
 void SparseFfn::forward_batch(Exec& exec, ConstRows x, Rows y, std::size_t n_blocks,
-                              std::uint32_t* active_units) const {  // NOLINT: written by way of the pass
+                              std::uint32_t* active_units,  // NOLINT: written by way of the pass
+                              TaskRef beside) const {
   const Workspace::Scope scope(exec.ws);
   Workspace& ws = exec.ws;
   const DType down_dtype = controller_.down().weight().dtype;
@@ -80,7 +82,8 @@ void SparseFfn::forward_batch(Exec& exec, ConstRows x, Rows y, std::size_t n_blo
       same_preparation(down_dtype, units_.dtype) ? x_down : PreparedRows(exec, *kernels_, units_.dtype, x);
   const std::size_t r = controller_.d_lowrank();
   const Rows h{ws.take<float>(x.n * r), x.n, r, r};
-  controller_.down().forward(exec, x_down, h);
+  beside ? controller_.down().forward_beside(exec, beside, x_down, h)
+         : controller_.down().forward(exec, x_down, h);
   PreparedRows h_up = PreparedRows::unpacked(exec, *kernels_, controller_.up_dtype(), h);
   h_up.pack(exec, *kernels_, controller_.packs());
 

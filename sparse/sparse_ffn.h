@@ -34,20 +34,23 @@ class SparseFfn {
   std::size_t d_ff() const noexcept { return units_.rows / 2; }
   std::size_t block_size() const noexcept { return controller_.block_size(); }
   std::size_t n_blocks() const noexcept { return d_ff() / block_size(); }
+  const Controller& controller() const noexcept { return controller_; }
   /// Bytes of weights that one token reads at this width when no activation is zero.
   std::size_t bytes_per_token(std::size_t width) const noexcept;
 
   /// y = layer(x) with the first `width` units, a multiple of block_size in 1..d_ff. x and y must not
   /// overlap. `active_units`, if not null, receives the chosen units, [x.n, width / block_size], ascending.
-  void forward(Exec& exec, ConstRows x, Rows y, std::size_t width,
-               std::uint32_t* active_units = nullptr) const;
+  /// `beside`, if given with one row x, is run by the leader while others multiply with controller.down
+  /// (Linear::forward_beside).
+  void forward(Exec& exec, ConstRows x, Rows y, std::size_t width, std::uint32_t* active_units = nullptr,
+               TaskRef beside = {}) const;
   void forward(Exec& exec, ConstRows x, Rows y) const { forward(exec, x, y, d_ff()); }
 
  private:
   struct Pass;
 
-  void forward_batch(Exec& exec, ConstRows x, Rows y, std::size_t n_blocks,
-                     std::uint32_t* active_units) const;
+  void forward_batch(Exec& exec, ConstRows x, Rows y, std::size_t n_blocks, std::uint32_t* active_units,
+                     TaskRef beside) const;
   void choose(const Pass& pass, std::size_t group, float* logits) const noexcept;
   void activate(const Pass& pass, std::size_t group) const noexcept;
   void add_up(const Pass& pass, std::size_t group) const noexcept;

@@ -12,6 +12,7 @@ namespace {
 
 constexpr DenseKernels make_table() noexcept {
   DenseKernels table = make_dense_kernels<Avx512Vnni>(Isa::kAvx512Amx, "avx512amx");
+  table.dot_q8 = dot_q8_short;
   table.pack_q8 = pack_rows<0>;
   table.dot_packed_q8 = dot_packed_q8;
   table.pack_q4 = pack_q4;

@@ -71,6 +71,7 @@ using PackedQ4 = PackedQ4ByVectors<Avx512Common, PackedQ4Avx512, Q4Vectors>;
 
 constexpr DenseKernels make_table() noexcept {
   DenseKernels table = make_dense_kernels<Avx512Vnni>(Isa::kAvx512Vnni, "avx512vnni");
+  table.dot_q8 = dot_q8_short;
   table.pack_q8 = pack_rows<0x80>;
   table.dot_packed_q8 = dot_packed_q8;
   table.pack_q4 = pack_q4;

@@ -5,6 +5,7 @@
 
 #include "engine/kernels/dense_avx512.h"
 #include "engine/kernels/lanes_avx512vnni.h"
+#include "engine/kernels/sixteen_rows_avx512vnni.h"
 
 // Products of bytes with VNNI: what the tables avx512vnni and avx512amx share.
 
@@ -63,6 +64,30 @@ struct Avx512Vnni : Avx512Common {
     }
   };
 };
+
+/// Rows of at most so many bytes go by sixteens.
+constexpr std::size_t kShortRow = 64;
+
+/// dot_q8 with sixteen neighbouring short rows at a time. 1024 rows of 32 channels, the way out of an SRU
+/// path, in L2: 2.0 us by four streams, which store one by one; 1.3 by sixteens, 0.6 by halves.
+inline void dot_q8_short(const std::int8_t* w, std::size_t row_stride, const float* w_scale,
+                         std::size_t n_rows, const QuantizedRow* x, std::size_t n_tokens, std::size_t d,
+                         float* y, std::size_t y_stride) noexcept {
+  constexpr std::size_t kAhead = 2048;
+  constexpr std::size_t kHalf = 32;
+  const std::size_t whole = d <= kShortRow ? n_rows / kSixteen * kSixteen : 0;
+  const bool halves = d == kHalf && row_stride == kHalf;
+  for (std::size_t t = 0; whole > 0 && t < n_tokens; ++t) {
+    for (std::size_t r = 0; r < whole; r += kSixteen) {
+      const std::int8_t* const rows = w + r * row_stride;
+      const __m512i sums = halves ? dot_sixteen_halves<kAhead>(rows, x[t])
+                                  : dot_sixteen_rows<kAhead>(rows, row_stride, x[t], d);
+      _mm512_storeu_ps(y + t * y_stride + r, scaled_sums(sums, _mm512_loadu_ps(w_scale + r), x[t].scale));
+    }
+  }
+  dot_q8<Avx512Vnni>(w + whole * row_stride, row_stride, w_scale + whole, n_rows - whole, x, n_tokens, d,
+                     y + whole, y_stride);
+}
 
 }  // namespace
 }  // namespace terrace

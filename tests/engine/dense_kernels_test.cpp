@@ -230,6 +230,26 @@ TEST_CASE("dot_f32 and dot_bf16: within the summation bound of the exact value")
   }
 }
 
+TEST_CASE("dot_q8: many short rows, with and without gaps, give the bits of the specification") {
+  for (const std::size_t d : {1, 16, 31, 32, 33, 64, 65}) {
+    for (const std::size_t gap : {0, 5}) {
+      for (const std::size_t rows : {15, 16, 17, 50, 64}) {
+        for (const std::size_t offset : {0, 3}) {
+          CAPTURE(d);
+          CAPTURE(gap);
+          CAPTURE(rows);
+          const Problem problem(DType::kQ8, rows, 3, d, d + gap, offset, d + rows);
+          const std::vector<float> expected = problem.run(scalar());
+          for (const DenseKernels* kernels : available_dense_kernels()) {
+            CAPTURE(std::string(kernels->name));
+            CHECK(same_bits(problem.run(*kernels), expected));
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE("dot_q8: extreme values do not saturate") {
   constexpr std::size_t kD = 4096;
   const float scale = 1.0F;

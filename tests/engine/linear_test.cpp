@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "tests/support/allocation_counter.h"
@@ -74,6 +75,40 @@ TEST_CASE("Linear: the same bits for any number of threads, and for rows togethe
       const std::vector<float> y(expected.begin() + static_cast<std::ptrdiff_t>(t * kOut),
                                  expected.begin() + static_cast<std::ptrdiff_t>((t + 1) * kOut));
       CHECK(same_bits(forward(one.get(), linear, row, 1), y));
+    }
+  }
+}
+
+TEST_CASE("Linear::forward_beside: the bits of forward(), and the leader's task is run once, by the leader") {
+  constexpr std::size_t kIn = 512;
+  const std::vector<float> x = Random(15).floats(kIn);
+  for (const DType dtype : kAllDtypes) {
+    CAPTURE(std::string(dtype_name(dtype)));
+    for (const std::size_t d_out : {16, 100, 1000}) {  // the first is too small to be worth a phase
+      CAPTURE(d_out);
+      const std::vector<float> bias = Random(16).floats(d_out);
+      const StoredWeight w(dtype, d_out, kIn, 17);
+      const Linear linear(best_kernels(), w.view(), bias.data());
+      TestExec one(1);
+      const std::vector<float> expected = forward(one.get(), linear, x, 1);
+      for (const unsigned n_threads : {1U, 2U, 3U, 8U}) {
+        CAPTURE(n_threads);
+        TestExec exec(n_threads);
+        const ThreadTeam::Region region(exec.get().team);
+        const PreparedRows rows(exec.get(), best_kernels(), dtype, {x.data(), 1, kIn, kIn});
+        std::vector<float> y(d_out);
+        std::thread::id who;
+        int runs = 0;
+        const auto task = [&] {
+          who = std::this_thread::get_id();
+          exec.get().ws.take<float>(8);
+          ++runs;
+        };
+        linear.forward_beside(exec.get(), task, rows, {y.data(), 1, d_out, d_out});
+        CHECK(runs == 1);
+        CHECK(who == std::this_thread::get_id());
+        CHECK(same_bits(y, expected));
+      }
     }
   }
 }

@@ -10,6 +10,7 @@
 
 #include "engine/kernels/dense_kernels.h"
 #include "models/init.h"
+#include "models/presets.h"
 #include "models/session.h"
 #include "tests/support/allocation_counter.h"
 #include "tests/support/expect_error.h"
@@ -60,6 +61,30 @@ TEST_CASE("session: the number of threads does not change a bit") {
       }
     }
   });
+}
+
+TEST_CASE("session: nor where blocks are wide enough to be shared, with an SRU path beside the controller") {
+  ModelConfig config = decoder_as_language_model(preset_config("c4-medium", /*dense=*/false));
+  config.decoder.n_layers = 2;
+  config.vocab_size = 512;
+  const TemporaryDirectory directory;
+  for (const DType dtype : kAllDtypes) {
+    CAPTURE(dtype_name(dtype));
+    const std::string path = directory.file(dtype_name(dtype));
+    init_model(config, path, {.dtype = dtype, .seed = 2});
+    const auto model = Model::load(path);
+    const std::vector<TokenId> ids = some_tokens(*model, 12);
+    const Logits expected = step_by_step(model, ids);
+    for (const unsigned n_threads : {2U, 3U, 5U}) {
+      CAPTURE(n_threads);
+      const Logits found = step_by_step(model, ids, n_threads);
+      for (std::size_t t = 0; t < ids.size(); ++t) CHECK(same_bits(found[t], expected[t]));
+    }
+    Runtime runtime({.n_threads = 2});
+    Session session = start(model, runtime);
+    session.prefill(ids);
+    CHECK(same_bits(session.logits(), expected.back()));
+  }
 }
 
 TEST_CASE("session: all vector instruction sets compute the same bits, and stay near the scalar one") {
