@@ -1,21 +1,41 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "attention/rotary.h"
 
+#include <algorithm>
 #include <cmath>
+#include <numbers>
 #include <string>
 
 #include "engine/error.h"
 
 namespace terrace {
 
-Rotary::Rotary(std::size_t d_head, std::size_t max_positions, double base, bool interleaved)
+double RotaryScaling::scaled(double frequency) const noexcept {
+  switch (kind) {
+    case Kind::kNone:
+      break;
+    case Kind::kLinear:
+      return frequency / factor;
+    case Kind::kLlama3: {
+      const double turns = original_max_len * frequency / (2 * std::numbers::pi);
+      const double kept =
+          std::clamp((turns - low_freq_factor) / (high_freq_factor - low_freq_factor), 0.0, 1.0);
+      return (1 - kept) * frequency / factor + kept * frequency;
+    }
+  }
+  return frequency;
+}
+
+Rotary::Rotary(std::size_t d_head, std::size_t max_positions, double base, bool interleaved,
+               const RotaryScaling& scaling)
     : d_head_(d_head), max_positions_(max_positions), interleaved_(interleaved) {
   TERRACE_CHECK(d_head > 0 && d_head % 2 == 0, kBadConfig,
                 "rotary positions need an even head width, found " + std::to_string(d_head));
   TERRACE_CHECK(base > 0, kBadConfig,
                 "the base of rotary positions must be positive, found " + std::to_string(base));
   for (std::size_t j = 0; j < d_head / 2; ++j)
-    frequency_.push_back(std::pow(base, -2.0 * static_cast<double>(j) / static_cast<double>(d_head)));
+    frequency_.push_back(
+        scaling.scaled(std::pow(base, -2.0 * static_cast<double>(j) / static_cast<double>(d_head))));
   table_ = GrowingTable(max_positions, d_head, "the angles of rotary positions");
 }
 

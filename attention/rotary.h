@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <compare>
 #include <cstddef>
+#include <cstdint>
 #include <vector>
 
 #include "attention/growing_table.h"
@@ -11,7 +13,29 @@
 
 namespace terrace {
 
-/// Rotary position embedding: pair j of the channels of each head is rotated by p * base^(-2j / d_head).
+/// How the frequencies of a model that was trained on short texts are lowered for long ones.
+struct RotaryScaling {
+  enum class Kind : std::uint8_t {
+    kNone,
+    kLinear,  ///< all are divided by `factor` (Chen et al. 2023, position interpolation)
+    kLlama3   ///< those are that turn less than low_freq_factor times within the original context; those
+              ///< that turn more than high_freq_factor times stay; between, a mean of both by the number of
+              ///< turns (Llama Team 2024)
+  };
+  Kind kind = Kind::kNone;
+  float factor = 1;
+  float low_freq_factor = 1;
+  float high_freq_factor = 4;
+  std::uint32_t original_max_len = 8192;  ///< the context of training
+
+  friend auto operator<=>(const RotaryScaling&, const RotaryScaling&) = default;
+
+  /// The frequency that takes the place of `frequency`, in radians per position.
+  double scaled(double frequency) const noexcept;
+};
+
+/// Rotary position embedding: pair j of the channels of each head is rotated by p * base^(-2j / d_head),
+/// or by a scaled frequency.
 ///   half-split:   pairs (j, j + d_head/2)       interleaved:  pairs (2j, 2j + 1)
 /// Cosines and sines are computed in double when a position is first used. Needs 4 * d_head bytes per
 /// position. Half-split with one head as wide as the model, it is the encoding of Trax's
@@ -20,7 +44,8 @@ class Rotary {
  public:
   Rotary() = default;
   /// Throws Error{kBadConfig} unless d_head is even and base > 0, Error{kOutOfMemory}.
-  Rotary(std::size_t d_head, std::size_t max_positions, double base = 10000.0, bool interleaved = false);
+  Rotary(std::size_t d_head, std::size_t max_positions, double base = 10000.0, bool interleaved = false,
+         const RotaryScaling& scaling = {});
 
   explicit operator bool() const noexcept { return d_head_ != 0; }
 

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "attention/rotary.h"
 #include "engine/activation.h"
 #include "sparse/v_concat.h"
 
@@ -45,6 +46,9 @@ struct ProjectionConfig {
 struct RotaryConfig {
   float base = 10000.0F;
   bool interleaved = false;  ///< pairs (2i, 2i+1) instead of (i, i + d_head/2)
+  RotaryScaling scaling;
+
+  friend auto operator<=>(const RotaryConfig&, const RotaryConfig&) = default;
 };
 
 struct AttentionConfig {

@@ -206,6 +206,17 @@ void validate_attention_keys(const AttentionConfig& a, const Checker& check) {
   belongs("softmax_features", a.softmax_features != 0, {Kind::kFavor});
 }
 
+void validate_scaling(const RotaryScaling& s, const Checker& check) {
+  using Kind = RotaryScaling::Kind;
+  check.require(s.kind != Kind::kNone || s == RotaryScaling{}, "'rotary.scaling' needs a 'kind'");
+  check.require(s.factor >= 1, fmt::format("'rotary.scaling.factor' must be at least 1, found {}", s.factor));
+  check.require(
+      s.low_freq_factor > 0 && s.low_freq_factor < s.high_freq_factor,
+      fmt::format("'rotary.scaling.low_freq_factor' must lie between 0 and 'high_freq_factor' ({}), found {}",
+                  s.high_freq_factor, s.low_freq_factor));
+  check.range("rotary.scaling.original_max_len", s.original_max_len, 1, kMaxContext);
+}
+
 void validate_attention(const AttentionConfig& a, std::uint32_t d, std::uint32_t n_heads, bool in_encoder,
                         const Checker& check) {
   using Kind = AttentionConfig::Kind;
@@ -219,6 +230,7 @@ void validate_attention(const AttentionConfig& a, std::uint32_t d, std::uint32_t
   if (a.rotary) {
     check.divides("2", 2, "d_head", d_head);
     check.require(a.rotary->base > 0, "'rotary.base' must be positive");
+    validate_scaling(a.rotary->scaling, check);
   }
   check.require(!a.causal || in_encoder, "'causal' belongs to an encoder: a decoder always is");
   check.require(!a.use_dconv || !in_encoder || a.causal, "'use_dconv' belongs to causal attention");

@@ -34,6 +34,26 @@ ProjectionConfig parse_projection(ObjectReader r) {
   return p;
 }
 
+RotaryConfig parse_rotary(ObjectReader r) {
+  RotaryConfig rotary;
+  r.read("base", rotary.base);
+  r.read("interleaved", rotary.interleaved);
+  if (r.has("scaling")) {
+    ObjectReader scaling = r.object("scaling");
+    RotaryScaling& s = rotary.scaling;
+    scaling.read("kind", kRotaryScalings, s.kind);
+    scaling.read("factor", s.factor);
+    if (s.kind == RotaryScaling::Kind::kLlama3) {
+      scaling.read("low_freq_factor", s.low_freq_factor);
+      scaling.read("high_freq_factor", s.high_freq_factor);
+      scaling.read("original_max_len", s.original_max_len);
+    }
+    scaling.finish();
+  }
+  r.finish();
+  return rotary;
+}
+
 AttentionConfig parse_attention(ObjectReader r) {
   AttentionConfig a;
   r.read("kind", kAttentions, a.kind);
@@ -43,13 +63,7 @@ AttentionConfig parse_attention(ObjectReader r) {
   r.read("d_value", a.d_value);
   r.read("use_dconv", a.use_dconv);
   r.read("causal", a.causal);
-  if (r.has("rotary")) {
-    ObjectReader rotary = r.object("rotary");
-    a.rotary.emplace();
-    rotary.read("base", a.rotary->base);
-    rotary.read("interleaved", a.rotary->interleaved);
-    rotary.finish();
-  }
+  if (r.has("rotary")) a.rotary = parse_rotary(r.object("rotary"));
   r.read("n_modules", a.n_modules);
   r.read("kernel_size", a.kernel_size);
   r.read("share_qk", a.share_qk);

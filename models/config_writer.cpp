@@ -29,6 +29,19 @@ Json to_json(const ProjectionConfig& p) {
   return j;
 }
 
+Json to_json(const RotaryConfig& r) {
+  Json j = {{"base", r.base}, {"interleaved", r.interleaved}};
+  const RotaryScaling& s = r.scaling;
+  if (s.kind == RotaryScaling::Kind::kNone) return j;
+  j["scaling"] = {{"kind", name_of(kRotaryScalings, s.kind)}, {"factor", s.factor}};
+  if (s.kind == RotaryScaling::Kind::kLlama3) {
+    j["scaling"]["low_freq_factor"] = s.low_freq_factor;
+    j["scaling"]["high_freq_factor"] = s.high_freq_factor;
+    j["scaling"]["original_max_len"] = s.original_max_len;
+  }
+  return j;
+}
+
 Json to_json(const AttentionConfig& a) {
   const AttentionConfig defaults;
   Json j = {{"kind", name_of(kAttentions, a.kind)}};
@@ -41,7 +54,7 @@ Json to_json(const AttentionConfig& a) {
   put("d_value", a.d_value, defaults.d_value);
   put("use_dconv", a.use_dconv, defaults.use_dconv);
   put("causal", a.causal, defaults.causal);
-  if (a.rotary) j["rotary"] = {{"base", a.rotary->base}, {"interleaved", a.rotary->interleaved}};
+  if (a.rotary) j["rotary"] = to_json(*a.rotary);
   put("n_modules", a.n_modules, defaults.n_modules);
   put("kernel_size", a.kernel_size, defaults.kernel_size);
   put("share_qk", a.share_qk, defaults.share_qk);

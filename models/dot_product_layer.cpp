@@ -27,7 +27,7 @@ DotProductLayer::DotProductLayer(const LayerBuilder& build, const std::string& n
     }
   }
   if (config.rotary) {
-    rotary_ = build.rotary(d_head, config.rotary->base, config.rotary->interleaved);
+    rotary_ = build.rotary(d_head, *config.rotary);
   }
   const AttentionKernels& kernels = attention_kernels(build.isa);
   if (causal) {

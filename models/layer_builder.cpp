@@ -62,12 +62,15 @@ Projection LayerBuilder::projection(const std::string& name, const ProjectionCon
   throw Error(ErrorCode::kInternal, "projection of unknown kind");
 }
 
-std::shared_ptr<const Rotary> LayerBuilder::rotary(std::size_t d_head, float base, bool interleaved) const {
-  auto& table = rotary_tables[{d_head, base, interleaved}];
+std::shared_ptr<const Rotary> LayerBuilder::rotary(std::size_t d_head, const RotaryConfig& rotary) const {
+  auto& table = rotary_tables[{d_head, rotary}];
   // In a Terraformer's decoder the context follows the document.
   const std::size_t n_positions =
       std::size_t{config.max_context} * (config.family == Family::kTerraformer ? 2 : 1);
-  if (!table) table = std::make_shared<const Rotary>(d_head, n_positions, base, interleaved);
+  if (!table) {
+    table =
+        std::make_shared<const Rotary>(d_head, n_positions, rotary.base, rotary.interleaved, rotary.scaling);
+  }
   return table;
 }
 

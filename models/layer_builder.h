@@ -5,7 +5,7 @@
 #include <map>
 #include <memory>
 #include <string>
-#include <tuple>
+#include <utility>
 
 #include "attention/rotary.h"
 #include "engine/kernels/dense_kernels.h"
@@ -20,8 +20,8 @@
 
 namespace terrace {
 
-/// Rotary tables made so far, by head size, base and pairing.
-using RotaryTables = std::map<std::tuple<std::size_t, float, bool>, std::shared_ptr<const Rotary>>;
+/// Rotary tables made so far, by head size.
+using RotaryTables = std::map<std::pair<std::size_t, RotaryConfig>, std::shared_ptr<const Rotary>>;
 
 /// What layers are built from: tensors, kernels, sizes, and the places where they reserve their state.
 struct LayerBuilder {
@@ -48,7 +48,7 @@ struct LayerBuilder {
                         std::size_t d_out) const;
 
   /// Rotary tables, shared by all layers that need the same ones.
-  std::shared_ptr<const Rotary> rotary(std::size_t d_head, float base, bool interleaved) const;
+  std::shared_ptr<const Rotary> rotary(std::size_t d_head, const RotaryConfig& rotary) const;
 
   /// `<name>.scale`, `<name>.bias` [d]; `center` false also for rms_norm.
   Norm norm(const std::string& name, std::size_t d, bool center) const;

@@ -43,7 +43,7 @@ LshLayer::LshLayer(const LayerBuilder& build, const std::string& name, const Att
   d_value_ = n_heads * d_v;
   maps_ = build_maps(build, name, config, d_model, d_qk_, d_value_);
   recurrent_floats_ = build.state.recurrent.size();
-  if (config.rotary) rotary_ = build.rotary(d_qk_, config.rotary->base, config.rotary->interleaved);
+  if (config.rotary) rotary_ = build.rotary(d_qk_, *config.rotary);
 
   const LshConfig lsh{.n_heads = n_heads,
                       .d_k = d_k,

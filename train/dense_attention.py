@@ -45,6 +45,8 @@ class DotProductAttention(nn.Module):
             raise TrainError("dot_product: use_dconv cannot be trained: expected false")
         projection = config.get("projection", {})
         self.rotary = config.get("rotary")
+        if self.rotary and "scaling" in self.rotary:
+            raise TrainError("'rotary.scaling': training knows rotary positions without scaling only")
         self.norm = Norm(d, model.get("norm", {}), stack.get("center_norm", True))
         self.q = build_projection(projection, d, self.n_heads * d_head)
         self.k = build_projection(projection, d, self.n_kv_heads * d_head)

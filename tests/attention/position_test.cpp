@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numbers>
 #include <vector>
 
 #include "attention/rotary.h"
@@ -75,6 +76,30 @@ TEST_CASE("positions past the end of a table take its last row") {
     weights.all_kinds()[kind].add(exec.get(), rows_of(beyond, kD), 1000);
     CHECK(same_bits(last, beyond));
   }
+}
+
+TEST_CASE("rotary scaling: all frequencies, or by how often they turn within the context of training") {
+  CHECK(RotaryScaling{}.scaled(0.25) == 0.25);
+  CHECK(RotaryScaling{.kind = RotaryScaling::Kind::kLinear, .factor = 4}.scaled(0.25) == 0.0625);
+  const RotaryScaling llama{.kind = RotaryScaling::Kind::kLlama3,
+                            .factor = 8,
+                            .low_freq_factor = 1,
+                            .high_freq_factor = 4,
+                            .original_max_len = 100};
+  const auto turning = [](double times) { return times * 2 * std::numbers::pi / 100; };
+  CHECK(llama.scaled(turning(5)) == turning(5));
+  CHECK(llama.scaled(turning(0.5)) == turning(0.5) / 8);
+  // Half-way between 1 and 4 turns: the mean of both.
+  CHECK(llama.scaled(turning(2.5)) == doctest::Approx((turning(2.5) + turning(2.5) / 8) / 2));
+
+  TestExec exec(1);
+  const auto start = random_floats(8, 4);
+  auto scaled = start, slower = start;
+  const std::vector<std::uint32_t> at{12}, third{3};
+  const RotaryScaling linear{.kind = RotaryScaling::Kind::kLinear, .factor = 4};
+  Rotary(8, 16, 100.0, false, linear).apply(exec.get(), rows_of(scaled, 8), std::span(at));
+  Rotary(8, 16, 100.0, false).apply(exec.get(), rows_of(slower, 8), std::span(third));
+  CHECK(relative_difference(scaled, Matrix(1, 8, slower)) < 1e-6);
 }
 
 TEST_CASE("rotary turns pairs of channels, half-split or interleaved, at any positions") {

@@ -15,8 +15,10 @@ from hf_files import CONFIG, WHOLE, sentencepiece_model, settings_of, weights_of
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 Q = "model.layers.1.self_attn.q_proj.weight"
 MISTRAL = {"architectures": ["MistralForCausalLM"], "model_type": "mistral"}
-SCALED = {"type": "linear", "factor": 2.0}
+YARN = {"type": "yarn", "factor": 2.0}
 NEWER = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0}
+LLAMA3 = NEWER | {"low_freq_factor": 4, "high_freq_factor": 4, "original_max_position_embeddings": 64}
+LINEAR = {"type": "linear", "factor": 2.0}
 
 
 @pytest.mark.parametrize(
@@ -26,9 +28,16 @@ NEWER = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0}
         ({"architectures": None}, "found None"),
         ({"architectures": [["LlamaForCausalLM"]]}, "'architectures'"),
         ({"model_type": "mistral"}, "'model_type': expected 'llama', as the architecture is LlamaForCausalLM"),
-        ({"rope_scaling": SCALED}, "'rope_scaling': expected null or the type 'default': the engine does not rescale"),
+        ({"rope_scaling": YARN}, "'rope_scaling': expected null or one of the types default, linear, llama3, found 'yarn'"),
         ({"rope_scaling": 2.0}, "found 2.0"),
-        ({"rope_parameters": NEWER}, "'rope_parameters': expected null or the type 'default'"),
+        ({"rope_scaling": {"type": ["linear"]}}, "found ['linear']"),
+        ({"rope_scaling": {"type": "linear"}}, "'rope_scaling.factor': expected a positive number, as the type is linear"),
+        ({"rope_scaling": LINEAR | {"factor": "2"}}, "'rope_scaling.factor': expected a positive number, found '2'"),
+        ({"rope_scaling": LINEAR | {"factor": 0.5}}, "'rope_scaling': expected a factor of at least 1, found 0.5"),
+        ({"rope_scaling": LINEAR | {"beta_fast": 32}}, "not 'beta_fast', found 32"),
+        ({"rope_parameters": NEWER}, "'rope_parameters.low_freq_factor': expected a positive number, as the type is llama3"),
+        ({"rope_parameters": LLAMA3}, "'rope_scaling': expected low_freq_factor below high_freq_factor"),
+        ({"rope_scaling": LINEAR, "rope_parameters": {"rope_type": "default"}}, "expected the same scaling"),
         ({"rope_parameters": {"rope_type": "default", "rope_theta": 5.0}}, "not 'rope_theta', found 5.0"),
         ({"rope_parameters": {"rope_type": "default", "attention_factor": 2}}, "not 'attention_factor', found 2"),
         ({"rope_theta": -1.0}, "'rope_theta': expected a positive number, found -1.0"),

@@ -12,6 +12,14 @@ from oracle.llama import Llama
 
 N_TOKENS = 24
 MISTRAL = {"architectures": ["MistralForCausalLM"], "model_type": "mistral"}
+# Of eight frequencies some stay, some are divided and some lie between.
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
 CASES = {
     "grouped": settings_of(),
     "multi-query": settings_of(num_key_value_heads=1),
@@ -26,6 +34,8 @@ CASES = {
     "attention biases": settings_of(attention_bias=True),
     "feed-forward biases": settings_of(mlp_bias=True),
     "another base": settings_of(rope_theta=500.0),
+    "linear scaling": settings_of(rope_scaling={"type": "linear", "factor": 4.0}),
+    "llama3 scaling": settings_of(rope_scaling=LLAMA3, head_dim=16, rope_theta=500.0),
     "another epsilon": settings_of(rms_norm_eps=0.1),
     "deep": settings_of(num_hidden_layers=7, hidden_size=48, num_attention_heads=6, num_key_value_heads=3),
     "mistral": settings_of(**MISTRAL, sliding_window=None),

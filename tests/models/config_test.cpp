@@ -58,6 +58,24 @@ TEST_CASE("configuration: what JSON can hold and a model cannot") {
   refused(language_model(kDot, R"("kind":[["dense"]])"), "'decoder.ff.kind' must be one of");
   refused(language_model(kDot + R"(,"rotary":{"base":1e300})", kDense),
           "must be a number that a float holds");
+  const auto scaled = [](const std::string& s) {
+    return language_model(kDot + R"(,"rotary":{"scaling":{)" + s + "}}", kDense);
+  };
+  refused(scaled(R"("factor":2)"), "'rotary.scaling' needs a 'kind'");
+  refused(scaled(R"("kind":"yarn")"), "must be one of");
+  refused(scaled(R"("kind":"linear","factor":0.5)"), "'rotary.scaling.factor' must be at least 1, found 0.5");
+  refused(scaled(R"("kind":"linear","factor":2,"low_freq_factor":1)"), "low_freq_factor");
+  refused(scaled(R"("kind":"llama3","low_freq_factor":4)"),
+          "must lie between 0 and 'high_freq_factor' (4), found 4");
+  refused(scaled(R"("kind":"llama3","original_max_len":0)"),
+          "'rotary.scaling.original_max_len' must be from 1");
+  for (const char* s :
+       {R"("kind":"linear","factor":4)", R"("kind":"llama3","factor":8,"original_max_len":64)"}) {
+    const ModelConfig config = parse_config(scaled(s));
+    const std::string written = config_to_json(config);
+    CHECK(parse_config(written).decoder.attention[0].rotary == config.decoder.attention[0].rotary);
+    CHECK(config_to_json(parse_config(written)) == written);
+  }
   refused(language_model(kDot, kDense, "", R"("kind":"infinite","drift":-1)"),
           "'position.drift' must lie between 0 and 1, found -1");
   try {

@@ -20,11 +20,32 @@ def rms_norm(x, scale, eps):
     return x / np.sqrt(np.mean(x * x, -1, keepdims=True) + eps) * scale
 
 
-def rotate(x, base):
-    """Rotates the pairs (i, i + half) of x [positions, heads, width] by position * base^(-i / half)."""
+def frequencies(half, base, scaling):
+    """base^(-i / half), lowered as `scaling` (rope_scaling of config.json) says; llama3: by wavelength."""
+    rate = base ** (-np.arange(half) / half)
+    if not scaling:
+        return rate
+    kind, factor = scaling.get("rope_type", scaling.get("type")), scaling.get("factor")
+    if kind == "linear":
+        return rate / factor
+    if kind != "llama3":
+        return rate
+    original, low, high = (
+        scaling[key] for key in ("original_max_position_embeddings", "low_freq_factor", "high_freq_factor")
+    )
+    wavelength = 2 * np.pi / rate
+    smooth = (original / wavelength - low) / (high - low)
+    between = (1 - smooth) * rate / factor + smooth * rate
+    return np.where(
+        wavelength > original / low, rate / factor, np.where(wavelength < original / high, rate, between)
+    )
+
+
+def rotate(x, rate):
+    """Rotates the pairs (i, i + half) of x [positions, heads, width] by position * rate[i]."""
     n, _, width = x.shape
     half = width // 2
-    turn = np.exp(1j * np.outer(np.arange(n), base ** (-np.arange(half) / half)))[:, None, :]
+    turn = np.exp(1j * np.outer(np.arange(n), rate))[:, None, :]
     turned = (x[..., :half] + 1j * x[..., half:]) * turn
     return np.concatenate([turned.real, turned.imag], -1)
 
@@ -54,9 +75,11 @@ class Llama:
     def _attend(self, name, x):
         n, h = len(x), self.c["num_attention_heads"]
         h_kv = self.c.get("num_key_value_heads") or h
-        base = self.c.get("rope_theta", 10000.0)
-        q = rotate(self._map(f"{name}.q_proj", x).reshape(n, h, -1), base)
-        k = rotate(self._map(f"{name}.k_proj", x).reshape(n, h_kv, -1), base)
+        q = self._map(f"{name}.q_proj", x).reshape(n, h, -1)
+        k = self._map(f"{name}.k_proj", x).reshape(n, h_kv, -1)
+        scaling = self.c.get("rope_scaling") or self.c.get("rope_parameters")
+        rate = frequencies(q.shape[-1] // 2, self.c.get("rope_theta", 10000.0), scaling)
+        q, k = rotate(q, rate), rotate(k, rate)
         v = self._map(f"{name}.v_proj", x).reshape(n, h_kv, -1)
         y = np.empty_like(q)
         for head in range(h):

@@ -22,6 +22,17 @@ ACTIVATIONS = {
 MODEL_TYPES = {"LlamaForCausalLM": "llama", "MistralForCausalLM": "mistral"}
 # What the engine takes (models/config_check.cpp).
 MAX_WIDTH, MAX_HEADS, MAX_LAYERS, MAX_VOCABULARY, MAX_CONTEXT = 1 << 20, 1 << 15, 4096, 1 << 24, 1 << 28
+# Keys of a kind of scaling, and what the model file calls them.
+SCALINGS = {
+    "default": {},
+    "linear": {"factor": "factor"},
+    "llama3": {
+        "factor": "factor",
+        "low_freq_factor": "low_freq_factor",
+        "high_freq_factor": "high_freq_factor",
+        "original_max_position_embeddings": "original_max_len",
+    },
+}
 MISTRAL_WINDOW = 4096  # where its config.json says nothing
 
 
@@ -37,7 +48,7 @@ class Architecture:
     d_head: int
     max_context: int
     epsilon: float
-    rotary_base: float
+    rotary: dict  # of an attention layer in the model file
     activation: str
     tied: bool
     attention_bias: bool
@@ -45,7 +56,7 @@ class Architecture:
 
     def config(self, tokens):
         """The model file's configuration."""
-        attention = {"kind": "dot_product", "rotary": {"base": self.rotary_base, "interleaved": False}}
+        attention = {"kind": "dot_product", "rotary": self.rotary}
         if self.n_kv_heads != self.n_heads:
             attention["n_kv_heads"] = self.n_kv_heads
         if self.d_head * self.n_heads != self.d_model:
@@ -107,7 +118,7 @@ def read_architecture(settings: Settings, max_context=None):
         d_head=d_head,
         max_context=context,
         epsilon=settings.number("rms_norm_eps", "a number between 0 and 1", lambda e: 0 < e < 1),
-        rotary_base=_rotary_base(settings),
+        rotary=_rotary(settings),
         activation=ACTIVATIONS[activation],
         tied=settings.flag("tie_word_embeddings"),
         attention_bias=biases["attention_bias"],
@@ -142,21 +153,46 @@ def _check_window(settings, context, default):
         )
 
 
-def _rotary_base(settings):
-    """From rope_theta, or from rope_parameters in newer files; rescaled positions are refused."""
+def _rotary(settings):
+    """The rotary part of a model file's attention, from rope_theta and rope_scaling, or from rope_parameters."""
     theta = settings.get("rope_theta")
+    scaling = None
     for key in ("rope_scaling", "rope_parameters"):
         rope = settings.get(key)
         if rope is None:
             continue
         kind = rope.get("rope_type", rope.get("type", "default")) if isinstance(rope, dict) else rope
-        if kind != "default":
-            settings.fail(key, "null or the type 'default': the engine does not rescale rotary positions", kind)
+        if not isinstance(kind, str) or kind not in SCALINGS:
+            settings.fail(key, f"null or one of the types {', '.join(SCALINGS)}", kind)
+        found = {"kind": kind} if SCALINGS[kind] else None
         for name, value in rope.items():
-            if name == "rope_theta" and theta in (None, value):
+            if name in SCALINGS[kind]:
+                found[SCALINGS[kind][name]] = settings.check_number(
+                    f"{key}.{name}", value, "a positive number", lambda n: 0 < n < 1e9
+                )
+            elif name == "rope_theta" and theta in (None, value):
                 theta = value
             elif name not in ("rope_type", "type"):
                 settings.fail(key, f"a type and the same rope_theta everywhere, not '{name}'", value)
-    return settings.check_number(
+        for name in SCALINGS[kind]:
+            if SCALINGS[kind][name] not in found:
+                settings.fail(f"{key}.{name}", f"a positive number, as the type is {kind}", None)
+        if scaling not in (None, found):
+            settings.fail(key, "the same scaling as 'rope_scaling'", kind)
+        scaling = found
+    base = settings.check_number(
         "rope_theta", 10000 if theta is None else theta, "a positive number", lambda t: 0 < t < 1e30
     )
+    rotary = {"base": base, "interleaved": False}
+    return rotary if scaling is None else rotary | {"scaling": _checked(settings, scaling)}
+
+
+def _checked(settings, scaling):
+    """What the engine takes (models/config_check.cpp)."""
+    if scaling["factor"] < 1:
+        settings.fail("rope_scaling", "a factor of at least 1", scaling["factor"])
+    if scaling["kind"] == "llama3":
+        scaling["original_max_len"] = int(scaling["original_max_len"])
+        if scaling["low_freq_factor"] >= scaling["high_freq_factor"] or scaling["original_max_len"] < 1:
+            settings.fail("rope_scaling", "low_freq_factor below high_freq_factor, positions of the original", scaling)
+    return scaling

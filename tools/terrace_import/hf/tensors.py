@@ -123,11 +123,12 @@ def _equal(a, b):
 
 
 def _check_frequencies(tensor, a):
-    expected = a.rotary_base ** (-np.arange(0, a.d_head, 2) / a.d_head)
+    base = a.rotary["base"]
+    expected = base ** (-np.arange(0, a.d_head, 2) / a.d_head)
     found = tensor[...]
     if not np.allclose(found, expected, rtol=0.01, atol=1e-7):  # they may be stored as f16
         worst = int(np.argmax(np.abs(found - expected)))
         raise ImportFailure(
-            f"{tensor.path}: tensor '{tensor.name}': expected the frequencies of rope_theta {a.rotary_base}, "
+            f"{tensor.path}: tensor '{tensor.name}': expected the frequencies of rope_theta {base}, "
             f"element {worst} is {expected[worst]:.4g}, found {found[worst]:.4g}"
         )
