@@ -79,7 +79,7 @@ void Rotary::apply(const Exec& exec, Rows x, RowPositions positions) const {
           for (std::size_t p = begin; p < end; ++p) angles_of(p, rows + p * d_head_);
         });
   }
-  float* const beyond = exec.ws.take<float>((x.n - n_in_table) * d_head_);
+  auto* const beyond = exec.ws.take<float>((x.n - n_in_table) * d_head_);
   exec.for_range(x.n, 1, 2 * x.width, [&](std::size_t begin, std::size_t end) {
     for (std::size_t t = begin; t < end; ++t) {
       float* const own = t < n_in_table ? nullptr : beyond + (t - n_in_table) * d_head_;
