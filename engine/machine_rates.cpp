@@ -83,6 +83,21 @@ ComputeRates compute_rates(Runtime& runtime, DType dtype) {
 
 }  // namespace
 
+void MachineRates::set(const ReadRates& read) noexcept {
+  team.weight_bytes_per_s = read.team;
+  leader.weight_bytes_per_s = read.leader;
+  scattered_bytes_per_s = read.scattered;
+}
+
+ReadRates measure_read_rates(Runtime& runtime, const BandwidthProbe& weights, const BandwidthProbe& memory,
+                             const ScatteredRows& rows) {
+  const double scattered = memory.measure_scattered(runtime, rows);
+  const double team = weights.measure(runtime);
+  if (runtime.n_threads() == 1) return {team, team, scattered};
+  Runtime leader({.n_threads = 1});
+  return {team, weights.measure(leader), scattered};
+}
+
 MachineRates measure_compute_rates(Runtime& runtime, DType dtype) {
   MachineRates rates;
   rates.team.compute = compute_rates(runtime, dtype);
@@ -104,12 +119,8 @@ MachineRates measure_machine_rates(Runtime& runtime, DType dtype, std::uint64_t 
   constexpr std::uint64_t kLeast = std::uint64_t{64} << 10;  // a pass of less measures the phase
   std::optional<BandwidthProbe> own;
   if (weight_bytes < kOwnProbeBytes) own.emplace(std::max(weight_bytes, kLeast));
-  const BandwidthProbe& weights = own ? *own : memory;
-  Runtime leader({.n_threads = 1});
-  rates.state_bytes_per_s = memory.measure(runtime);
-  rates.team.weight_bytes_per_s = weights.measure(runtime);
-  rates.leader.weight_bytes_per_s = weights.measure(leader);
-  rates.scattered_bytes_per_s = memory.measure_scattered(runtime, rows);
+  rates.set(measure_read_rates(runtime, own ? *own : memory, memory, rows));
+  rates.state_bytes_per_s = own ? memory.measure(runtime) : rates.team.weight_bytes_per_s;
   return rates;
 }
 

@@ -23,6 +23,11 @@ struct ThreadRates {
   double weight_bytes_per_s = 0;  ///< read rate of a buffer as large as the weights that a token reads
 };
 
+/// Bytes per second, as MachineRates has them.
+struct ReadRates {
+  double team, leader, scattered;
+};
+
 /// What a cost model knows of a machine (models/cost_model.h): for one dtype and one number of threads.
 /// Measured, or the figures of a machine that is not at hand.
 struct MachineRates {
@@ -33,10 +38,16 @@ struct MachineRates {
   double scattered_bytes_per_s = 0;
   double state_bytes_per_s = 0;  ///< read rate of memory
   double seconds_per_phase = 0;  ///< an empty one
+
+  void set(const ReadRates& read) noexcept;
 };
 
 /// Models that read less than this per token have a read rate of their own: caches keep a part.
 inline constexpr std::uint64_t kOwnProbeBytes = std::uint64_t{256} << 20;
+
+/// Of a buffer as large as the weights, which `memory` may be, and of rows out of the large one.
+ReadRates measure_read_rates(Runtime& runtime, const BandwidthProbe& weights, const BandwidthProbe& memory,
+                             const ScatteredRows& rows);
 
 /// What does not depend on a model: the rates of computing and the time of a phase. Takes about 0.1 s, with
 /// scalar kernels a second. Uses the kernels of isa_from_environment(); throws Error{kUnsupported,

@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "attention/rotary.h"
+#include "attention/rotary_scaling.h"
 #include "engine/activation.h"
 #include "sparse/v_concat.h"
 

@@ -51,10 +51,10 @@ inline constexpr std::array kAttentions = {
     EnumName<AttentionKind>{AttentionKind::kPureLsh, "pure_lsh"},
     EnumName<AttentionKind>{AttentionKind::kMixedLsh, "mixed_lsh"},
     EnumName<AttentionKind>{AttentionKind::kFavor, "favor"}};
-using VConcat = AttentionConfig::VConcat;
 inline constexpr std::array kRotaryScalings = {
     EnumName<RotaryScaling::Kind>{RotaryScaling::Kind::kLinear, "linear"},
     EnumName<RotaryScaling::Kind>{RotaryScaling::Kind::kLlama3, "llama3"}};
+using VConcat = AttentionConfig::VConcat;
 inline constexpr std::array kVConcats = {EnumName<VConcat>{VConcat::kNone, "none"},
                                          EnumName<VConcat>{VConcat::kOriginal, "original"},
                                          EnumName<VConcat>{VConcat::kFixed, "fixed"}};

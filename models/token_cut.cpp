@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <initializer_list>
+#include <numeric>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -79,13 +80,11 @@ class Cutter {
     const auto& [planned, dtype] = tensors_[index];
     return {index, planned.elements() / planned.columns(), planned.columns(), dtype};
   }
-  void linear_beside(const std::string& tensor) {
-    const Matrix w = matrix(tensor);
+  void linear_beside(const Matrix& w) {
     if (Linear::worth_a_phase_beside(w.bytes(), n_threads_)) return add(true, {w.index});
     linear(w);
   }
   std::vector<Matrix> sru_maps(const std::string& name, const FeedForwardConfig& f) const;
-  bool sru_beside(const std::string& name, const FeedForwardConfig& f) const;
   void dense_feed_forward(const std::string& name, const FeedForwardConfig& f, std::size_t width);
 
   const ModelConfig& config_;
@@ -164,19 +163,23 @@ void Cutter::dense_feed_forward(const std::string& name, const FeedForwardConfig
 void Cutter::feed_forward(const std::string& name, const FeedForwardConfig& f, std::size_t width) {
   using Kind = FeedForwardConfig::Kind;
   const auto per_stage = [&](LayerKind kind) { stage_ = static_cast<std::size_t>(kind); };
+  const std::vector<Matrix> sru = sru_maps(name, f);
   per_stage(LayerKind::kFeedForward);
   if (f.kind == Kind::kDense) {
     dense_feed_forward(name, f, width);
   } else if (f.kind == Kind::kSparse) {
     per_stage(LayerKind::kController);
-    const bool with_sru = sru_beside(name, f);
-    with_sru ? linear_beside(name + ".controller.down") : linear(name + ".controller.down");
+    const Matrix down = matrix(name + ".controller.down");
+    const std::size_t sru_bytes = std::accumulate(
+        sru.begin(), sru.end(), std::size_t{0}, [](std::size_t n, const Matrix& w) { return n + w.bytes(); });
+    const bool beside = !sru.empty() && FeedForwardLayer::sru_beside_controller(sru_bytes, down.bytes());
+    beside ? linear_beside(down) : linear(down);
     per_stage(LayerKind::kFeedForward);
     const Matrix up = matrix(name + ".controller.up");
     unit_sums(width / f.block_size, UnitSums::group_of(up.rows / f.block_size),
               {up.index, matrix(name + ".controller.bias").index, matrix(name + ".units").index});
-    if (with_sru) {  // the threads divide both between them
-      for (const Matrix& map : sru_maps(name, f)) cut_.shared[map.index] = true;
+    if (beside) {  // the threads divide both between them
+      for (const Matrix& map : sru) cut_.shared[map.index] = true;
       return;
     }
   } else {
@@ -189,7 +192,7 @@ void Cutter::feed_forward(const std::string& name, const FeedForwardConfig& f, s
     unit_sums(n, UnitSums::group_of(n), {units.index});
   }
   per_stage(LayerKind::kSru);
-  for (const Matrix& map : sru_maps(name, f)) linear(map);
+  for (const Matrix& map : sru) linear(map);
 }
 
 /// The maps of the SRU path, in order; none without one.
@@ -201,14 +204,6 @@ std::vector<Matrix> Cutter::sru_maps(const std::string& name, const FeedForwardC
   }
   maps.push_back(matrix(name + ".sru.out.weight"));
   return maps;
-}
-
-/// Whether a sparse layer's controller and its SRU path share a phase.
-bool Cutter::sru_beside(const std::string& name, const FeedForwardConfig& f) const {
-  std::size_t sru_bytes = 0;
-  for (const Matrix& map : sru_maps(name, f)) sru_bytes += map.bytes();
-  return sru_bytes > 0 &&
-         FeedForwardLayer::sru_beside_controller(sru_bytes, matrix(name + ".controller.down").bytes());
 }
 
 void Cutter::attention(std::size_t slots, std::size_t n_kv_heads, std::size_t d_k, std::size_t d_v,

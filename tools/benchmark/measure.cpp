@@ -87,13 +87,9 @@ void measure(std::vector<Subject>& subjects, Runtime& runtime, const BandwidthPr
   std::size_t longest = 0;
   for (const BenchTest& test : tests) longest = std::max(longest, test.context());
   const auto tokens = random_tokens(longest, subjects.front().session.model().config().vocab_size);
-  Runtime leader({.n_threads = 1});
   const auto memory_gb_per_s = [&] { return memory.measure(runtime) / 1e9; };
-  const auto read_rates = [&](const Subject& subject) -> ReadRates {
-    const double scattered = memory.measure_scattered(runtime, subject.rows);
-    constexpr unsigned kOnce = 1;  // a large buffer takes one thread a while
-    if (!subject.own_probe) return {memory.measure(runtime), memory.measure(leader, kOnce), scattered};
-    return {subject.own_probe->measure(runtime), subject.own_probe->measure(leader), scattered};
+  const auto read_rates = [&](const Subject& subject) {
+    return measure_read_rates(runtime, subject.own_probe ? *subject.own_probe : memory, memory, subject.rows);
   };
   auto sessions = sessions_at_depths(subjects, tokens, tests);
 

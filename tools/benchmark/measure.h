@@ -8,7 +8,7 @@
 #include <span>
 #include <vector>
 
-#include "engine/bandwidth.h"
+#include "engine/machine_rates.h"
 #include "engine/runtime.h"
 #include "models/session.h"
 #include "tools/benchmark/token_profile.h"
@@ -35,20 +35,15 @@ struct Subject {
   ScatteredRows rows;  ///< that its tokens choose
 };
 
-/// Bytes per second, as MachineRates has them.
-struct ReadRates {
-  double team, leader, scattered;
-};
-
 /// The measurements of one subject.
 struct Timing {
   std::vector<double> tokens_per_s;   ///< of every repetition
   std::vector<ReadRates> read_rates;  ///< after each repetition, of its own probe if it has one
   double phases_per_token = 0;        ///< that the team shared
+  std::optional<TokenProfile> profile;
 
   /// Medians.
   ReadRates typical_read_rates() const;
-  std::optional<TokenProfile> profile;
 };
 
 /// Of all subjects, and the read bandwidth of memory seen between them.

@@ -165,11 +165,8 @@ class Contest {
                               .encoder_length = subjects_[i].session.encoder_length()};
       const auto tensors = stored_plan(model);
       const TokenCut cut = token_cut(model.config(), tensors, {}, middle, runtime_.n_threads());
-      const ReadRates read = timing.typical_read_rates();
       MachineRates rates = compute_rates_;
-      rates.team.weight_bytes_per_s = read.team;
-      rates.leader.weight_bytes_per_s = read.leader;
-      rates.scattered_bytes_per_s = read.scattered;
+      rates.set(timing.typical_read_rates());
       rates.state_bytes_per_s = 1e9 * memory_bw;
       const Prediction predicted = predict(token_work(model.config(), tensors, {}, middle, cut.shared),
                                            {.of_no_stage = timing.phases_per_token}, rates);
