@@ -167,7 +167,7 @@ PreparedRows PreparedRows::reserve(Exec& exec, DType dtype, std::size_t n, std::
 }
 
 void PreparedRows::put_product(const DenseKernels& kernels, std::size_t i, const float* x,
-                               const WeightView& w, std::size_t r) const noexcept {
+                               const Int16Row& words, const WeightView& w, std::size_t r) const noexcept {
   TERRACE_DCHECK(w.cols == width_ && width_ <= kMostProduct);
   if (own_f32_) {
     float* const row = own_f32_ + i * padded(width_);
@@ -175,9 +175,16 @@ void PreparedRows::put_product(const DenseKernels& kernels, std::size_t i, const
     f32_[i] = row;
     return;
   }
+  std::int8_t* const q = own_q8_ + i * padded(width_);
+  if (words.scale > 0.0F) {
+    TERRACE_DCHECK(multiplies_words(w.dtype, DType::kQ8));
+    const auto* const factors = reinterpret_cast<const std::int8_t*>(w.row(r));
+    const float scale = *reinterpret_cast<const float*>(w.row_scale(r));
+    if (gate_row(kernels, words, factors, scale, width_, q, quantized_[i])) return;
+  }
   alignas(kCacheLine) float product[kMostProduct];
   const float largest = multiply_row_and_measure(kernels, w, r, x, product);
-  quantized_[i] = quantize_row(kernels, product, width_, largest, own_q8_ + i * padded(width_));
+  quantized_[i] = quantize_row(kernels, product, width_, largest, q);
 }
 
 }  // namespace terrace

@@ -67,8 +67,6 @@ class PreparedRows {
   /// Fewer rows than this at the end, or altogether, are not packed for q8 and q4: half of a pack's lanes
   /// would be idle.
   static constexpr std::size_t kMinPacked = 8;
-  /// Longest row of put_product(), which makes it on the stack before quantising it.
-  static constexpr std::size_t kMostProduct = 1024;
 
   /// Quantises `x` into the workspace if `dtype` is q8 or q4, and packs the rows; keeps pointers into `x`
   /// otherwise. Lives as long as the surrounding Workspace::Scope and `x`.
@@ -83,9 +81,14 @@ class PreparedRows {
   /// `n` rows of `width` that the chunks of a phase make: put_product() for each, then packed.
   static PreparedRows reserve(Exec& exec, DType dtype, std::size_t n, std::size_t width);
   /// Row i becomes x times row r of `w`, element by element, at most kMostProduct of them. Rows are
-  /// independent.
-  void put_product(const DenseKernels& kernels, std::size_t i, const float* x, const WeightView& w,
-                   std::size_t r) const noexcept;
+  /// independent. Of quantised rows, `words`, which is x in 16 bits, makes those for which it is precise
+  /// enough (gate_row()); it is given where multiplies_words().
+  void put_product(const DenseKernels& kernels, std::size_t i, const float* x, const Int16Row& words,
+                   const WeightView& w, std::size_t r) const noexcept;
+  /// Whether put_product() can use words to make rows for weights of `dtype` from rows of `factors`.
+  static constexpr bool multiplies_words(DType factors, DType dtype) noexcept {
+    return factors == DType::kQ8 && is_quantized(dtype);
+  }
 
   /// Packs the rows in a phase of its own, if they are to be packed.
   void pack(Exec& exec, const DenseKernels& kernels, Packs packs);

@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "engine/error.h"
+#include "engine/tile_scope.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -62,6 +63,7 @@ class Backoff {
     if (++spins_ < kSpinsBeforeYield) {
       cpu_pause();
     } else {
+      TileScope::release();
       std::this_thread::yield();
     }
   }
@@ -191,6 +193,7 @@ std::uint32_t ThreadTeam::work(std::uint32_t epoch) noexcept {
 void ThreadTeam::serve() noexcept {
   receive_from_others(this);
   const FlushDenormals float_mode;
+  const TileScope tiles;
   Backoff backoff;
   std::uint32_t seen = 0;
   for (;;) {

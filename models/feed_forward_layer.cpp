@@ -5,6 +5,7 @@
 
 #include <vector>
 
+#include "engine/tile_scope.h"
 #include "models/widths.h"
 
 namespace terrace {
@@ -84,7 +85,10 @@ void FeedForwardLayer::forward(Exec& exec, ConstRows x, const RecurrentBlock& re
     norm_.forward(exec, x, normed);
     h = normed;
   }
-  if (exec.observer) exec.observer->feed_forward_input(this, h);
+  if (exec.observer) {
+    TileScope::release();
+    exec.observer->feed_forward_input(this, h);
+  }
   if (const auto* dense = std::get_if<FeedForward>(&map_)) {
     dense->forward(exec, h, y, width);
   } else if (const auto* sparse = std::get_if<SparseFfn>(&map_)) {

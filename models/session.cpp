@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "engine/error.h"
+#include "engine/tile_scope.h"
 #include "models/session_impl.h"
 #include "models/widths.h"
 
@@ -47,6 +48,7 @@ TokenId Session::decode_greedy(TokenId token) {
   s.check_tokens(one);
   const ThreadTeam::Region region(s.runtime->team());
   s.feed(one, {}, nullptr);
+  const TileScope tiles;
   Exec e = s.exec();
   const Largest best = s.network().largest_logit(e, {s.hidden.data(), 1, s.hidden.size(), s.hidden.size()});
   TERRACE_CHECK(best.index != Largest::kNowhere, kBadArgument,

@@ -5,8 +5,10 @@
 
 #include <algorithm>
 #include <chrono>
+#include <optional>
 
 #include "engine/error.h"
+#include "engine/tile_scope.h"
 #include "models/position_builder.h"
 
 namespace terrace {
@@ -129,6 +131,7 @@ void Session::Impl::pass(std::span<const TokenId> ids, std::size_t first_row, co
   Exec e = exec();
   const Network& net = network();
   const Workspace::Scope scope(workspace);
+  std::optional<TileScope> tiles(std::in_place);
   width_history.note(tokens.size(), widths);
   Streams streams = net.take_streams(e, ids.size());
   net.embed(e, ids, tokens.size(), streams);
@@ -148,6 +151,7 @@ void Session::Impl::pass(std::span<const TokenId> ids, std::size_t first_row, co
   if (!sink) return;
   const Rows rows = take_rows(e, ids.size(), logits.size());
   net.logits(e, joined, rows);
+  tiles.reset();
   for (std::size_t t = 0; t < ids.size(); ++t) (*sink)(first_row + t, {rows.row(t), rows.width});
 }
 
@@ -182,6 +186,7 @@ void Session::Impl::replay(std::size_t begin, std::size_t position) {
 std::span<const float> Session::Impl::logits_of_last() {
   if (has_logits || tokens.empty()) return logits;
   const ThreadTeam::Region region(runtime->team());
+  const TileScope tiles;
   Exec e = exec();
   network().logits(e, {hidden.data(), 1, hidden.size(), hidden.size()},
                    {logits.data(), 1, logits.size(), logits.size()});

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <memory>
 #include <new>
 
 #include "engine/ceil_div.h"
@@ -23,7 +24,7 @@ constexpr std::size_t kMaxGatedRows = 128;
 /// Rows of the projection per kernel call: bounds the partial sums on the stack (16 KiB).
 constexpr std::size_t kRowBlock = 32;
 
-static_assert(kPanel <= PreparedRows::kMostProduct);
+static_assert(kPanel <= kMostProduct);
 
 }  // namespace
 
@@ -35,10 +36,13 @@ class FactoredDense::GatedRows {
         gate_(gate),
         x_(x),
         n_panels_(ceil_div(x.width, kPanel)),
-        panels_(exec.ws.take<PreparedRows>(n_panels_)) {
+        panels_(exec.ws.take<PreparedRows>(n_panels_)),
+        words_(exec.ws.take<Int16Row>(x.n * n_panels_)) {
     for (std::size_t p = 0; p < n_panels_; ++p) {
       new (panels_ + p) PreparedRows(PreparedRows::reserve(exec, dtype, size(), columns(p)));
     }
+    std::uninitialized_fill_n(words_, x.n * n_panels_, Int16Row{});
+    if (PreparedRows::multiplies_words(gate.dtype, dtype)) make_words(exec);
   }
 
   /// Fills the rows of modules [begin, end), on the calling thread. A module's gate is read once for all
@@ -49,7 +53,8 @@ class FactoredDense::GatedRows {
         const WeightView gate = gate_.slice_columns(p * kPanel, columns(p));
         if (s + 1 < n_modules()) prefetch_bytes(gate.row(s + 1), row_bytes(gate.dtype, gate.cols));
         for (std::size_t t = 0; t < x_.n; ++t) {
-          panels_[p].put_product(kernels_, t * n_modules() + s, x_.row(t) + p * kPanel, gate, s);
+          panels_[p].put_product(kernels_, t * n_modules() + s, x_.row(t) + p * kPanel,
+                                 words_[t * n_panels_ + p], gate, s);
         }
       }
     }
@@ -71,11 +76,25 @@ class FactoredDense::GatedRows {
  private:
   std::size_t columns(std::size_t p) const noexcept { return std::min(kPanel, x_.width - p * kPanel); }
 
+  void make_words(Exec& exec) const {
+    const std::size_t stride = n_panels_ * kPanel;
+    auto* const to = exec.ws.take<std::int16_t>(x_.n * stride);
+    exec.for_range(x_.n, 1, x_.width * sizeof(float), [&](std::size_t begin, std::size_t end) {
+      for (std::size_t t = begin; t < end; ++t) {
+        for (std::size_t p = 0; p < n_panels_; ++p) {
+          words_[t * n_panels_ + p] =
+              int16_row(kernels_, x_.row(t) + p * kPanel, columns(p), to + t * stride + p * kPanel);
+        }
+      }
+    });
+  }
+
   const DenseKernels& kernels_;
   WeightView gate_;
   ConstRows x_;
   std::size_t n_panels_;
   PreparedRows* panels_;
+  Int16Row* words_;  // x in 16 bits [tokens, panels]
 };
 
 FactoredDense::FactoredDense(const DenseKernels& kernels, const WeightView& gate, const WeightView& proj,
@@ -96,21 +115,21 @@ std::size_t FactoredDense::bytes_per_token() const noexcept {
   return gate_.bytes() + proj_.bytes() + (bias_ ? d_out() * sizeof(float) : 0);
 }
 
-void FactoredDense::forward(Exec& exec, ConstRows x, Rows y, const UpcomingWeights& upcoming) const {
+void FactoredDense::forward(Exec& exec, ConstRows x, Rows y) const {
   // Outputs of a batch lie behind each other.
   const std::size_t batch = y.stride == d_out() ? std::max<std::size_t>(1, kMaxGatedRows / n_modules()) : 1;
   for (std::size_t begin = 0; begin < x.n; begin += batch) {
     const std::size_t n = std::min(batch, x.n - begin);
-    forward_batch(exec, x.slice(begin, n), y.slice(begin, n), upcoming);
+    forward_batch(exec, x.slice(begin, n), y.slice(begin, n));
   }
 }
 
-void FactoredDense::forward_batch(Exec& exec, ConstRows x, Rows y, const UpcomingWeights& upcoming) const {
+void FactoredDense::forward_batch(Exec& exec, ConstRows x, Rows y) const {
   TERRACE_DCHECK(y.n == 1 || y.stride == d_out());
   const Workspace::Scope scope(exec.ws);
   const GatedRows gated(exec, *kernels_, proj_.dtype, gate_, x);
   if (x.n == 1 && goes_by_modules(n_modules(), proj_.bytes(), exec.team.size())) {
-    forward_by_modules(exec, gated, y, upcoming);
+    forward_by_modules(exec, gated, y);
     return;
   }
   gated.fill_and_pack(exec, packs_);
@@ -143,10 +162,7 @@ Largest FactoredDense::largest(Exec& exec, ConstRows x) const {
   });
 }
 
-void FactoredDense::forward_by_modules(Exec& exec, const GatedRows& gated, Rows y,
-                                       const UpcomingWeights& upcoming) const {
-  UpcomingWeights own;  // what comes after the gates
-  own.add(proj_);
+void FactoredDense::forward_by_modules(Exec& exec, const GatedRows& gated, Rows y) const {
   const std::size_t work = kModulesPerThread * work_per_module(d_in(), proj_.rows, packs_);
   const std::uint32_t n_chunks = exec.one_chunk_each(n_modules() / kModulesPerThread, work);
   const std::size_t bytes = gated.panel(0).packs_bytes(packs_);
@@ -155,15 +171,11 @@ void FactoredDense::forward_by_modules(Exec& exec, const GatedRows& gated, Rows 
   exec.team.run(n_chunks, [&](std::uint32_t chunk) {
     const std::size_t begin = n_modules() * chunk / n_chunks;
     const std::size_t n = n_modules() * (chunk + 1) / n_chunks - begin;
-    for (std::size_t i = 0; i < n; ++i) {
-      own.prefetch_part((i + n * chunk / n_chunks) % n, n);  // threads begin at different places
-      gated.fill(begin + i, begin + i + 1);
-    }
+    gated.fill(begin, begin + n);
     for (std::size_t p = 0; p < gated.n_panels(); ++p) {
       const PreparedRows rows =
           gated.panel(p).slice(begin, n).packed_into(*kernels_, packs_, packs + chunk * bytes);
       for (std::size_t block = 0; block < n_blocks; ++block) {
-        if (p == 0) upcoming.prefetch_part(chunk * n_blocks + block, n_chunks * n_blocks);
         const std::size_t row = block * kRowBlock;
         add_panel(p, rows, begin, row, std::min(kRowBlock, proj_.rows - row),
                   y.data + begin * proj_.rows + row, proj_.rows);

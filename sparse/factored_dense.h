@@ -54,18 +54,17 @@ class FactoredDense {
   explicit operator bool() const noexcept { return static_cast<bool>(proj_); }
 
   /// y = layer(x); one phase for one token, else two or three per block of tokens. x and y must not overlap.
-  /// With one token, thread i of n also prefetches the i-th of n parts of `upcoming`.
-  void forward(Exec& exec, ConstRows x, Rows y, const UpcomingWeights& upcoming = {}) const;
+  void forward(Exec& exec, ConstRows x, Rows y) const;
   /// The largest element of y, for one row x; three phases. y is not written anywhere.
   Largest largest(Exec& exec, ConstRows x) const;
 
  private:
   class GatedRows;  // the gated inputs of a few tokens
 
-  void forward_batch(Exec& exec, ConstRows x, Rows y, const UpcomingWeights& upcoming) const;
+  void forward_batch(Exec& exec, ConstRows x, Rows y) const;
   /// One token: a thread gates its modules and takes them through the whole projection, without a barrier in
   /// between. The projection is small; the threads after the first find it in a nearby cache.
-  void forward_by_modules(Exec& exec, const GatedRows& gated, Rows y, const UpcomingWeights& upcoming) const;
+  void forward_by_modules(Exec& exec, const GatedRows& gated, Rows y) const;
   /// Rows [row, row + n_rows) of the projection for gated rows, of which the first is row `first` of the
   /// batch, over the columns of panel p: written to `out` by the first panel, added by the others. Outputs of
   /// neighbouring gated rows lie out_stride apart.

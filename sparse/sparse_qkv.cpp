@@ -72,11 +72,7 @@ void SparseQkv::forward(Exec& exec, ConstRows x, const RecurrentBlock& recurrent
   const Rows m{exec.ws.take<float>(x.n * d_out()), x.n, d_out(), d_out()};
   const RecurrentSlot tail = recurrent.slot(tail_);
   prefetch_bytes(tail.now().data(), tail.now().size_bytes());
-  UpcomingWeights upcoming;
-  upcoming.add(q_.weight());
-  if (k_) upcoming.add(k_.weight());
-  upcoming.add(v_.weight());
-  shared_.forward(exec, x, m, upcoming);
+  shared_.forward(exec, x, m);
 
   std::array<ConvolutionTask, 3> tasks;
   std::size_t n_tasks = 0;
@@ -114,9 +110,7 @@ void SparseAttentionOutput::forward(Exec& exec, ConstRows x, const RecurrentBloc
   if (!mult_) return conv_.forward(exec, x, recurrent.slot(tail_), y);
   const Workspace::Scope scope(exec.ws);
   const Rows m{exec.ws.take<float>(x.n * mult_.d_out()), x.n, mult_.d_out(), mult_.d_out()};
-  UpcomingWeights upcoming;
-  upcoming.add(conv_.weight());
-  mult_.forward(exec, x, m, upcoming);
+  mult_.forward(exec, x, m);
   conv_.forward(exec, m, recurrent.slot(tail_), y);
 }
 

@@ -8,6 +8,7 @@
 #include "engine/kernels/dense_packed_q4.h"
 #include "engine/kernels/four_floats_x86.h"
 #include "engine/kernels/lanes_avx2.h"
+#include "engine/kernels/words_x86.h"
 
 // What the two tables for AVX2 registers share: everything but the products of bytes.
 
@@ -34,6 +35,40 @@ struct Avx2Common : Avx2Lanes {
   }
 
   static constexpr bool kNanStoresZero = false;
+
+  struct Words {
+    static constexpr std::size_t kColumns = 32;
+    struct Pair {
+      __m256i low, high;
+    };
+    static Pair load(const std::int16_t* s) noexcept { return {load_bytes(s), load_bytes(s + 16)}; }
+    static void store(std::int16_t* s, Pair v) noexcept {
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(s), v.low);
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(s + 16), v.high);
+    }
+    static Pair arranged(Pair v) noexcept {
+      return {_mm256_permute2x128_si256(v.low, v.high, 0x20), _mm256_permute2x128_si256(v.low, v.high, 0x31)};
+    }
+    static Pair times_256(const std::int8_t* w) noexcept {
+      const __m256i bytes = load_bytes(w), zero = _mm256_setzero_si256();
+      return {_mm256_unpacklo_epi8(zero, bytes), _mm256_unpackhi_epi8(zero, bytes)};
+    }
+    static Pair set(std::int16_t a) noexcept { return {_mm256_set1_epi16(a), _mm256_set1_epi16(a)}; }
+    static Pair multiply(Pair a, Pair b) noexcept {
+      return {_mm256_mulhrs_epi16(a.low, b.low), _mm256_mulhrs_epi16(a.high, b.high)};
+    }
+    static Pair larger(Pair largest, Pair a) noexcept {
+      return {_mm256_max_epi16(largest.low, _mm256_abs_epi16(a.low)),
+              _mm256_max_epi16(largest.high, _mm256_abs_epi16(a.high))};
+    }
+    static std::uint32_t fold(Pair largest) noexcept {
+      const __m256i both = _mm256_max_epi16(largest.low, largest.high);
+      return largest_word(_mm_max_epi16(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1)));
+    }
+    static void store_i8(std::int8_t* q, Pair v) noexcept {
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(q), _mm256_packs_epi16(v.low, v.high));
+    }
+  };
   static void unpack_q4(const std::uint8_t* p, std::int8_t* out) noexcept {
     const __m256i run = load_bytes(p);
     const auto centred = [](__m256i bytes) {

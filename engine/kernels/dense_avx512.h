@@ -7,6 +7,7 @@
 #include "engine/kernels/lanes_avx512.h"  // silences a warning of immintrin.h, so it comes first
 
 #include "engine/kernels/four_floats_x86.h"
+#include "engine/kernels/words_x86.h"
 
 // What the two AVX-512 tables share: everything but the products of bytes.
 
@@ -34,6 +35,41 @@ struct Avx512Common : Avx512Lanes {
   }
 
   static constexpr bool kNanStoresZero = true;  // the lowest byte of 0x80000000
+
+  struct Words {
+    static constexpr std::size_t kColumns = 64;
+    struct Pair {
+      __m512i low, high;
+    };
+    static Pair load(const std::int16_t* s) noexcept { return {load_bytes(s), load_bytes(s + 32)}; }
+    static void store(std::int16_t* s, Pair v) noexcept {
+      _mm512_storeu_si512(s, v.low);
+      _mm512_storeu_si512(s + 32, v.high);
+    }
+    static Pair arranged(Pair v) noexcept {
+      return {_mm512_shuffle_i64x2(v.low, v.high, 0x88), _mm512_shuffle_i64x2(v.low, v.high, 0xdd)};
+    }
+    static Pair times_256(const std::int8_t* w) noexcept {
+      const __m512i bytes = load_bytes(w), zero = _mm512_setzero_si512();
+      return {_mm512_unpacklo_epi8(zero, bytes), _mm512_unpackhi_epi8(zero, bytes)};
+    }
+    static Pair set(std::int16_t a) noexcept { return {_mm512_set1_epi16(a), _mm512_set1_epi16(a)}; }
+    static Pair multiply(Pair a, Pair b) noexcept {
+      return {_mm512_mulhrs_epi16(a.low, b.low), _mm512_mulhrs_epi16(a.high, b.high)};
+    }
+    static Pair larger(Pair largest, Pair a) noexcept {
+      return {_mm512_max_epi16(largest.low, _mm512_abs_epi16(a.low)),
+              _mm512_max_epi16(largest.high, _mm512_abs_epi16(a.high))};
+    }
+    static std::uint32_t fold(Pair largest) noexcept {
+      const __m512i both = _mm512_max_epi16(largest.low, largest.high);
+      const __m256i half = _mm256_max_epi16(_mm512_castsi512_si256(both), _mm512_extracti64x4_epi64(both, 1));
+      return largest_word(_mm_max_epi16(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1)));
+    }
+    static void store_i8(std::int8_t* q, Pair v) noexcept {
+      _mm512_storeu_si512(q, _mm512_packs_epi16(v.low, v.high));
+    }
+  };
   static void unpack_q4(const std::uint8_t* p, std::int8_t* out) noexcept {
     const __m512i twice = _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
     const __m512i count = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi16(4), 1);

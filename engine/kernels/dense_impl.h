@@ -6,6 +6,7 @@
 #include "engine/kernels/dense_axpy.h"
 #include "engine/kernels/dense_elementwise.h"
 #include "engine/kernels/dense_float_dot.h"
+#include "engine/kernels/dense_gate.h"
 #include "engine/kernels/dense_q4_dot.h"
 #include "engine/kernels/dense_q8_dot.h"
 #include "engine/kernels/dense_rows.h"
@@ -34,6 +35,8 @@ constexpr DenseKernels make_dense_kernels(Isa isa, const char* name) noexcept {
       .axpy_q4 = axpy_q4<S>,
       .largest_magnitude = largest_magnitude<S>,
       .quantize_runs = quantize_runs<S>,
+      .quantize_i16 = quantize_i16<S>,
+      .gate_q8 = gate_q8<S>,
       .multiply_bf16 = multiply_bf16<S>,
       .multiply_q8 = multiply_q8<S>,
       .widen_bf16 = widen_bf16<S>,

@@ -24,6 +24,22 @@ struct QuantizedRow {
   std::int32_t sum;  ///< sum of q, for kernels that offset the other operand (VNNI, q4)
 };
 
+/// One activation row in 16 bits, for gate_q8(): x[i] ~ scale * s[i], s in -32767..32767, in the order of the
+/// table that made it. Scale 0: not to be used.
+struct Int16Row {
+  const std::int16_t* s = nullptr;
+  float scale = 0.0F;
+};
+/// Longest row of gate_q8(), and of anything else that makes products on the stack.
+inline constexpr std::size_t kMostProduct = 1024;
+/// A gated row is requantised only if its largest product has so many steps, eight for each of int8's: then
+/// what 16 bits lose is at most an eighth of a step of int8.
+inline constexpr std::uint32_t kLeastGated = 1024;
+/// By what gate_q8() multiplies products of at most `largest` >= kLeastGated, in units of 2^-15.
+constexpr std::int32_t requantize_factor(std::uint32_t largest) noexcept {
+  return static_cast<std::int32_t>((127U << 15) / largest);
+}
+
 /// Quantised activation rows that lie side by side in a pack.
 inline constexpr std::size_t kPackRows = 16;
 /// Columns of a step through a pack; zeros follow the last column of a row.
@@ -133,6 +149,16 @@ struct DenseKernels {
   void (*quantize_runs)(const float* x, std::size_t n_runs, std::size_t run, float scale, std::int8_t* q,
                         std::size_t stride, std::int32_t* sums) noexcept;
 
+  // A row times several rows of int8 weights, each product quantised (gate_row()). In 16 bits that is a third
+  // of the time of multiply_q8() and quantize_runs().
+  /// s = round-to-nearest-even(x * (1 / scale)); 0 for NaN, and from d on up to a multiple of 64.
+  void (*quantize_i16)(const float* x, std::size_t d, float scale, std::int16_t* s) noexcept;
+  /// p[i] = (s[i] * w[i] + 2^6) >> 7. Returns L = max|p[i]|, and if that is at least kLeastGated,
+  ///   q[i] = (p[i] * requantize_factor(L) + 2^14) >> 15,   sum = the sum of q,   zeros up to a multiple of 64.
+  /// Integers only: the same bits in every table. d is at most kMostProduct.
+  std::uint32_t (*gate_q8)(const std::int16_t* s, const std::int8_t* w, std::size_t d, std::int8_t* q,
+                           std::int32_t* sum) noexcept;
+
   // y[i] = x[i] * w[i] with a row of weights.
   void (*multiply_bf16)(const float* x, const std::uint16_t* w, float* y, std::size_t d) noexcept;
   /// y[i] = x[i] * (scale * w[i]). Returns largest_magnitude(y): a layer in q8 quantises what it multiplies.
@@ -176,6 +202,30 @@ inline QuantizedRow quantize_row(const DenseKernels& kernels, const float* x, st
 inline QuantizedRow quantize_row(const DenseKernels& kernels, const float* x, std::size_t d,
                                  std::int8_t* q) noexcept {
   return quantize_row(kernels, x, d, kernels.largest_magnitude(x, d), q);
+}
+
+/// A row of d floats in 16 bits; `s` has room for a multiple of 64. Not for rows whose scale would be a denormal
+/// or infinite.
+inline Int16Row int16_row(const DenseKernels& kernels, const float* x, std::size_t d,
+                          std::int16_t* s) noexcept {
+  const float largest = kernels.largest_magnitude(x, d);
+  if (!(largest > 1e-30F && largest < 1e30F)) return {s, 0.0F};
+  const float scale = largest / 32767.0F;
+  kernels.quantize_i16(x, d, scale, s);
+  return {s, scale};
+}
+
+/// row ~ x times a row of int8 weights, element by element, quantised into q, which has room for a multiple of
+/// 64. False if 16 bits are too few for it: then it has to be made from floats.
+inline bool gate_row(const DenseKernels& kernels, const Int16Row& x, const std::int8_t* w, float w_scale,
+                     std::size_t d, std::int8_t* q, QuantizedRow& row) noexcept {
+  std::int32_t sum = 0;
+  const std::uint32_t largest = kernels.gate_q8(x.s, w, d, q, &sum);
+  if (largest < kLeastGated) return false;
+  // s * w = 2^7 p, and p = q * 2^15 / factor.
+  const float step = static_cast<float>(1U << 22) / static_cast<float>(requantize_factor(largest));
+  row = {q, x.scale * w_scale * step, sum};
+  return true;
 }
 
 /// The table for an available ISA (kScalar always is). Throws Error{kUnsupported} otherwise.

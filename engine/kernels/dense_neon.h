@@ -43,6 +43,36 @@ struct NeonCommon : NeonLanes {
 
   static constexpr bool kNanStoresZero = true;
 
+  struct Words {
+    static constexpr std::size_t kColumns = 16;
+    struct Pair {
+      int16x8_t low, high;
+    };
+    static Pair load(const std::int16_t* s) noexcept { return {vld1q_s16(s), vld1q_s16(s + 8)}; }
+    static void store(std::int16_t* s, Pair v) noexcept {
+      vst1q_s16(s, v.low);
+      vst1q_s16(s + 8, v.high);
+    }
+    static Pair arranged(Pair v) noexcept { return v; }
+    static Pair times_256(const std::int8_t* w) noexcept {
+      const int8x16_t bytes = vld1q_s8(w), zero = vdupq_n_s8(0);
+      return {vreinterpretq_s16_s8(vzip1q_s8(zero, bytes)), vreinterpretq_s16_s8(vzip2q_s8(zero, bytes))};
+    }
+    static Pair set(std::int16_t a) noexcept { return {vdupq_n_s16(a), vdupq_n_s16(a)}; }
+    static Pair multiply(Pair a, Pair b) noexcept {
+      return {vqrdmulhq_s16(a.low, b.low), vqrdmulhq_s16(a.high, b.high)};
+    }
+    static Pair larger(Pair largest, Pair a) noexcept {
+      return {vmaxq_s16(largest.low, vabsq_s16(a.low)), vmaxq_s16(largest.high, vabsq_s16(a.high))};
+    }
+    static std::uint32_t fold(Pair largest) noexcept {
+      return static_cast<std::uint32_t>(vmaxvq_s16(vmaxq_s16(largest.low, largest.high)));
+    }
+    static void store_i8(std::int8_t* q, Pair v) noexcept {
+      vst1q_s8(q, vcombine_s8(vqmovn_s16(v.low), vqmovn_s16(v.high)));
+    }
+  };
+
   /// A run of 64 q4 weights as -8..7, in the order of the columns.
   struct Run {
     int8x16_t part[4];

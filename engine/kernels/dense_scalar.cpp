@@ -2,8 +2,10 @@
 // The specification: every other table must return these results, bit for bit unless a test states a bound.
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 
+#include "engine/ceil_div.h"
 #include "engine/dtype.h"
 #include "engine/kernels/dense_tables.h"
 #include "engine/tensor.h"
@@ -183,6 +185,34 @@ void quantize_runs(const float* x, std::size_t n_runs, std::size_t run, float sc
   }
 }
 
+void quantize_i16(const float* x, std::size_t d, float scale, std::int16_t* s) noexcept {
+  const float inverse = 1.0F / scale;
+  for (std::size_t i = 0; i < d; ++i) {
+    const float scaled = x[i] * inverse;
+    s[i] = std::fabs(scaled) < 32768.0F ? static_cast<std::int16_t>(std::nearbyint(scaled)) : std::int16_t{0};
+  }
+  std::fill(s + d, s + ceil_div(d, kPackColumns) * kPackColumns, std::int16_t{0});
+}
+
+std::uint32_t gate_q8(const std::int16_t* s, const std::int8_t* w, std::size_t d, std::int8_t* q,
+                      std::int32_t* sum) noexcept {
+  std::int32_t products[kMostProduct];
+  std::int32_t largest = 0;
+  for (std::size_t i = 0; i < d; ++i) {
+    products[i] = (s[i] * w[i] + (1 << 6)) >> 7;
+    largest = std::max(largest, std::abs(products[i]));
+  }
+  const auto found = static_cast<std::uint32_t>(largest);
+  if (found < kLeastGated) return found;
+  *sum = 0;
+  for (std::size_t i = 0; i < d; ++i) {
+    q[i] = static_cast<std::int8_t>((products[i] * requantize_factor(found) + (1 << 14)) >> 15);
+    *sum += q[i];
+  }
+  std::fill(q + d, q + ceil_div(d, kPackColumns) * kPackColumns, std::int8_t{0});
+  return found;
+}
+
 void multiply_bf16(const float* x, const std::uint16_t* w, float* y, std::size_t d) noexcept {
   for (std::size_t i = 0; i < d; ++i) y[i] = x[i] * bf16_to_f32(w[i]);
 }
@@ -274,6 +304,8 @@ constexpr DenseKernels kTable = {
     .axpy_q4 = axpy_q4,
     .largest_magnitude = largest_magnitude,
     .quantize_runs = quantize_runs,
+    .quantize_i16 = quantize_i16,
+    .gate_q8 = gate_q8,
     .multiply_bf16 = multiply_bf16,
     .multiply_q8 = multiply_q8,
     .widen_bf16 = widen_bf16,

@@ -19,6 +19,7 @@
 //   S::times_power(p, n)        p * 2^k, where k is the integer in the low bits of n = 1.5 * 2^23 + k
 //   S::Ints, to_ints(x)         kWidth int32, nearest to floats below 2^22, ties to even
 //   S::store_i8(q, parts)       kLanes integers in -128..127 as int8
+//   S::store_i16(s, parts)      kLanes integers in -32768..32767 as int16
 //   S::fold(parts)              the tree 16 -> 8 -> 4 -> 2 -> 1 that adds lane i + 8 to i, i + 4 to i, ...
 //   S::fold_max(parts)          the same tree with max
 // Everything is in unnamed namespaces: two ISA files never share a body.

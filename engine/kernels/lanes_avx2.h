@@ -54,6 +54,10 @@ struct Avx2Lanes : XsimdLanes<xsimd::fma3<xsimd::avx2>> {
     const __m128i high = _mm256_extracti128_si256(in_order, 1);
     _mm_storeu_si128(reinterpret_cast<__m128i*>(q), _mm_packs_epi16(low, high));
   }
+  static void store_i16(std::int16_t* s, const Ints* parts) noexcept {
+    const __m256i words = _mm256_packs_epi32(parts[0], parts[1]);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(s), _mm256_permute4x64_epi64(words, 0xd8));
+  }
   static float fold(const F* parts) noexcept {
     const __m256 eight = _mm256_add_ps(parts[0], parts[1]);
     const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));

@@ -73,6 +73,9 @@ struct Avx512Lanes : XsimdLanes<xsimd::avx512bw> {
   static void store_i8(std::int8_t* q, const Ints* parts) noexcept {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(q), _mm512_cvtepi32_epi8(parts[0]));
   }
+  static void store_i16(std::int16_t* s, const Ints* parts) noexcept {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(s), _mm512_cvtepi32_epi16(parts[0]));
+  }
   static float fold(const F* parts) noexcept {
     const __m512 all = parts[0];
     const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps(all, 1));

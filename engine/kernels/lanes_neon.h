@@ -39,6 +39,10 @@ struct NeonLanes : XsimdLanes<xsimd::neon64> {
     };
     vst1q_s8(q, vcombine_s8(vmovn_s16(words(0)), vmovn_s16(words(2))));
   }
+  static void store_i16(std::int16_t* s, const Ints* parts) noexcept {
+    vst1q_s16(s, vcombine_s16(vmovn_s32(parts[0]), vmovn_s32(parts[1])));
+    vst1q_s16(s + 8, vcombine_s16(vmovn_s32(parts[2]), vmovn_s32(parts[3])));
+  }
   static float fold(const F* parts) noexcept {
     const float32x4_t four = vaddq_f32(vaddq_f32(parts[0], parts[2]), vaddq_f32(parts[1], parts[3]));
     const float32x2_t two = vadd_f32(vget_low_f32(four), vget_high_f32(four));

@@ -8,11 +8,16 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "engine/tile_scope.h"
+
 namespace terrace {
 namespace {
 
 constexpr std::size_t kTileRows = 16;
 constexpr std::size_t kTileRowBytes = 64;
+
+/// So many weight rows or fewer are not prefetched.
+constexpr std::size_t kFewRows = 64;
 
 /// int32 sums of a tile: [weight row][activation row].
 struct alignas(64) TileSums {
@@ -23,13 +28,19 @@ struct alignas(64) TileSums {
 /// that load tiles do not say what memory they read, so the compiler could drop or move stores.
 inline void settle(const void* p) noexcept { asm volatile("" : : "r"(p) : "memory"); }
 
-/// While alive, holds the tile registers of this thread: eight tiles of 16 rows of 64 bytes. About 80 ns.
+inline void release_tiles() noexcept { _tile_release(); }
+
+/// While alive, holds the tile registers of this thread: eight tiles of 16 rows of 64 bytes. About 80 ns, and
+/// as much for what follows to start again; nothing within a TileScope that has them already.
 class TileRegisters {
  public:
   /// Tiles in `narrow`, one bit each, have rows of only `narrow_bytes` bytes, those in `low` only `low_rows`
   /// rows.
   explicit TileRegisters(unsigned narrow = 0, std::size_t narrow_bytes = kTileRowBytes, unsigned low = 0,
                          std::size_t low_rows = kTileRows) noexcept {
+    const std::uint64_t key = std::uint64_t{1} << 63 | std::uint64_t{low_rows} << 48 |
+                              std::uint64_t{narrow_bytes} << 32 | std::uint64_t{low} << 16 | narrow;
+    if (tile_state.configuration == key) return;
     struct alignas(64) Configuration {
       std::uint8_t palette = 1;
       std::uint8_t start_row = 0;
@@ -45,8 +56,13 @@ class TileRegisters {
     }
     settle(&configuration);
     _tile_loadconfig(&configuration);
+    tile_state = {tile_state.kept, key, release_tiles};
   }
-  ~TileRegisters() { _tile_release(); }  // tiles in use make every switch of threads slower
+  ~TileRegisters() {
+    if (tile_state.kept) return;
+    _tile_release();
+    tile_state.configuration = 0;
+  }
   TileRegisters(const TileRegisters&) = delete;
   TileRegisters& operator=(const TileRegisters&) = delete;
 };
@@ -126,8 +142,9 @@ inline void for_tile_blocks(std::size_t n_rows, std::size_t n_tokens, Multiply m
     const std::size_t rows = std::min(2 * kTileRows, n_rows - row);
     for (std::size_t t = 0; t < n_tokens; t += 2 * kTokens, turn = 1 - turn) {
       const std::size_t tokens = std::min(2 * kTokens, n_tokens - t);
-      // Rows come from memory once; the packs that follow find them in the caches.
-      const bool ahead = t == 0 && row + rows < n_rows;
+      // Rows come from memory once; the packs that follow find them in the caches. So do few rows, which
+      // belong to layers of modules: those prefetch their weights while they gate.
+      const bool ahead = t == 0 && row + rows < n_rows && n_rows > kFewRows;
       const auto with_packs = [&](auto two_rows) {
         tokens > kTokens ? multiply(two_rows, std::true_type{}, row, t, ahead, sums[turn])
                          : multiply(two_rows, std::false_type{}, row, t, ahead, sums[turn]);

@@ -130,7 +130,7 @@ TEST_CASE("PreparedRows::put_product: rows made one by one are the rows of the p
         PreparedRows made = PreparedRows::reserve(exec.get(), dtype, n, kColumns);
         std::vector<float> product(n * kColumns);
         for (std::size_t i = 0; i < n; ++i) {
-          made.put_product(*kernels, i, &a[i * kColumns], b.view(), i);
+          made.put_product(*kernels, i, &a[i * kColumns], Int16Row{}, b.view(), i);
           widen_row(*kernels, b.view(), i, &product[i * kColumns]);
           kernels->multiply(&product[i * kColumns], &a[i * kColumns], kColumns);
         }
