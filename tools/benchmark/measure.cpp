@@ -48,10 +48,15 @@ std::vector<std::vector<Session>> sessions_at_depths(std::vector<Subject>& subje
   return sessions;
 }
 
+/// Brings a session to where the timed part begins.
+void get_ready(Session& session, std::span<const TokenId> tokens, const BenchTest& test) {
+  go_to_depth(session, tokens, test.depth);
+  if (test.kind == BenchTest::Kind::kDecode) session.decode(tokens[test.depth]);
+}
+
 /// Seconds for the timed part.
 double time_once(Session& session, std::span<const TokenId> tokens, const BenchTest& test) {
-  go_to_depth(session, tokens, test.depth);
-  const auto timed = tokens.subspan(test.depth, test.n_tokens);
+  const auto timed = tokens.subspan(test.first(), test.n_tokens);
   const auto region = session.hold();
   const auto start = std::chrono::steady_clock::now();
   if (test.kind == BenchTest::Kind::kPrefill) {
@@ -70,7 +75,7 @@ TokenProfile typical_profile(Session& session, Runtime& runtime, std::span<const
                              const BenchTest& test, std::size_t repetitions) {
   std::vector<TokenProfile> profiles;
   for (std::size_t i = 0; i < repetitions; ++i) {
-    go_to_depth(session, tokens, test.depth);
+    get_ready(session, tokens, test);
     profiles.push_back(
         profile_tokens(session, runtime, test.n_tokens, [&] { time_once(session, tokens, test); }));
   }
@@ -98,6 +103,7 @@ void measure(std::vector<Subject>& subjects, Runtime& runtime, const BandwidthPr
     timings[t].subjects.resize(subjects.size());
     for (std::size_t s = 0; s < subjects.size(); ++s) {
       Session& session = sessions[t][s];
+      get_ready(session, tokens, tests[t]);
       const auto warm_up = [&] { time_once(session, tokens, tests[t]); };
       timings[t].subjects[s].phases_per_token =
           profile_tokens(session, runtime, tests[t].n_tokens, warm_up).phases;
@@ -108,6 +114,7 @@ void measure(std::vector<Subject>& subjects, Runtime& runtime, const BandwidthPr
     for (std::size_t t = 0; t < tests.size(); ++t) {
       for (std::size_t s = 0; s < subjects.size(); ++s) {
         Timing& timing = timings[t].subjects[s];
+        get_ready(sessions[t][s], tokens, tests[t]);
         const double seconds = time_once(sessions[t][s], tokens, tests[t]);
         timing.tokens_per_s.push_back(static_cast<double>(tests[t].n_tokens) / seconds);
         timing.read_rates.push_back(read_rates(subjects[s]));

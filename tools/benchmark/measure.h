@@ -16,14 +16,18 @@
 namespace terrace::tools {
 
 /// One thing to time: "tg" decodes n_tokens one by one, "pp" feeds them in one prefill, after `depth` tokens.
+/// Before the clock of "tg" starts one more is decoded: models take turns, so the first token finds the caches
+/// full of what others read, which no later one does.
 struct BenchTest {
   enum class Kind { kDecode, kPrefill } kind = Kind::kDecode;
   std::size_t depth = 0;
   std::size_t n_tokens = 0;
 
   const char* name() const noexcept { return kind == Kind::kDecode ? "tg" : "pp"; }
+  /// Position of the first token that is timed.
+  std::size_t first() const noexcept { return kind == Kind::kDecode ? depth + 1 : depth; }
   /// Positions it needs.
-  std::size_t context() const noexcept { return depth + n_tokens; }
+  std::size_t context() const noexcept { return first() + n_tokens; }
 };
 
 /// A session and the read rates it is compared with.

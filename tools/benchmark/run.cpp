@@ -161,7 +161,7 @@ class Contest {
     row.profile = timing.profile;
     if (test.kind == BenchTest::Kind::kDecode) {
       const TokenPlace middle{.kv_type = kv_type_for(options_.kv_type, model),
-                              .position = test.depth + test.n_tokens / 2,
+                              .position = test.first() + test.n_tokens / 2,
                               .encoder_length = subjects_[i].session.encoder_length()};
       const auto tensors = stored_plan(model);
       const TokenCut cut = token_cut(model.config(), tensors, {}, middle, runtime_.n_threads());
