@@ -119,6 +119,19 @@ inline typename S::F penalise(const PageTask& task, std::size_t row, std::size_t
   return S::if_less(key, S::set(0.0F), S::sub(score, S::set(task.pad_penalty)), score);
 }
 
+/// Scores of the slots from `slot` on, minus infinity outside [begin, end): there they may be anything, even NaN
+/// from a sequence that was cut off. Lane by lane, because a load of what narrower stores wrote would wait
+/// until they have left for the cache.
+template <class S>
+inline typename S::F seen_only(std::size_t slot, std::size_t begin, std::size_t end,
+                               typename S::F score) noexcept {
+  alignas(64) static constexpr float kLane[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  const auto here = S::add(S::set(static_cast<float>(slot)), S::load(kLane));
+  const auto unseen = S::set(kMinusInfinity);
+  const auto before_end = S::if_less(here, S::set(static_cast<float>(end)), score, unseen);
+  return S::if_less(here, S::set(static_cast<float>(begin)), unseen, before_end);
+}
+
 /// Turns raw scores of a row, times `by`, into weights exp(score - maximum), in place, and stores maximum and
 /// sum in `state`.
 template <class S>
@@ -132,12 +145,9 @@ inline void weigh_row(const PageTask& task, std::size_t row, float by, float* sc
   for (std::size_t s = first; s < last; s += S::kWidth) {
     F score = S::mul(S::load(scores + s), scale);
     if (task.key_position) score = penalise<S>(task, row, s, score);
+    if (s < begin || s + S::kWidth > end) score = seen_only<S>(s, begin, end, score);
     S::store(scores + s, score);
   }
-  // Slots outside the span may hold anything, even NaN from a sequence that was cut off: overwrite, do not
-  // add.
-  for (std::size_t s = first; s < begin; ++s) scores[s] = kMinusInfinity;
-  for (std::size_t s = end; s < last; ++s) scores[s] = kMinusInfinity;
 
   F parts[kParts<S>];
   TERRACE_UNROLL

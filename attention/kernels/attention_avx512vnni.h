@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "attention/kernels/attention_avx512.h"
+#include "engine/kernels/lanes_avx512vnni.h"
 
 // Products of bytes with VNNI: what the tables avx512vnni and avx512amx share.
 
@@ -19,16 +20,16 @@ struct Avx512Vnni : Avx512Common {
       return _mm512_xor_si512(load_bytes(p), _mm512_set1_epi8(-128));
     }
     static Sum add_key(Sum sum, Keys k, const std::int8_t* x) noexcept {
-      return _mm512_dpbusd_epi32(sum, k, broadcast_four(x));
+      return add_products(sum, k, broadcast_four(x));
     }
     static Sum add_value(Sum sum, Values v, const std::int8_t* w) noexcept {
-      return _mm512_dpbusd_epi32(sum, broadcast_four(w), v);
+      return add_products(sum, broadcast_four(w), v);
     }
   };
 
   struct Q4 : Q4Common {
     static Q8::Sum add(Q8::Sum sum, Nibbles n, const std::int8_t* x) noexcept {
-      return _mm512_dpbusd_epi32(sum, n, broadcast_four(x));
+      return add_products(sum, n, broadcast_four(x));
     }
   };
 };
