@@ -21,8 +21,8 @@ constexpr std::size_t kPanel = FactoredDense::kPanel;
 /// any L2.
 constexpr std::size_t kMaxGatedRows = 128;
 
-/// Rows of the projection per kernel call: bounds the partial sums on the stack (16 KiB).
-constexpr std::size_t kRowBlock = 32;
+/// Rows of the projection per kernel call: bounds the partial sums on the stack (32 KiB).
+constexpr std::size_t kRowBlock = 64;
 
 static_assert(kPanel <= kMostProduct);
 
