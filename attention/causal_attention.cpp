@@ -9,10 +9,10 @@ void CausalAttention::forward(const Exec& exec, const KvCache& kv, ConstRows q, 
   core_.run(exec, kv, VisibleSlots::causal(kv.length() - q.n), q, y);
 }
 
-void CausalAttention::step(const Exec& exec, KvCache& kv, ConstRows q, ConstRows k, ConstRows v,
-                           Rows y) const {
+void CausalAttention::step(const Exec& exec, KvCache& kv, ConstRows q, ConstRows k, ConstRows v, Rows y,
+                           TaskRef make) const {
   const ProfileZone zone(exec.profile, Zone::kAttention);
-  core_.append_and_run(exec, kv, k, v, VisibleSlots::causal(kv.length()), q, y);
+  core_.append_and_run(exec, kv, k, v, VisibleSlots::causal(kv.length()), q, y, make);
 }
 
 }  // namespace terrace

@@ -7,6 +7,7 @@
 #include "attention/kv_cache.h"
 #include "attention/paged_attention.h"
 #include "engine/exec.h"
+#include "engine/task_ref.h"
 #include "engine/tensor.h"
 
 namespace terrace {
@@ -49,7 +50,9 @@ class CausalAttention {
   /// q and y must not overlap. Needs 1 <= q.n <= kv.length().
   void forward(const Exec& exec, const KvCache& kv, ConstRows q, Rows y) const;
   /// kv.append(exec, k, v), then forward(): same bits, with one phase less where possible.
-  void step(const Exec& exec, KvCache& kv, ConstRows q, ConstRows k, ConstRows v, Rows y) const;
+  /// `make`, if given, fills q, k and v first; see PagedAttention.
+  void step(const Exec& exec, KvCache& kv, ConstRows q, ConstRows k, ConstRows v, Rows y,
+            TaskRef make = {}) const;
 
   /// Workspace that forward takes for up to `max_rows` rows and `max_length` slots on `n_threads` threads.
   std::size_t workspace_bytes(std::size_t max_rows, std::size_t max_length,

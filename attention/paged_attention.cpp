@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 #include <string>
 
 #include "attention/score_scale.h"
@@ -70,6 +71,7 @@ struct PagedAttention::Plan {
 struct PagedAttention::NewRows {
   KvCache& kv;
   ConstRows k, v;
+  TaskRef make;
 };
 
 PagedAttention::PagedAttention(const AttentionKernels& kernels, std::size_t n_heads, std::size_t n_kv_heads,
@@ -246,12 +248,19 @@ void PagedAttention::attend_in_one_phase(const Exec& exec, const KvCache& kv, co
   const bool neighbours = plan.n_blocks == n_kv_heads_;
   const bool one_page = kv.n_pages_in_use() == 1;
   const std::size_t step = neighbours ? 1 : plan.n_chunks;
+  std::optional<ThreadTeam::Prelude> prelude;
+  if (rows && rows->make) plan.n_chunks > 1 ? void(prelude.emplace(exec.team, rows->make)) : rows->make();
   exec.team.run(static_cast<std::uint32_t>(plan.n_chunks), [&](std::uint32_t chunk) {
     Scratch scratch = scratch_at(memory + chunk * scratch_bytes(plan.block_rows), plan.block_rows);
     const std::size_t begin = neighbours ? plan.n_blocks * chunk / plan.n_chunks : chunk;
     const std::size_t end = neighbours ? plan.n_blocks * (chunk + 1) / plan.n_chunks : plan.n_blocks;
+    const auto fetch_all = [&] {
+      for (std::size_t i = begin; one_page && i < end; i += step) kv.prefetch(0, i);
+    };
+    if (prelude) prelude->pass(chunk, fetch_all);
+    const bool fetched = prelude && chunk > 0;
     for (std::size_t i = begin; i < end; i += step) {
-      if (one_page && neighbours && i + 1 < end) kv.prefetch(0, i + 1);
+      if (one_page && neighbours && i + 1 < end && !fetched) kv.prefetch(0, i + 1);
       const Block work = block(i, q.n);
       if (rows) rows->kv.write_head(work.kv_head, rows->k, rows->v);
       prepare(kv, work, visible, q, scratch);
@@ -311,16 +320,17 @@ void PagedAttention::run(const Exec& exec, const KvCache& kv, const VisibleSlots
 }
 
 void PagedAttention::append_and_run(const Exec& exec, KvCache& kv, ConstRows k, ConstRows v,
-                                    const VisibleSlots& visible, ConstRows q, Rows y) const {
+                                    const VisibleSlots& visible, ConstRows q, Rows y, TaskRef make) const {
   if (q.n == 0) return;
   const Plan cut = plan(exec, kv, visible, q.n);
   const bool head_is_block = !cut.by_segment && cut.n_blocks == n_kv_heads_;
   if (!head_is_block) {
+    if (make) make();
     kv.append(exec, k, v);
     return attend(exec, kv, visible, cut, q, y, nullptr);
   }
   kv.grow(k.n);
-  const NewRows rows{kv, k, v};
+  const NewRows rows{kv, k, v, make};
   attend(exec, kv, visible, cut, q, y, &rows);
 }
 

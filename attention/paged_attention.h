@@ -8,6 +8,7 @@
 #include "attention/kv_cache.h"
 #include "attention/memory_window.h"
 #include "engine/exec.h"
+#include "engine/task_ref.h"
 #include "engine/tensor.h"
 
 namespace terrace {
@@ -71,8 +72,10 @@ class PagedAttention {
   void run(const Exec& exec, const KvCache& kv, const VisibleSlots& visible, ConstRows q, Rows y) const;
   /// kv.append(exec, k, v), then run(): same bits. Where a KV head is one block, the thread that attends to
   /// its rows also writes them: one phase less, and their lines need not travel.
+  /// `make`, if given, is a task of the leader that fills q, k and v before anything reads them: in that phase
+  /// too, while other threads fetch the keys and values they will need.
   void append_and_run(const Exec& exec, KvCache& kv, ConstRows k, ConstRows v, const VisibleSlots& visible,
-                      ConstRows q, Rows y) const;
+                      ConstRows q, Rows y, TaskRef make = {}) const;
 
   /// Work of a pass over `n_slots` slots, as Exec counts it: multiply-adds of all query rows, or what
   /// `n_blocks` blocks of rows read. From two times Exec::kMinWorkPerChunk on it is shared.

@@ -33,6 +33,11 @@ class PhaseTimes {
     ++phases_;
     wall_ += wall;
   }
+  /// For what a thread spends within a phase on, or while, one thread works alone: not the phase's.
+  void leave_out(Clock::duration wall, Clock::duration busy) noexcept {
+    wall_ -= wall;
+    add_busy(-busy);
+  }
   /// For every thread, when it finds no more chunks.
   void add_busy(Clock::duration busy) noexcept { busy_.fetch_add(busy.count(), std::memory_order_relaxed); }
 

@@ -147,6 +147,21 @@ void ThreadTeam::set_phase_times(PhaseTimes* times) noexcept {
   times_ = times;
 }
 
+PhaseTimes::Clock::time_point ThreadTeam::Prelude::now() const noexcept {
+  return team_.times_ ? PhaseTimes::Clock::now() : PhaseTimes::Clock::time_point();
+}
+
+void ThreadTeam::Prelude::wait() const noexcept {
+  Backoff backoff;
+  while (!done_.load(std::memory_order_acquire)) backoff.pause();
+}
+
+void ThreadTeam::Prelude::leave_out(std::uint32_t chunk, PhaseTimes::Clock::time_point start) const noexcept {
+  if (!team_.times_ || !team_.open_) return;
+  const auto spent = now() - start;
+  chunk == 0 ? team_.times_->leave_out(spent, spent) : team_.times_->add_busy(-spent);
+}
+
 void ThreadTeam::publish_and_wait(Call call, const void* context, std::uint32_t n_chunks) noexcept {
   TERRACE_DCHECK(n_chunks <= kMaxChunks);
   Stopwatch stopwatch(times_);

@@ -9,6 +9,7 @@
 
 #include "engine/float_mode.h"
 #include "engine/phase_times.h"
+#include "engine/task_ref.h"
 
 namespace terrace {
 
@@ -48,6 +49,35 @@ class ThreadTeam {
    private:
     FlushDenormals float_mode_;
     ThreadTeam& team_;
+  };
+
+  /// A task of the leader that the chunks of a phase need done. Chunk 0 does it first; threads with others get
+  /// ready meanwhile, which in a phase of its own they would have to do before they are handed their chunks.
+  class Prelude {
+   public:
+    Prelude(ThreadTeam& team, TaskRef task) noexcept : team_(team), task_(task) {}
+    /// For every chunk, before anything else. `get_ready` must not need what the task makes.
+    template <class F>
+    void pass(std::uint32_t chunk, F&& get_ready) noexcept {
+      const PhaseTimes::Clock::time_point start = now();
+      if (chunk == 0) {
+        task_();
+        done_.store(true, std::memory_order_release);
+      } else {
+        get_ready();
+        wait();
+      }
+      leave_out(chunk, start);
+    }
+
+   private:
+    PhaseTimes::Clock::time_point now() const noexcept;
+    void wait() const noexcept;
+    void leave_out(std::uint32_t chunk, PhaseTimes::Clock::time_point start) const noexcept;
+
+    ThreadTeam& team_;
+    TaskRef task_;
+    std::atomic<bool> done_{false};
   };
 
   static constexpr std::uint32_t kMaxChunks = 65534;

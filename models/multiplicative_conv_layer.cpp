@@ -2,6 +2,7 @@
 #include "models/multiplicative_conv_layer.h"
 
 #include "attention/kernels/attention_kernels.h"
+#include "engine/task_ref.h"
 #include "models/rows.h"
 #include "models/trax_sizes.h"
 
@@ -44,14 +45,22 @@ void MultiplicativeConvLayer::forward(StepContext& context, ConstRows x, Rows y)
   const Rows q = take_rows(exec, x.n, x.width);
   const Rows k = take_rows(exec, x.n, x.width);
   const Rows v = take_rows(exec, x.n, x.width);
-  qkv_.forward(exec, x, context.recurrent, q, k, v);
   KvCache& cache = context.state.kv(kv_index_);
+  const auto make_alone = [&] {
+    const ProfileZone zone(exec.profile, Zone::kProjections);
+    ThreadTeam nobody_else(1);
+    Exec alone{nobody_else, exec.ws, exec.profile, exec.observer};
+    qkv_.forward(alone, x, context.recurrent, q, k, v);
+  };
+  const bool alone = x.n == 1 && qkv_.works_alone(exec.team.size());
+  if (!alone) qkv_.forward(exec, x, context.recurrent, q, k, v);
+  const TaskRef make = alone ? TaskRef(make_alone) : TaskRef();
   if (!out_) {
-    causal_.step(exec, cache, q, k, v, y);
+    causal_.step(exec, cache, q, k, v, y, make);
     return;
   }
   const Rows attended = take_rows(exec, x.n, x.width);
-  causal_.step(exec, cache, q, k, v, attended);
+  causal_.step(exec, cache, q, k, v, attended, make);
   out_->forward(exec, attended, context.recurrent, y);
 }
 

@@ -124,10 +124,15 @@ class RowWindows {
   std::optional<PreparedRows> windows_;
 };
 
+std::uint32_t chunks_of_row(const UnitCut& cut, std::span<const ConvolutionTask> tasks,
+                            std::size_t n_threads) noexcept {
+  const std::size_t work = cut.work_per_block(tasks.front().conv->n_modules());
+  return Exec::one_chunk_each(cut.n_blocks(), work, n_threads);
+}
+
 void convolve_row(Exec& exec, const SeenRows& seen, std::span<const ConvolutionTask> tasks) {
   const UnitCut cut(tasks);
-  const std::uint32_t n_chunks =
-      exec.one_chunk_each(cut.n_blocks(), cut.work_per_block(tasks.front().conv->n_modules()));
+  const std::uint32_t n_chunks = chunks_of_row(cut, tasks, exec.team.size());
   auto* const windows = exec.ws.take<RowWindows>(n_chunks);
   for (std::uint32_t chunk = 0; chunk < n_chunks; ++chunk)
     new (windows + chunk) RowWindows(exec, seen, tasks);
@@ -139,6 +144,10 @@ void convolve_row(Exec& exec, const SeenRows& seen, std::span<const ConvolutionT
 }
 
 }  // namespace
+
+bool convolves_alone(std::span<const ConvolutionTask> tasks, std::size_t n_threads) noexcept {
+  return chunks_of_row(UnitCut(tasks), tasks, n_threads) <= 1;
+}
 
 void convolve(Exec& exec, ConstRows x, const RecurrentSlot& tail, std::span<const ConvolutionTask> tasks) {
   TERRACE_DCHECK(tasks.size() <= kMostConvolutions);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstddef>
 #include <span>
 
 #include "engine/exec.h"
@@ -20,5 +21,8 @@ struct ConvolutionTask {
 /// every thread makes all windows for itself, which costs less than a phase to share them, and goes on with
 /// its own units: one phase. For many rows the windows are made and packed first. Same bits.
 void convolve(Exec& exec, ConstRows x, const RecurrentSlot& tail, std::span<const ConvolutionTask> tasks);
+
+/// Whether the leader does all of that for one row itself.
+bool convolves_alone(std::span<const ConvolutionTask> tasks, std::size_t n_threads) noexcept;
 
 }  // namespace terrace

@@ -162,9 +162,18 @@ Largest FactoredDense::largest(Exec& exec, ConstRows x) const {
   });
 }
 
-void FactoredDense::forward_by_modules(Exec& exec, const GatedRows& gated, Rows y) const {
+std::uint32_t FactoredDense::chunks_by_modules(std::size_t n_threads) const noexcept {
   const std::size_t work = kModulesPerThread * work_per_module(d_in(), proj_.rows, packs_);
-  const std::uint32_t n_chunks = exec.one_chunk_each(n_modules() / kModulesPerThread, work);
+  return Exec::one_chunk_each(n_modules() / kModulesPerThread, work, n_threads);
+}
+
+bool FactoredDense::works_alone(std::size_t n_threads) const noexcept {
+  return n_threads == 1 ||
+         (goes_by_modules(n_modules(), proj_.bytes(), n_threads) && chunks_by_modules(n_threads) <= 1);
+}
+
+void FactoredDense::forward_by_modules(Exec& exec, const GatedRows& gated, Rows y) const {
+  const std::uint32_t n_chunks = chunks_by_modules(exec.team.size());
   const std::size_t bytes = gated.panel(0).packs_bytes(packs_);
   auto* const packs = exec.ws.take<std::byte>(n_chunks * bytes);
   const std::size_t n_blocks = ceil_div(proj_.rows, kRowBlock);

@@ -55,6 +55,8 @@ class FactoredDense {
 
   /// y = layer(x); one phase for one token, else two or three per block of tokens. x and y must not overlap.
   void forward(Exec& exec, ConstRows x, Rows y) const;
+  /// Whether the leader does that for one row itself.
+  bool works_alone(std::size_t n_threads) const noexcept;
   /// The largest element of y, for one row x; three phases. y is not written anywhere.
   Largest largest(Exec& exec, ConstRows x) const;
 
@@ -62,6 +64,7 @@ class FactoredDense {
   class GatedRows;  // the gated inputs of a few tokens
 
   void forward_batch(Exec& exec, ConstRows x, Rows y) const;
+  std::uint32_t chunks_by_modules(std::size_t n_threads) const noexcept;
   /// One token: a thread gates its modules and takes them through the whole projection, without a barrier in
   /// between. The projection is small; the threads after the first find it in a nearby cache.
   void forward_by_modules(Exec& exec, const GatedRows& gated, Rows y) const;

@@ -66,6 +66,23 @@ std::size_t SparseQkv::bytes_per_token() const noexcept {
          v_.bytes_per_token();
 }
 
+std::span<const ConvolutionTask> SparseQkv::together(Rows q, Rows k, Rows v,
+                                                     std::array<ConvolutionTask, 3>& tasks) const noexcept {
+  std::size_t n_tasks = 0;
+  tasks[n_tasks++] = {&q_, q};
+  if (k_) tasks[n_tasks++] = {&k_, k};
+  if (v_concat_ == VConcat::kNone) tasks[n_tasks++] = {&v_, v};
+  return std::span(tasks).first(n_tasks);
+}
+
+bool SparseQkv::works_alone(std::size_t n_threads) const noexcept {
+  std::array<ConvolutionTask, 3> tasks;
+  if (!shared_.works_alone(n_threads) || !convolves_alone(together({}, {}, {}, tasks), n_threads))
+    return false;
+  const ConvolutionTask joined{&v_, {}};
+  return v_concat_ == VConcat::kNone || convolves_alone({&joined, 1}, n_threads);
+}
+
 void SparseQkv::forward(Exec& exec, ConstRows x, const RecurrentBlock& recurrent, Rows q, Rows k,
                         Rows v) const {
   const Workspace::Scope scope(exec.ws);
@@ -75,11 +92,7 @@ void SparseQkv::forward(Exec& exec, ConstRows x, const RecurrentBlock& recurrent
   shared_.forward(exec, x, m);
 
   std::array<ConvolutionTask, 3> tasks;
-  std::size_t n_tasks = 0;
-  tasks[n_tasks++] = {&q_, q};
-  if (k_) tasks[n_tasks++] = {&k_, k};
-  if (v_concat_ == VConcat::kNone) tasks[n_tasks++] = {&v_, v};
-  convolve(exec, m, tail, std::span(tasks).first(n_tasks));
+  convolve(exec, m, tail, together(q, k, v, tasks));
   if (v_concat_ != VConcat::kNone) {
     v_.forward(exec, join(exec, m, x, v_concat_, shared_.n_modules()), recurrent.slot(joined_tail_), v);
   }

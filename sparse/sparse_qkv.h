@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
 #include <cstddef>
+#include <span>
 
 #include "engine/recurrent_state.h"
+#include "sparse/convolve.h"
 #include "sparse/factored_dense.h"
 #include "sparse/module_conv.h"
 #include "sparse/v_concat.h"
@@ -36,8 +39,14 @@ class SparseQkv {
   /// q, k and v of the rows of x; state in `recurrent`, the session's block, moves on. With share_qk, k
   /// receives a copy of q unless k.data is null.
   void forward(Exec& exec, ConstRows x, const RecurrentBlock& recurrent, Rows q, Rows k, Rows v) const;
+  /// Whether the leader does that for one row itself, because sharing it would cost more than it saves.
+  bool works_alone(std::size_t n_threads) const noexcept;
 
  private:
+  /// The convolutions that read m alone.
+  std::span<const ConvolutionTask> together(Rows q, Rows k, Rows v,
+                                            std::array<ConvolutionTask, 3>& tasks) const noexcept;
+
   FactoredDense shared_;
   LocallyConvDense q_;
   LocallyConvDense k_;

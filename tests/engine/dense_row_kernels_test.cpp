@@ -238,6 +238,99 @@ TEST_CASE("multiply_bf16, multiply_q8: the bits of the specification, the maximu
   }
 }
 
+/// x times weights as gate_row() makes it from 16 bits of x; empty if they are too few.
+struct Gated {
+  std::vector<std::int8_t> q;
+  float scale = 0;
+  std::int32_t sum = 0;
+  bool operator==(const Gated&) const = default;
+};
+
+Gated run_gate(const DenseKernels& kernels, const std::vector<float>& x, const std::vector<std::int8_t>& w,
+               float w_scale) {
+  constexpr std::int16_t kUntouchedWord = 999;
+  constexpr std::int8_t kUntouched = 99;
+  const std::size_t padded = (x.size() + 63) / 64 * 64;
+  std::vector<std::int16_t> words(padded + 1, kUntouchedWord);
+  std::vector<std::int8_t> q(padded + 1, kUntouched);
+  const Int16Row row = int16_row(kernels, x.data(), x.size(), words.data());
+  CHECK(words.back() == kUntouchedWord);
+  QuantizedRow gated{};
+  if (row.scale == 0.0F || !gate_row(kernels, row, w.data(), w_scale, x.size(), q.data(), gated)) return {};
+  CHECK(gated.q == q.data());
+  CHECK(q.back() == kUntouched);
+  q.pop_back();
+  return {q, gated.scale, gated.sum};
+}
+
+std::vector<std::int8_t> random_bytes(Random& random, std::size_t n) {
+  std::vector<std::int8_t> w(n);
+  for (std::int8_t& v : w) v = static_cast<std::int8_t>(random.floats(1, -128.0F, 127.49F)[0]);
+  return w;
+}
+
+TEST_CASE("gate_row: the bits of the specification; no more lost than an eighth of a step beside rounding") {
+  Random random(15);
+  constexpr float kScale = 0.013F;
+  std::size_t n_made = 0;
+  for (std::size_t d = 1; d <= kMostProduct; d = d < kLongest ? d + 1 : d + 127) {
+    const std::vector<float> x = random.floats(d, -5.0F, 5.0F);
+    const std::vector<std::int8_t> w = random_bytes(random, d);
+    CAPTURE(d);
+    const Gated expected = run_gate(scalar(), x, w, kScale);
+    n_made += !expected.q.empty();
+    std::int32_t sum = 0;
+    for (std::size_t i = 0; i < expected.q.size(); ++i) {
+      const float product = i < d ? x[i] * (kScale * static_cast<float>(w[i])) : 0.0F;
+      CHECK(std::abs(static_cast<float>(expected.q[i]) * expected.scale - product) <= 0.63F * expected.scale);
+      sum += expected.q[i];
+    }
+    CHECK(sum == expected.sum);
+    for (const DenseKernels* kernels : available_dense_kernels()) {
+      CAPTURE(std::string(kernels->name));
+      CHECK(run_gate(*kernels, x, w, kScale) == expected);
+    }
+  }
+  CHECK(n_made > 130);
+}
+
+TEST_CASE("gate_row: the largest products of the largest numbers stay in range") {
+  const std::vector<float> x = {3.0F, -3.0F, 3.0F, -3.0F};
+  const std::vector<std::int8_t> w = {127, 127, -128, -128};
+  for (const DenseKernels* kernels : available_dense_kernels()) {
+    CAPTURE(std::string(kernels->name));
+    const Gated gated = run_gate(*kernels, x, w, 1.0F);
+    REQUIRE(gated.q.size() == 64);
+    CHECK(gated.q[0] == 126);
+    CHECK(gated.q[1] == -126);
+    CHECK(gated.q[2] == -127);
+    CHECK(gated.q[3] == 127);
+  }
+}
+
+TEST_CASE("int16_row, gate_row: rows that 16 bits are too few for are left to floats; NaN counts as 0") {
+  const std::vector<std::int8_t> w(70, 100);
+  std::vector<std::int8_t> without_first = w;
+  without_first[0] = 0;
+  std::vector<float> usual(70, 1.0F), one_large = usual, with_nan = usual;
+  one_large[0] = 5000.0F;
+  with_nan[3] = kNan;
+  for (const DenseKernels* kernels : available_dense_kernels()) {
+    CAPTURE(std::string(kernels->name));
+    CHECK(!run_gate(*kernels, usual, w, 1.0F).q.empty());
+    CHECK(!run_gate(*kernels, one_large, w, 1.0F).q.empty());
+    CHECK(run_gate(*kernels, one_large, without_first, 1.0F).q.empty());
+    for (const float v : {0.0F, kNan, kInfinity, 1e-38F, 3e38F}) {
+      CHECK(run_gate(*kernels, std::vector<float>(70, v), w, 1.0F).q.empty());
+    }
+    CHECK(run_gate(*kernels, usual, std::vector<std::int8_t>(70, 0), 1.0F).q.empty());
+    const Gated gated = run_gate(*kernels, with_nan, w, 1.0F);
+    REQUIRE(gated.q.size() == 128);
+    CHECK(gated.q[2] == 127);
+    CHECK(gated.q[3] == 0);
+  }
+}
+
 TEST_CASE("relu keeps NaN") {
   for (const DenseKernels* kernels : available_dense_kernels()) {
     CAPTURE(std::string(kernels->name));

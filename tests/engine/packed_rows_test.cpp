@@ -3,11 +3,15 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "engine/linear.h"
+#include "engine/tile_scope.h"
 #include "tests/support/kernel_tables.h"
 #include "tests/support/layer_runs.h"
 #include "tests/support/random.h"
@@ -140,6 +144,66 @@ TEST_CASE("PreparedRows::put_product: rows made one by one are the rows of the p
       }
     }
   }
+}
+
+TEST_CASE("PreparedRows::put_product: from 16 bits of x where they are enough, else the bits of floats") {
+  TestExec exec(1);
+  constexpr std::size_t kColumns = 320, kRows = 16;
+  const StoredWeight w(DType::kQ8, kRows, kColumns, 5), factors(DType::kQ8, kRows, kColumns, 4);
+  std::vector<float> x = Random(3).floats(kColumns);
+  for (const bool enough : {true, false}) {
+    if (!enough) x[17] = 1e6F;  // factors of that column are small in some rows only
+    for (const DenseKernels* kernels : available_dense_kernels()) {
+      CAPTURE(std::string(kernels->name));
+      CAPTURE(enough);
+      const Workspace::Scope scope(exec.get().ws);
+      std::vector<std::int16_t> words(kColumns);
+      const Int16Row in_words = int16_row(*kernels, x.data(), kColumns, words.data());
+      const PreparedRows made = PreparedRows::reserve(exec.get(), DType::kQ8, kRows, kColumns);
+      const PreparedRows of_floats = PreparedRows::reserve(exec.get(), DType::kQ8, kRows, kColumns);
+      for (std::size_t i = 0; i < kRows; ++i) {
+        made.put_product(*kernels, i, x.data(), in_words, factors.view(), i);
+        of_floats.put_product(*kernels, i, x.data(), Int16Row{}, factors.view(), i);
+        const QuantizedRow &a = made.q8()[i], &b = of_floats.q8()[i];
+        CHECK(std::abs(a.scale - b.scale) <= 0.01F * b.scale);  // the factor is a whole number from 127 on
+        for (std::size_t c = 0; c < kColumns; ++c) {
+          const float difference =
+              static_cast<float>(a.q[c]) * a.scale - static_cast<float>(b.q[c]) * b.scale;
+          CHECK(std::abs(difference) <= 1.13F * a.scale);  // two roundings and an eighth of a step
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("TileScope: products of all kinds in turn have the bits that they have alone") {
+  TestExec exec(1);
+  constexpr std::size_t kColumns = 256, kRows = 48, kTokens = 32;
+  const std::vector<float> x = Random(3).floats(kTokens * kColumns);
+  const ConstRows rows{x.data(), kTokens, kColumns, kColumns};
+  for (const DenseKernels* kernels : available_dense_kernels()) {
+    CAPTURE(std::string(kernels->name));
+    const auto product = [&](DType dtype) {
+      const Workspace::Scope scope(exec.get().ws);
+      const StoredWeight w(dtype, kRows, kColumns, 5);
+      PreparedRows prepared = PreparedRows::unpacked(exec.get(), *kernels, dtype, rows);
+      prepared.pack(exec.get(), *kernels, tile_packs_for(*kernels, dtype));
+      return dot_all(*kernels, w.view(), 0, kRows, prepared);
+    };
+    std::vector<std::vector<float>> alone;
+    for (const DType dtype : kAllDtypes) alone.push_back(product(dtype));
+    const TileScope outer;
+    for (int i = 0; i < 3; ++i) {
+      std::size_t k = 0;
+      for (const DType dtype : kAllDtypes) {
+        const TileScope inner;
+        CHECK(same_bits(product(dtype), alone[k]));
+        if (i == 1) TileScope::release();
+        CHECK(same_bits(product(dtype), alone[k++]));
+      }
+    }
+  }
+  CHECK(tile_state.configuration == 0);
 }
 
 }  // namespace

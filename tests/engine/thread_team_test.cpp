@@ -4,9 +4,11 @@
 #include <doctest/doctest.h>
 #include <tbb/global_control.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <stdexcept>
 #include <thread>
 #include <vector>
@@ -168,6 +170,51 @@ TEST_CASE("phase times: shared phases are counted, and busy threads account for 
   run_phases();
   CHECK(times.phases() == 0);
   CHECK(times.busy_seconds() == 0);
+}
+
+TEST_CASE("a prelude is done once, by the leader, before any chunk goes on") {
+  for (const unsigned n_threads : {1U, 2U, 3U, 8U}) {
+    ThreadTeam team(n_threads);
+    for (const bool open : {false, true}) {
+      std::optional<ThreadTeam::Region> region;
+      if (open) region.emplace(team);
+      for (const std::uint32_t n_chunks : {1U, 2U, 5U, 64U}) {
+        int made = 0;  // plain: TSan sees a chunk that reads it too early
+        const std::thread::id leader = std::this_thread::get_id();
+        const auto make = [&] {
+          CHECK(std::this_thread::get_id() == leader);
+          ++made;
+        };
+        ThreadTeam::Prelude prelude(team, make);
+        std::vector<int> seen(n_chunks, 0), readied(n_chunks, 0);
+        team.run(n_chunks, [&](std::uint32_t chunk) {
+          prelude.pass(chunk, [&] { ++readied[chunk]; });
+          seen[chunk] += made;
+        });
+        CHECK(made == 1);
+        CHECK(seen == std::vector<int>(n_chunks, 1));
+        CHECK(readied[0] == 0);
+        CHECK(std::count(readied.begin(), readied.end(), 1) == static_cast<std::ptrdiff_t>(n_chunks) - 1);
+      }
+    }
+  }
+}
+
+TEST_CASE("phase times: what the leader does alone in a prelude belongs to no phase") {
+  ThreadTeam team(2);
+  PhaseTimes times;
+  team.set_phase_times(&times);
+  constexpr auto kAlone = std::chrono::milliseconds(200);
+  {
+    const ThreadTeam::Region region(team);
+    const auto make = [&] { std::this_thread::sleep_for(kAlone); };
+    ThreadTeam::Prelude prelude(team, make);
+    team.run(2, [&](std::uint32_t chunk) { prelude.pass(chunk, [] {}); });
+  }
+  team.set_phase_times(nullptr);
+  CHECK(times.phases() == 1);
+  CHECK(times.wall_seconds() < std::chrono::duration<double>(kAlone).count());
+  CHECK(times.busy_seconds() < std::chrono::duration<double>(kAlone).count());
 }
 
 TEST_CASE("a team of no or too many threads is refused") {
