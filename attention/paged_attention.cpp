@@ -249,7 +249,13 @@ void PagedAttention::attend_in_one_phase(const Exec& exec, const KvCache& kv, co
   const bool one_page = kv.n_pages_in_use() == 1;
   const std::size_t step = neighbours ? 1 : plan.n_chunks;
   std::optional<ThreadTeam::Prelude> prelude;
-  if (rows && rows->make) plan.n_chunks > 1 ? void(prelude.emplace(exec.team, rows->make)) : rows->make();
+  if (rows && rows->make) {
+    if (plan.n_chunks > 1) {
+      prelude.emplace(exec.team, rows->make);
+    } else {
+      rows->make();
+    }
+  }
   exec.team.run(static_cast<std::uint32_t>(plan.n_chunks), [&](std::uint32_t chunk) {
     Scratch scratch = scratch_at(memory + chunk * scratch_bytes(plan.block_rows), plan.block_rows);
     const std::size_t begin = neighbours ? plan.n_blocks * chunk / plan.n_chunks : chunk;
