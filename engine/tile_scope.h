@@ -12,7 +12,7 @@ struct TileState {
   std::uint64_t configuration = 0;       ///< the kernel's own key; 0: released
   void (*release)() noexcept = nullptr;  ///< set together with it
 };
-inline constinit thread_local TileState tile_state;
+extern constinit thread_local TileState tile_state;
 
 /// While alive, a kernel that multiplies tiles leaves the tile registers of this thread configured for the
 /// next one: configuring and releasing them takes longer than to multiply 16 rows of 576 columns, and a token
