@@ -72,8 +72,8 @@ class PagedAttention {
   void run(const Exec& exec, const KvCache& kv, const VisibleSlots& visible, ConstRows q, Rows y) const;
   /// kv.append(exec, k, v), then run(): same bits. Where a KV head is one block, the thread that attends to
   /// its rows also writes them: one phase less, and their lines need not travel.
-  /// `make`, if given, is a task of the leader that fills q, k and v before anything reads them: in that phase
-  /// too, while other threads fetch the keys and values they will need.
+  /// `make`, if given, is a task of the leader that fills q, k and v before anything reads them: in that
+  /// phase too, while other threads fetch the keys and values they will need.
   void append_and_run(const Exec& exec, KvCache& kv, ConstRows k, ConstRows v, const VisibleSlots& visible,
                       ConstRows q, Rows y, TaskRef make = {}) const;
 

@@ -51,8 +51,8 @@ class ThreadTeam {
     ThreadTeam& team_;
   };
 
-  /// A task of the leader that the chunks of a phase need done. Chunk 0 does it first; threads with others get
-  /// ready meanwhile, which in a phase of its own they would have to do before they are handed their chunks.
+  /// A task of the leader that the chunks of a phase need done. Chunk 0 does it first; threads with others
+  /// get ready meanwhile, and go on at once when it is done.
   class Prelude {
    public:
     Prelude(ThreadTeam& team, TaskRef task) noexcept : team_(team), task_(task) {}

@@ -119,9 +119,9 @@ inline typename S::F penalise(const PageTask& task, std::size_t row, std::size_t
   return S::if_less(key, S::set(0.0F), S::sub(score, S::set(task.pad_penalty)), score);
 }
 
-/// Scores of the slots from `slot` on, minus infinity outside [begin, end): there they may be anything, even NaN
-/// from a sequence that was cut off. Lane by lane, because a load of what narrower stores wrote would wait
-/// until they have left for the cache.
+/// Scores of the slots from `slot` on, minus infinity outside [begin, end): there they may be anything, even
+/// NaN from a sequence that was cut off. Lane by lane, because a load of what narrower stores wrote would
+/// wait until they have left for the cache.
 template <class S>
 inline typename S::F seen_only(std::size_t slot, std::size_t begin, std::size_t end,
                                typename S::F score) noexcept {

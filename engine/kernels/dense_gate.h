@@ -12,7 +12,7 @@
 #include "engine/kernels/lanes.h"
 
 // A row in 16 bits times rows of int8 weights. Beyond lanes.h an instruction set says
-//   S::Words                a register of bytes, unpacked to two of int16 as the CPU's own unpacking orders them
+//   S::Words                a register of bytes, unpacked to two of int16 in the order of the CPU's unpacking
 //     kColumns                  bytes of the register
 //     Pair                      the two registers
 //     load(s), store(s, v)      kColumns int16 in that order

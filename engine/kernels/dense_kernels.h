@@ -154,8 +154,9 @@ struct DenseKernels {
   /// s = round-to-nearest-even(x * (1 / scale)); 0 for NaN, and from d on up to a multiple of 64.
   void (*quantize_i16)(const float* x, std::size_t d, float scale, std::int16_t* s) noexcept;
   /// p[i] = (s[i] * w[i] + 2^6) >> 7. Returns L = max|p[i]|, and if that is at least kLeastGated,
-  ///   q[i] = (p[i] * requantize_factor(L) + 2^14) >> 15,   sum = the sum of q,   zeros up to a multiple of 64.
-  /// Integers only: the same bits in every table. d is at most kMostProduct.
+  ///   q[i] = (p[i] * requantize_factor(L) + 2^14) >> 15,   sum = the sum of q,
+  /// and zeros up to a multiple of 64. Integers only: the same bits in every table. d is at most
+  /// kMostProduct.
   std::uint32_t (*gate_q8)(const std::int16_t* s, const std::int8_t* w, std::size_t d, std::int8_t* q,
                            std::int32_t* sum) noexcept;
 
@@ -204,8 +205,8 @@ inline QuantizedRow quantize_row(const DenseKernels& kernels, const float* x, st
   return quantize_row(kernels, x, d, kernels.largest_magnitude(x, d), q);
 }
 
-/// A row of d floats in 16 bits; `s` has room for a multiple of 64. Not for rows whose scale would be a denormal
-/// or infinite.
+/// A row of d floats in 16 bits; `s` has room for a multiple of 64. Not for rows whose scale would be a
+/// denormal or infinite.
 inline Int16Row int16_row(const DenseKernels& kernels, const float* x, std::size_t d,
                           std::int16_t* s) noexcept {
   const float largest = kernels.largest_magnitude(x, d);
@@ -215,8 +216,8 @@ inline Int16Row int16_row(const DenseKernels& kernels, const float* x, std::size
   return {s, scale};
 }
 
-/// row ~ x times a row of int8 weights, element by element, quantised into q, which has room for a multiple of
-/// 64. False if 16 bits are too few for it: then it has to be made from floats.
+/// row ~ x times a row of int8 weights, element by element, quantised into q, which has room for a multiple
+/// of 64. False if 16 bits are too few for it: then it has to be made from floats.
 inline bool gate_row(const DenseKernels& kernels, const Int16Row& x, const std::int8_t* w, float w_scale,
                      std::size_t d, std::int8_t* q, QuantizedRow& row) noexcept {
   std::int32_t sum = 0;

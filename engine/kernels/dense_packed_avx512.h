@@ -25,7 +25,7 @@ constexpr Mask first_lanes(std::size_t n) noexcept {
   return n >= kBits ? static_cast<Mask>(~Mask{0}) : static_cast<Mask>((std::uint64_t{1} << n) - 1);
 }
 
-/// columns[c] = 32 bits number c of sixteen rows of 64 bytes, lane r from row r; row(r) is where row r begins.
+/// columns[c] = 32 bits number c of sixteen rows of 64 bytes, lane r from row r, which begins at row(r).
 /// Quarters of registers are put together on the way from memory, so that half of the shuffles of a
 /// transposition in registers remain, which all go through one port.
 template <class Row>

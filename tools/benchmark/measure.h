@@ -16,8 +16,8 @@
 namespace terrace::tools {
 
 /// One thing to time: "tg" decodes n_tokens one by one, "pp" feeds them in one prefill, after `depth` tokens.
-/// Before the clock of "tg" starts one more is decoded: models take turns, so the first token finds the caches
-/// full of what others read, which no later one does.
+/// Before the clock of "tg" starts one more is decoded: models take turns, so the first token finds the
+/// caches full of what others read, which no later one does.
 struct BenchTest {
   enum class Kind { kDecode, kPrefill } kind = Kind::kDecode;
   std::size_t depth = 0;
