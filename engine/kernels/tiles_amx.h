@@ -142,8 +142,8 @@ inline void for_tile_blocks(std::size_t n_rows, std::size_t n_tokens, Multiply m
     const std::size_t rows = std::min(2 * kTileRows, n_rows - row);
     for (std::size_t t = 0; t < n_tokens; t += 2 * kTokens, turn = 1 - turn) {
       const std::size_t tokens = std::min(2 * kTokens, n_tokens - t);
-      // Rows come from memory once; the packs that follow find them in the caches. So do few rows, which
-      // belong to layers of modules: those prefetch their weights while they gate.
+      // Rows come from memory once; the packs that follow find them in the caches. Few rows, which belong to
+      // layers of modules, are left to the hardware prefetcher.
       const bool ahead = t == 0 && row + rows < n_rows && n_rows > kFewRows;
       const auto with_packs = [&](auto two_rows) {
         tokens > kTokens ? multiply(two_rows, std::true_type{}, row, t, ahead, sums[turn])
